@@ -1,0 +1,83 @@
+"""Become a program that ends with its parent and, where asked, is not root.
+
+    python -I -S launch.py PARENT SIGNAL IDENTITY PROGRAM [ARGUMENT ...]
+
+A file of its own, run by a fresh interpreter, because what has to be done between fork and exec (a user namespace
+needs a process of one thread) is unsafe in a parent with threads. The process id stays the same over the exec.
+
+IDENTITY is `self`, `namespace` (root outside, uid 1000 in a user namespace of its own: see user_namespaces(7)) or a
+number (that uid and gid). Postgres refuses to run as root; a namespace needs no second user and no change of owner.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from functools import cache
+
+CLONE_NEWUSER = 0x10000000
+PR_SET_PDEATHSIG = 1
+SPARE_UID = 54_320
+"""Owner of a data folder where user namespaces are forbidden: a number that no distribution hands out."""
+
+
+def command(argv: Sequence[str], *, end: signal.Signals = signal.SIGTERM, identity: str = "self") -> list[str]:
+    """The command line that starts `argv` as a child of this process, with `end` as its signal when we die.
+
+    Linux ties the signal to the thread that starts the child: start children from a thread that lives as long as they.
+    """
+    return [sys.executable, "-I", "-S", __file__, str(os.getpid()), str(int(end)), identity, *argv]
+
+
+@cache
+def unprivileged() -> str:
+    """The identity under which a server that refuses root can run here."""
+    if os.geteuid() != 0:
+        return "self"
+    trial = subprocess.run(command(["true"], identity="namespace"), capture_output=True, check=False)
+    return "namespace" if trial.returncode == 0 else str(SPARE_UID)
+
+
+def main() -> None:
+    """Take on the identity, tie the life to the parent's, and become the program."""
+    parent, end, identity, *argv = sys.argv[1:]
+    if identity == "namespace":
+        _enter_namespace()
+    elif identity != "self":
+        _drop_to(int(identity))
+    _die_with(int(parent), int(end))  # after the change of identity, which would clear it
+    for number in (signal.SIGPIPE, signal.SIGINT, signal.SIGTERM):  # an ignored signal would stay ignored
+        signal.signal(number, signal.SIG_DFL)
+    os.execvp(argv[0], argv)
+
+
+def _enter_namespace() -> None:
+    uid, gid = os.geteuid(), os.getegid()
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(CLONE_NEWUSER) != 0:
+        raise OSError(ctypes.get_errno(), "user namespaces are forbidden here")
+    for name, text in (("setgroups", "deny"), ("uid_map", f"1000 {uid} 1"), ("gid_map", f"1000 {gid} 1")):
+        with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
+            file.write(text)
+
+
+def _drop_to(uid: int) -> None:
+    os.setgroups([])
+    os.setgid(uid)
+    os.setuid(uid)
+
+
+def _die_with(parent: int, end: int) -> None:
+    if sys.platform != "linux":
+        return  # no such call elsewhere; there an orphan is found and stopped at the next start
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, end)
+    if os.getppid() != parent:  # it died before the call
+        sys.exit("the parent is gone")
+
+
+if __name__ == "__main__":
+    main()
