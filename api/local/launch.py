@@ -5,14 +5,15 @@
 A file of its own, run by a fresh interpreter, because what has to be done between fork and exec (a user namespace
 needs a process of one thread) is unsafe in a parent with threads. The process id stays the same over the exec.
 
-IDENTITY is `self`, `namespace` (root outside, uid 1000 in a user namespace of its own: see user_namespaces(7)) or a
-number (that uid and gid). Postgres refuses to run as root; a namespace needs no second user and no change of owner.
+IDENTITY is `self`, `namespace:UID` (root outside, UID in a user namespace of its own: see user_namespaces(7)) or
+`user:UID`. Postgres refuses to run as root; a namespace needs no second owner of files and works below a closed home.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import pwd
 import signal
 import subprocess
 import sys
@@ -21,8 +22,6 @@ from functools import cache
 
 CLONE_NEWUSER = 0x10000000
 PR_SET_PDEATHSIG = 1
-SPARE_UID = 54_320
-"""Owner of a data folder where user namespaces are forbidden: a number that no distribution hands out."""
 
 
 def command(argv: Sequence[str], *, end: signal.Signals = signal.SIGTERM, identity: str = "self") -> list[str]:
@@ -38,29 +37,37 @@ def unprivileged() -> str:
     """The identity under which a server that refuses root can run here."""
     if os.geteuid() != 0:
         return "self"
-    trial = subprocess.run(command(["true"], identity="namespace"), capture_output=True, check=False)
-    return "namespace" if trial.returncode == 0 else str(SPARE_UID)
+    uid = _ordinary_uid()
+    trial = subprocess.run(command(["true"], identity=f"namespace:{uid}"), capture_output=True, check=False)
+    return f"namespace:{uid}" if trial.returncode == 0 else f"user:{uid}"
+
+
+def _ordinary_uid() -> int:
+    """Somebody in the list of users who is not root: initdb looks up its own name."""
+    users = {user.pw_name: user.pw_uid for user in pwd.getpwall() if user.pw_uid != 0}
+    return users.get("nobody") or max(users.values(), default=65534)
 
 
 def main() -> None:
     """Take on the identity, tie the life to the parent's, and become the program."""
     parent, end, identity, *argv = sys.argv[1:]
-    if identity == "namespace":
-        _enter_namespace()
-    elif identity != "self":
-        _drop_to(int(identity))
+    kind, _, uid = identity.partition(":")
+    if kind == "namespace":
+        _enter_namespace(int(uid))
+    elif kind == "user":
+        _drop_to(int(uid))
     _die_with(int(parent), int(end))  # after the change of identity, which would clear it
     for number in (signal.SIGPIPE, signal.SIGINT, signal.SIGTERM):  # an ignored signal would stay ignored
         signal.signal(number, signal.SIG_DFL)
     os.execvp(argv[0], argv)
 
 
-def _enter_namespace() -> None:
+def _enter_namespace(inside: int) -> None:
     uid, gid = os.geteuid(), os.getegid()
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(CLONE_NEWUSER) != 0:
         raise OSError(ctypes.get_errno(), "user namespaces are forbidden here")
-    for name, text in (("setgroups", "deny"), ("uid_map", f"1000 {uid} 1"), ("gid_map", f"1000 {gid} 1")):
+    for name, text in (("setgroups", "deny"), ("uid_map", f"{inside} {uid} 1"), ("gid_map", f"{inside} {gid} 1")):
         with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
             file.write(text)
 

