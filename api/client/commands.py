@@ -1,0 +1,304 @@
+"""The commands of `sceneworks`. What is heavy is imported by the command that needs it: `--help` stays quick."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from api.client.service import Record, Service
+
+FAILED, REFUSED, UNREACHABLE, INTERRUPTED = 1, 2, 3, 130
+LOOK_EVERY_S = 0.4
+
+app = typer.Typer(
+    help="Turn long videos into structure. Exit codes: 0 done, 1 the job did not succeed, 2 refused, 3 no answer.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="Id of a job.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the API's own record.")]
+ModelOption = Annotated[list[str], typer.Option("--model", "-m", help="Model to run; may be given again.")]
+ParamOption = Annotated[
+    list[str] | None,
+    typer.Option("--param", "-p", metavar="[MODEL.]NAME=VALUE", help="Parameter, as JSON or text; may be given again."),
+]
+FolderOption = Annotated[Path, typer.Option("--dir", help="Folder of the system: servers, files, logs.")]
+PortOption = Annotated[int, typer.Option(help="Port of the API; the next free one when taken.")]
+FlowerPortOption = Annotated[int, typer.Option(help="Port of Flower; likewise.")]
+
+
+class Format(StrEnum):
+    """How results are printed."""
+
+    TABLE = "table"
+    JSON = "json"
+    JSONL = "jsonl"
+    CSV = "csv"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where the service is."""
+
+    url: str
+    key: str
+
+
+@app.callback()
+def address(
+    context: typer.Context,
+    url: Annotated[str, typer.Option(envvar="SCENEWORKS_URL", help="The service.")] = "http://127.0.0.1:8000",
+    key: Annotated[str, typer.Option(envvar="SCENEWORKS_API_KEY", help="API key.", show_default=False)] = "",
+) -> None:
+    """Turn long videos into structure. Exit codes: 0 done, 1 the job did not succeed, 2 refused, 3 no answer."""
+    context.obj = Address(url, key)
+
+
+@app.command()
+def up(folder: FolderOption = Path("var"), port: PortOption = 8000, flower_port: FlowerPortOption = 5555) -> None:
+    """Run the whole system on this machine until Ctrl-C."""
+    from api.local.demo import serve
+
+    with _said():
+        serve(_console(), folder, port, flower_port)
+
+
+@app.command()
+def demo(
+    file: Annotated[Path | None, typer.Argument(help="A video; a short clip of its own when not given.")] = None,
+    folder: FolderOption = Path("var"),
+    port: PortOption = 8000,
+    flower_port: FlowerPortOption = 5555,
+    param: ParamOption = None,
+) -> None:
+    """Run the whole system, find the shots of a video, and stay up until Ctrl-C (in a terminal)."""
+    from api.local.demo import show
+
+    with _said():
+        params = _analyses(["shots"], param)[0]["params"]
+        if not show(_console(), file, params, folder, port, flower_port):
+            raise typer.Exit(FAILED)
+
+
+@app.command()
+def submit(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(help="A video.", exists=True, dir_okay=False, readable=True)],
+    model: ModelOption,
+    param: ParamOption = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Stay until the job has ended, showing progress.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Send a video and ask for models; prints the job's id."""
+    with _service(context) as service:
+        job = send(service, file, _analyses(model, param), _console(stderr=True))
+        if wait:
+            _finish(service, job["id"], as_json)
+        else:
+            _out(json.dumps(job, indent=2) if as_json else job["id"])
+
+
+@app.command()
+def jobs(
+    context: typer.Context,
+    limit: Annotated[int, typer.Option(min=1, max=200, help="So many.")] = 20,
+    state: Annotated[str | None, typer.Option(help="Only these states, comma separated.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List jobs, newest first."""
+    from api.client.screen import jobs_table
+
+    with _service(context) as service:
+        found = service.jobs(limit, state)
+        _show(found, as_json, jobs_table)
+
+
+@app.command()
+def show(context: typer.Context, job: JobArgument, as_json: AsJson = False) -> None:
+    """Show one job with its runs and stages."""
+    from api.client.screen import run_errors, runs_table
+
+    with _service(context) as service:
+        found = service.job(job)
+        _show(found, as_json, runs_table)
+        if not as_json:
+            _errors(run_errors(found))
+
+
+@app.command()
+def watch(context: typer.Context, job: JobArgument, as_json: AsJson = False) -> None:
+    """Follow a job to its end; exit code 1 unless it succeeded."""
+    with _service(context) as service:
+        _finish(service, job, as_json)
+
+
+@app.command()
+def results(
+    context: typer.Context,
+    job: JobArgument,
+    form: Annotated[Format, typer.Option("--format", "-f", help="table, json, jsonl or csv.")] = Format.TABLE,
+) -> None:
+    """Print the results of a job."""
+    from api.client.screen import results_table
+
+    with _service(context) as service:
+        found = service.results(job)
+        if form is Format.JSON:
+            _out(json.dumps(list(found), indent=2))
+        elif form is Format.JSONL:
+            for result in found:
+                _out(json.dumps(result))
+        elif form is Format.CSV:
+            _csv(found)
+        else:
+            _console().print(results_table(found))
+
+
+@app.command()
+def cancel(context: typer.Context, job: JobArgument, as_json: AsJson = False) -> None:
+    """Cancel a job."""
+    with _service(context) as service:
+        found = service.cancel(job)
+        _show(found, as_json, lambda record: f"{record['id']} {record['state']}")
+
+
+@app.command()
+def retry(context: typer.Context, job: JobArgument, as_json: AsJson = False) -> None:
+    """Try again what failed or was cancelled."""
+    with _service(context) as service:
+        found = service.retry(job)
+        _show(found, as_json, lambda record: f"{record['id']} {record['state']}")
+
+
+@app.command()
+def models(context: typer.Context, as_json: AsJson = False) -> None:
+    """List the models with their parameters."""
+    from api.client.screen import models_table
+
+    with _service(context) as service:
+        _show(service.models(), as_json, models_table)
+
+
+def send(service: Service, file: Path, analyses: list[Record], console: Console) -> Record:
+    """Upload a file, with a bar, and submit its job."""
+    from api.client.screen import uploading
+
+    with uploading(console) as bars:
+        task = bars.add_task("upload", total=file.stat().st_size)
+        video = service.upload(file, lambda sent: bars.update(task, advance=sent))
+    return service.submit(video["id"], analyses)
+
+
+def _finish(service: Service, job_id: str, as_json: bool) -> None:
+    from api.client.screen import follow, run_errors
+
+    try:
+        job = follow(service, job_id, _console(stderr=True), lambda: time.sleep(LOOK_EVERY_S))
+    except KeyboardInterrupt:
+        _errors([f"The job goes on: sceneworks watch {job_id}"])
+        raise typer.Exit(INTERRUPTED) from None
+    _show(job, as_json, lambda record: f"{record['id']} {record['state']}")
+    _errors(run_errors(job))
+    if job["state"] != "succeeded":
+        raise typer.Exit(FAILED)
+
+
+@contextmanager
+def _service(context: typer.Context) -> Iterator[Service]:
+    from api.client.service import Service
+
+    with _said(), Service(context.obj.url, context.obj.key) as service:
+        yield service
+
+
+@contextmanager
+def _said() -> Iterator[None]:
+    """Turn what went wrong into words and an exit code."""
+    from shared.errors import SceneworksError
+
+    try:
+        yield
+    except SceneworksError as error:
+        from api.client.screen import refusal
+
+        _errors([refusal(error)])
+        raise typer.Exit(REFUSED) from None
+    except ConnectionError as error:
+        _errors([str(error)])
+        raise typer.Exit(UNREACHABLE) from None
+    except (ChildProcessError, FileNotFoundError) as error:
+        _errors([str(error)])
+        raise typer.Exit(FAILED) from None
+
+
+def _analyses(models: list[str], pairs: list[str] | None) -> list[Record]:
+    """What is asked for. A parameter without a model's name goes to every model."""
+    analyses: dict[str, dict[str, Any]] = {model: {} for model in models}
+    for pair in pairs or []:
+        name, equals, value = pair.partition("=")
+        owner, dot, rest = name.partition(".")
+        if not equals or (dot and owner not in analyses):
+            raise typer.BadParameter(f"{pair!r} is not [MODEL.]NAME=VALUE", param_hint="--param")
+        for model in [owner] if dot else models:
+            analyses[model][rest if dot else name] = _value(value)
+    return [{"model": model, "params": params} for model, params in analyses.items()]
+
+
+def _value(text: str) -> Any:
+    """JSON where it is JSON, otherwise the text itself."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _show(record: Any, as_json: bool, render: Callable[[Any], Any]) -> None:
+    if as_json:
+        _out(json.dumps(record, indent=2))
+    else:
+        _console().print(render(record))
+
+
+def _csv(found: Iterator[Record]) -> None:
+    import csv
+
+    names = ("frame", "seconds", "pts", "timecode")
+    writer = csv.writer(sys.stdout)
+    times = [f"{end}_{name}" for end in ("start", "end") for name in names]
+    writer.writerow(["model", "kind", "seq", *times, "score", "data"])
+    for result in found:
+        values = [(result[end] or {}).get(name) for end in ("start", "end") for name in names]
+        row = [result.get("model"), result["kind"], result["seq"], *values, result["score"], json.dumps(result["data"])]
+        writer.writerow(row)
+
+
+def _console(stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    console = Console(stderr=stderr, highlight=False)
+    if not console.is_terminal:
+        console.width = 240  # a table in a file is not squeezed to a width nobody set
+    return console
+
+
+def _errors(lines: list[str]) -> None:
+    for line in lines:
+        typer.echo(line, err=True)
+
+
+def _out(text: str) -> None:
+    typer.echo(text)
