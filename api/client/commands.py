@@ -74,11 +74,12 @@ def up(folder: FolderOption = Path("var"), port: PortOption = 8000, flower_port:
     from api.local.demo import serve
 
     with _said():
-        serve(_console(), folder, port, flower_port)
+        serve(_console(), folder, (port, flower_port))
 
 
 @app.command()
 def demo(
+    context: typer.Context,
     file: Annotated[Path | None, typer.Argument(help="A video; a short clip of its own when not given.")] = None,
     folder: FolderOption = Path("var"),
     port: PortOption = 8000,
@@ -90,7 +91,7 @@ def demo(
 
     with _said():
         params = _analyses(["shots"], param)[0]["params"]
-        if not show(_console(), file, params, folder, port, flower_port):
+        if not show(_console(), file, params, folder, (port, flower_port), context.obj.key):
             raise typer.Exit(FAILED)
 
 

@@ -17,20 +17,20 @@ from api.local.stack import Stack, interruptible
 LOOK_EVERY_S = 0.2
 
 
-def serve(console: Console, folder: Path, port: int, flower_port: int) -> None:
+def serve(console: Console, folder: Path, ports: tuple[int, int]) -> None:
     """Run the system until Ctrl-C, SIGTERM or the end of the terminal."""
-    with suppress(KeyboardInterrupt), interruptible(), _stack(console, folder, port, flower_port) as stack:
+    with suppress(KeyboardInterrupt), interruptible(), _stack(console, folder, ports) as stack:
         _stay(console, stack)
 
 
-def show(console: Console, file: Path | None, params: Record, folder: Path, port: int, flower_port: int) -> bool:
+def show(console: Console, file: Path | None, params: Record, folder: Path, ports: tuple[int, int], key: str) -> bool:
     """Run the system and one job on it; whether it succeeded. In a terminal the system stays up until Ctrl-C."""
     film = file or sample()
     if not film.is_file():
         raise FileNotFoundError(f"There is no file {film}")
     succeeded = False
-    with suppress(KeyboardInterrupt), interruptible(), _stack(console, folder, port, flower_port) as stack:
-        job = _run(console, stack, film, params)
+    with suppress(KeyboardInterrupt), interruptible(), _stack(console, folder, ports) as stack:
+        job = _run(console, stack, Service(stack.url, key), film, params)
         succeeded = job["state"] == "succeeded"
         _where(console, stack, job["id"])
         if sys.stdin.isatty() and sys.stdout.isatty():
@@ -46,13 +46,13 @@ def sample() -> Path:
     return films[0]
 
 
-def _stack(console: Console, folder: Path, port: int, flower_port: int) -> Stack:
+def _stack(console: Console, folder: Path, ports: tuple[int, int]) -> Stack:
     console.print(f"Starting Sceneworks in {folder.resolve()} ...", markup=False)
-    return Stack(folder, lambda line: console.print(line, markup=False), port, flower_port)
+    return Stack(folder, lambda line: console.print(line, markup=False), *ports)
 
 
-def _run(console: Console, stack: Stack, film: Path, params: Record) -> Record:
-    with Service(stack.url) as service:
+def _run(console: Console, stack: Stack, at: Service, film: Path, params: Record) -> Record:
+    with at as service:
         console.print(f"Finding the shots of {film.name}", markup=False)
         job = send(service, film, [{"model": "shots", "params": params}], console)
 

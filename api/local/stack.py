@@ -21,12 +21,11 @@ import httpx
 from api.local.servers import Postgres, Valkey, free_port
 from api.local.watch import Child, Part, Say, ServerPart
 from shared.errors import Conflict
+from shared.settings import Settings
 
 API_PORT, FLOWER_PORT = 8000, 5555
 READY_S = 60.0
 STOP_S = 15.0
-THREADS = 32
-"""Of the API: a client that waits for a job or follows its events holds one."""
 
 
 class Stack:
@@ -155,10 +154,16 @@ class Stack:
         celery = ["celery", "-A", "shared.queue"]
         schedule = str(self.folder / "beat" / "schedule")
         flower = [f"--port={self._flower_port}", "--address=127.0.0.1", "--read_only"]
-        yield self._child("api", ["gunicorn", *gunicorn_options(self._port)], env)
+        yield self._child("api", ["gunicorn", "--graceful-timeout=3", *self._gunicorn()], env)
         yield self._child("flower", [*celery, "flower", *flower], env)
         yield self._child("beat", [*celery, "beat", "--schedule", schedule, "--pidfile="], env)
         yield self._child("worker", ["worker.main"], env)
+
+    def _gunicorn(self) -> list[str]:
+        from api.app import gunicorn_options
+
+        options = gunicorn_options(Settings(host="127.0.0.1", port=self._port))
+        return [option for option in options if not option.startswith("--graceful-timeout")]
 
     def _child(self, name: str, module: list[str], env: dict[str, str]) -> Child:
         return Child(name, [sys.executable, "-m", *module], env, self.folder / "log" / f"{name}.log", STOP_S)
@@ -170,12 +175,6 @@ class Stack:
                 raise ChildProcessError(f"The API is not ready after {READY_S:g} s ({state}). Logs: {self.folder}/log")
             self.tend()
             time.sleep(0.05)
-
-
-def gunicorn_options(port: int) -> list[str]:
-    """How the API is served on one machine: threads, since most requests wait or copy bytes."""
-    options = ["--worker-class=gthread", f"--threads={THREADS}", f"--bind=127.0.0.1:{port}", "--graceful-timeout=3"]
-    return [*options, "--no-control-socket", "api.app:create_app()"]  # the socket would lie in a home folder
 
 
 @contextmanager
@@ -204,6 +203,10 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def _interrupt(number: int, _: FrameType | None) -> None:
+    for (
+        each
+    ) in ENDING:  # one is enough: make and a terminal both send it, and the second must not cut into the stopping
+        signal.signal(each, signal.SIG_IGN)
     raise KeyboardInterrupt(signal.Signals(number).name)
 
 
