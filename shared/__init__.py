@@ -1,0 +1,1 @@
+"""Vocabulary and ledger of Sceneworks: no tensors, no HTTP."""

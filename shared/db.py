@@ -1,0 +1,70 @@
+"""The connection to Postgres: one engine a process, made after any fork or spawn, with time-outs everywhere."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine, create_engine
+
+from shared.settings import settings
+
+ROOT = Path(__file__).resolve().parents[1]
+STATEMENT_TIMEOUT_MS = 30_000
+LOCK_TIMEOUT_MS = 10_000
+
+
+def driver_url(url: str) -> str:
+    """The URL with psycopg 3 named as the driver."""
+    scheme, _, rest = url.partition("://")
+    return f"postgresql+psycopg://{rest}" if scheme in {"postgres", "postgresql"} else url
+
+
+def connect(url: str, *, pool_size: int = 5) -> Engine:
+    """An engine whose sessions give up on a slow statement, a lock or a dead connection instead of hanging."""
+    options = f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c lock_timeout={LOCK_TIMEOUT_MS} -c timezone=UTC"
+    return create_engine(
+        driver_url(url),
+        pool_size=pool_size,
+        max_overflow=pool_size,
+        pool_timeout=10,
+        pool_pre_ping=True,
+        connect_args={
+            "options": options,
+            "connect_timeout": 5,
+            "application_name": "sceneworks",
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 20_000,
+        },
+    )
+
+
+@lru_cache(maxsize=1)
+def engine() -> Engine:
+    """The engine of this process, from the settings."""
+    return connect(settings().database_url)
+
+
+def alembic_config(url: str) -> Config:
+    """Alembic's settings: those of pyproject.toml and the database."""
+    config = Config(toml_file=str(ROOT / "pyproject.toml"))
+    config.set_main_option("sqlalchemy.url", driver_url(url).replace("%", "%%"))
+    return config
+
+
+def migrate(url: str, revision: str = "head") -> None:
+    """Bring the schema up to a revision; safe when several processes do it at once (the migration takes a lock)."""
+    command.upgrade(alembic_config(url), revision)
+
+
+def migrated(bind: Engine) -> bool:
+    """Whether the schema is the one that this code was written for."""
+    head = ScriptDirectory.from_config(alembic_config("")).get_current_head()
+    with bind.connect() as connection:
+        return MigrationContext.configure(connection).get_current_revision() == head

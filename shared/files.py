@@ -1,0 +1,129 @@
+"""Files by content: written to a temporary name, synced, then renamed to their hash, so a name never lies."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+from shared.errors import StorageFull
+
+CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A file in the store: hash and size."""
+
+    sha256: str
+    size: int
+
+
+class Files:
+    """A folder of files named by their SHA-256.
+
+    Args:
+        root: the folder; made when missing. `objects/` holds the files, `incoming/` what is being written.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._objects = root / "objects"
+        self._incoming = root / "incoming"
+        self._objects.mkdir(parents=True, exist_ok=True)
+        self._incoming.mkdir(parents=True, exist_ok=True)
+
+    def path(self, sha256: str) -> Path:
+        """Where the file of that hash lies (whether or not it is there)."""
+        return self._objects / sha256[:2] / sha256
+
+    def free(self) -> int:
+        """Bytes free on the disk of the store."""
+        return shutil.disk_usage(self._objects).free
+
+    @contextmanager
+    def incoming(self, tag: str = "upload") -> Iterator[Path]:
+        """A name for a file being written; what is left there at the end is removed. `tag` holds a run's fence."""
+        path = self._incoming / f"{tag}.{uuid4().hex}"
+        try:
+            yield path
+        except OSError as error:
+            raise _full(error) from error
+        finally:
+            path.unlink(missing_ok=True)
+
+    def write(self, path: Path, chunks: Iterable[bytes]) -> Stored:
+        """Write chunks to an `incoming` path, hashing on the way: memory is flat at any size."""
+        digest, size = hashlib.sha256(), 0
+        with path.open("wb") as out:
+            for chunk in chunks:
+                out.write(chunk)
+                digest.update(chunk)
+                size += len(chunk)
+        return Stored(digest.hexdigest(), size)
+
+    def keep(self, path: Path, stored: Stored) -> Path:
+        """Move a written file to its hash, durably. The same bytes again change nothing but the date."""
+        final = self.path(stored.sha256)
+        final.parent.mkdir(exist_ok=True)
+        _sync(path)
+        os.replace(path, final)
+        _sync(final.parent)
+        return final
+
+    def put(self, source: Path, tag: str = "artifact") -> Stored:
+        """Copy a file into the store."""
+        with self.incoming(tag) as path:
+            stored = self.write(path, _chunks(source))
+            self.keep(path, stored)
+        return stored
+
+    def stale_incoming(self, older_than_s: float) -> list[Path]:
+        """Half-written files that nobody can still be writing."""
+        limit = time.time() - older_than_s
+        return [path for path in self._incoming.iterdir() if _mtime(path) < limit]
+
+    def objects(self, older_than_s: float) -> Iterator[str]:
+        """Hashes of the files that were last put longer ago than that."""
+        limit = time.time() - older_than_s
+        for folder in self._objects.iterdir():
+            for path in folder.iterdir():
+                if _mtime(path) < limit:
+                    yield path.name
+
+    def remove(self, sha256: str) -> None:
+        """Delete one file; nothing happens when it is gone."""
+        self.path(sha256).unlink(missing_ok=True)
+
+
+def _chunks(source: Path) -> Iterator[bytes]:
+    with source.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            yield chunk
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _mtime(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return float("inf")
+
+
+def _full(error: OSError) -> Exception:
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return StorageFull("There is no room left to store the file.")
+    return error

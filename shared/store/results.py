@@ -1,0 +1,111 @@
+"""Results and artifacts of finished runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import select, tuple_
+from sqlalchemy.orm import Session
+
+from shared.errors import NotFound
+from shared.store import views
+from shared.store.transaction import verb
+from shared.tables import ArtifactRow, JobRow, JobRunRow, ResultRow, RunRow, VideoRow
+from shared.values import Artifact, Clock, Result, RunState
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A result, the run that found it, and the run's position in the job."""
+
+    run_id: str
+    model: str
+    position: int
+    result: Result
+
+    @property
+    def cursor(self) -> tuple[int, str, int]:
+        """Where a page that ends here is continued."""
+        return self.position, self.result.kind, self.result.seq
+
+
+@verb
+def page(
+    session: Session,
+    job_id: str,
+    *,
+    model: str | None = None,
+    kind: str | None = None,
+    limit: int,
+    after: tuple[int, str, int] | None = None,
+) -> list[Found]:
+    """Results of the job's finished runs in order of run, kind and seq; NotFound."""
+    statement = (
+        select(ResultRow, RunRow.model, JobRunRow.position)
+        .join(RunRow, RunRow.id == ResultRow.run_id)
+        .join(JobRunRow, JobRunRow.run_id == RunRow.id)
+        .where(JobRunRow.job_id == job_id, RunRow.state == RunState.DONE)
+        .order_by(JobRunRow.position, ResultRow.kind, ResultRow.seq)
+        .limit(limit)
+    )
+    if model is not None:
+        statement = statement.where(RunRow.model == model)
+    if kind is not None:
+        statement = statement.where(ResultRow.kind == kind)
+    if after is not None:
+        statement = statement.where(tuple_(JobRunRow.position, ResultRow.kind, ResultRow.seq) > after)
+    clock = _clock(session, job_id)
+    return [
+        Found(row.run_id, name, position, views.result(row, clock))
+        for row, name, position in session.execute(statement)
+    ]
+
+
+def _clock(session: Session, job_id: str) -> Clock:
+    statement = select(VideoRow.probe).join(JobRow, JobRow.video_id == VideoRow.id).where(JobRow.id == job_id)
+    probe = session.scalars(statement).one_or_none()
+    if probe is None:
+        raise NotFound("There is no such job.")
+    return Clock.read(probe)
+
+
+@verb
+def artifacts(session: Session, job_id: str) -> list[tuple[str, str, Artifact]]:
+    """(run id, model, artifact) of the job's finished runs; NotFound."""
+    _clock(session, job_id)
+    statement = (
+        select(RunRow.id, RunRow.model, ArtifactRow)
+        .join(RunRow, RunRow.id == ArtifactRow.run_id)
+        .join(JobRunRow, JobRunRow.run_id == RunRow.id)
+        .where(JobRunRow.job_id == job_id, RunRow.state == RunState.DONE)
+        .order_by(JobRunRow.position, ArtifactRow.name)
+    )
+    return [(run_id, model, views.artifact(row)) for run_id, model, row in session.execute(statement)]
+
+
+@verb
+def artifact(session: Session, artifact_id: str) -> Artifact:
+    """One artifact; NotFound."""
+    row = session.get(ArtifactRow, artifact_id)
+    if row is None:
+        raise NotFound("There is no such artifact.")
+    return views.artifact(row)
+
+
+@verb
+def of_runs(session: Session, run_ids: Sequence[str]) -> dict[str, tuple[list[Result], list[Artifact]]]:
+    """What finished runs yielded, by model: the inputs of a run that needs them."""
+    found: dict[str, tuple[list[Result], list[Artifact]]] = {}
+    for run_id in run_ids:
+        model, probe = session.execute(
+            select(RunRow.model, VideoRow.probe).join(VideoRow).where(RunRow.id == run_id)
+        ).one()
+        clock = Clock.read(probe)
+        rows = select(ResultRow).where(ResultRow.run_id == run_id).order_by(ResultRow.kind, ResultRow.seq)
+        files = select(ArtifactRow).where(ArtifactRow.run_id == run_id)
+        found[model] = (
+            [views.result(row, clock) for row in session.scalars(rows)],
+            [views.artifact(row) for row in session.scalars(files)],
+        )
+    return found

@@ -1,0 +1,303 @@
+"""Runs as workers see them: claimed under a fence, touched, and ended exactly once.
+
+Every effect carries the fence of its claim. A worker that was thought dead and comes back holds an old fence: its
+statements match no row, and it stops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, case, func, insert, or_, select, update
+from sqlalchemy.orm import Session
+
+from shared.errors import WorldsFault
+from shared.store import views
+from shared.store.transaction import verb
+from shared.tables import ArtifactRow, NeedRow, ResultRow, RunRow, VideoRow, WorkerRow
+from shared.values import Artifact, Progress, Result, RunState, StoredVideo, Wake
+
+CHUNK = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to work on a run: good while its fence is the run's."""
+
+    run_id: str
+    model: str
+    params: dict[str, Any]
+    weights: str | None
+    attempt: int
+    max_attempts: int
+    fence: int
+    owner: str
+    video: StoredVideo
+    needs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Touched:
+    """What the ledger says back: stop because nobody wants the run, or because this worker is to stop."""
+
+    cancel: bool
+    stopping: bool
+
+
+@verb
+def claim(session: Session, run_id: str, *, owner: str, device: str, precision: str, version: str, lease_s: float
+          ) -> Claim | None:  # fmt: skip
+    """Take a run that is queued, or whose worker fell silent. None: a duplicate message, to be dropped."""
+    ready = and_(RunRow.state == RunState.QUEUED, RunRow.available_at <= func.now())
+    left = and_(
+        RunRow.state == RunState.RUNNING,
+        RunRow.lease_until < func.now(),
+        ~RunRow.cancel_requested,
+        RunRow.attempt < RunRow.max_attempts,
+    )
+    statement = (
+        update(RunRow)
+        .where(RunRow.id == run_id, or_(ready, left))
+        .values(
+            state=RunState.RUNNING,
+            attempt=RunRow.attempt + 1,
+            fence=RunRow.fence + 1,
+            owner=owner,
+            device=device,
+            precision=precision,
+            version=version,
+            lease_until=_after(lease_s),
+            started_at=func.coalesce(RunRow.started_at, func.now()),
+            updated_at=func.now(),
+            stages=[],
+            eta_s=None,
+            error=None,
+        )
+        .returning(RunRow)
+    )
+    row = session.scalars(statement).one_or_none()
+    return _claim(session, row, owner) if row else None
+
+
+def _claim(session: Session, row: RunRow, owner: str) -> Claim:
+    needs = session.scalars(select(NeedRow.needs_run_id).where(NeedRow.run_id == row.id))
+    video = session.get_one(VideoRow, row.video_id)
+    return Claim(
+        run_id=row.id,
+        model=row.model,
+        params=row.params,
+        weights=row.weights,
+        attempt=row.attempt,
+        max_attempts=row.max_attempts,
+        fence=row.fence,
+        owner=owner,
+        video=views.stored_video(video),
+        needs=tuple(needs),
+    )
+
+
+@verb
+def touch(session: Session, claim: Claim, progress: Progress, lease_s: float) -> Touched | None:
+    """Progress out, lease renewed, cancel in: one statement. None: fenced off. Progress never goes back."""
+    statement = (
+        update(RunRow)
+        .where(*_mine(claim))
+        .values(
+            lease_until=_after(lease_s),
+            stages=[stage.record() for stage in progress.stages],
+            fraction=func.greatest(RunRow.fraction, progress.fraction),
+            eta_s=round(progress.eta, 1) if progress.eta is not None else None,
+            updated_at=func.now(),
+        )
+        .returning(RunRow.cancel_requested)
+    )
+    cancel = session.scalars(statement).one_or_none()
+    if cancel is None:
+        return None
+    stopping = session.scalars(select(WorkerRow.stopping).where(WorkerRow.id == claim.owner)).one_or_none()
+    return Touched(cancel=cancel, stopping=bool(stopping))
+
+
+@verb
+def finish(
+    session: Session,
+    claim: Claim,
+    *,
+    progress: Progress,
+    decode_failures: int,
+    results: Sequence[Result],
+    artifacts: Sequence[Artifact],
+) -> tuple[Wake, ...] | None:
+    """Results, artifacts and the state in one transaction, then the dependants that are now free. None: fenced off.
+
+    Called again after its answer was lost, it finds its own effect and says so instead of writing twice.
+    """
+    done = (
+        update(RunRow)
+        .where(*_mine(claim))
+        .values(
+            state=RunState.DONE,
+            stages=[stage.record() for stage in progress.stages],
+            fraction=1.0,
+            eta_s=None,
+            decode_failures=decode_failures,
+            lease_until=None,
+            finished_at=func.now(),
+            updated_at=func.now(),
+        )
+        .returning(RunRow.id)
+    )
+    if session.scalars(done).one_or_none() is None:
+        return () if _already_done(session, claim) else None
+    _keep(session, claim.run_id, results, artifacts)
+    return _free(session, claim.run_id)
+
+
+def _already_done(session: Session, claim: Claim) -> bool:
+    statement = select(RunRow.id).where(
+        RunRow.id == claim.run_id, RunRow.fence == claim.fence, RunRow.state == RunState.DONE
+    )
+    return session.scalars(statement).one_or_none() is not None
+
+
+def _keep(session: Session, run_id: str, results: Sequence[Result], artifacts: Sequence[Artifact]) -> None:
+    for first in range(0, len(results), CHUNK):
+        rows = [_result_values(run_id, result) for result in results[first : first + CHUNK]]
+        session.execute(insert(ResultRow), rows)
+    for item in artifacts:
+        session.add(
+            ArtifactRow(
+                id=item.id,
+                run_id=run_id,
+                kind=item.kind,
+                name=item.name,
+                media_type=item.media_type,
+                sha256=item.sha256,
+                size=item.size,
+            )
+        )
+    session.flush()
+
+
+def _result_values(run_id: str, result: Result) -> dict[str, Any]:
+    span = result.range
+    return {
+        "run_id": run_id,
+        "kind": result.kind,
+        "seq": result.seq,
+        "start_frame": span.start.frame if span else None,
+        "start_pts": span.start.pts if span else None,
+        "end_frame": span.end.frame if span else None,
+        "end_pts": span.end.pts if span else None,
+        "score": result.score,
+        "data": result.data,
+    }
+
+
+def _free(session: Session, run_id: str) -> tuple[Wake, ...]:
+    """Count down the dependants. A counter, because two needs that end at once must not both see the other unfinished."""
+    dependants = select(NeedRow.run_id).where(NeedRow.needs_run_id == run_id)
+    counted = (
+        update(RunRow)
+        .where(RunRow.id.in_(dependants), RunRow.state == RunState.WAITING)
+        .values(
+            waits=RunRow.waits - 1,
+            state=case((RunRow.waits == 1, RunState.QUEUED), else_=RunState.WAITING),
+            dispatched_at=case((RunRow.waits == 1, func.now()), else_=None),
+            updated_at=func.now(),
+        )
+        .returning(RunRow.id, RunRow.model, RunRow.priority, RunRow.waits)
+    )
+    rows = session.execute(counted).all()
+    return tuple(Wake(row.id, row.model, row.priority) for row in rows if row.waits == 0)
+
+
+@verb
+def fail(session: Session, claim: Claim, problem: dict[str, Any], *, retry: bool, backoff_s: float) -> bool:
+    """End the attempt with an error: tried again later while `retry` and attempts are left. False: fenced off."""
+    again = retry and claim.attempt < claim.max_attempts
+    values = {
+        "state": RunState.QUEUED if again else RunState.FAILED,
+        "error": problem,
+        "lease_until": None,
+        "dispatched_at": None,
+        "available_at": _after(backoff_s * 2 ** (claim.attempt - 1)) if again else func.now(),
+        "finished_at": None if again else func.now(),
+        "updated_at": func.now(),
+    }
+    statement = update(RunRow).where(*_mine(claim)).values(values).returning(RunRow.id)
+    if session.scalars(statement).one_or_none() is None:
+        return False
+    if not again:
+        skip_dependants(session, claim.run_id, problem)
+    return True
+
+
+def skip_dependants(session: Session, run_id: str, problem: dict[str, Any]) -> None:
+    """What waits for a failed run, directly or through another, will never start."""
+    tree = select(NeedRow.run_id).where(NeedRow.needs_run_id == run_id).cte(recursive=True)
+    tree = tree.union(select(NeedRow.run_id).join(tree, NeedRow.needs_run_id == tree.c.run_id))
+    session.execute(
+        update(RunRow)
+        .where(RunRow.id.in_(select(tree.c.run_id)), RunRow.state == RunState.WAITING)
+        .values(state=RunState.SKIPPED, error=problem, finished_at=func.now(), updated_at=func.now())
+    )
+
+
+@verb
+def stopped(session: Session, claim: Claim) -> RunState | None:
+    """The work has stopped after a cancel. Wanted again meanwhile: back to the queue. None: fenced off."""
+    wanted = ~RunRow.cancel_requested
+    statement = (
+        update(RunRow)
+        .where(*_mine(claim))
+        .values(
+            state=case((wanted, RunState.QUEUED), else_=RunState.CANCELLED),
+            attempt=case((wanted, RunRow.attempt - 1), else_=RunRow.attempt),
+            finished_at=case((wanted, None), else_=func.now()),
+            dispatched_at=None,
+            lease_until=None,
+            eta_s=None,
+            updated_at=func.now(),
+        )
+        .returning(RunRow.state)
+    )
+    state = session.scalars(statement).one_or_none()
+    return RunState(state) if state else None
+
+
+@verb
+def hand_back(session: Session, claim: Claim) -> Wake | None:
+    """A stopping worker gives its run back, the attempt not counted. None: fenced off, or cancelled meanwhile."""
+    statement = (
+        update(RunRow)
+        .where(*_mine(claim))
+        .values(
+            state=case((RunRow.cancel_requested, RunState.CANCELLED), else_=RunState.QUEUED),
+            finished_at=case((RunRow.cancel_requested, func.now()), else_=None),
+            attempt=RunRow.attempt - 1,
+            dispatched_at=func.now(),
+            lease_until=None,
+            eta_s=None,
+            updated_at=func.now(),
+        )
+        .returning(RunRow.state, RunRow.priority)
+    )
+    row = session.execute(statement).one_or_none()
+    return Wake(claim.run_id, claim.model, row.priority) if row and row.state == RunState.QUEUED else None
+
+
+def _mine(claim: Claim) -> tuple[ColumnElement[bool], ...]:
+    return RunRow.id == claim.run_id, RunRow.fence == claim.fence, RunRow.state == RunState.RUNNING
+
+
+def _after(seconds: float) -> ColumnElement[Any]:
+    return func.now() + timedelta(seconds=seconds)
+
+
+def retried(error: Exception) -> bool:
+    """Whether an attempt that ended with this error is worth another."""
+    return isinstance(error, WorldsFault) and error.retryable

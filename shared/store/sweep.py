@@ -1,0 +1,121 @@
+"""What beat does: frees runs whose worker fell silent, finds those that no message speaks of, and tidies up.
+
+Any number of beats may sweep at once: rows are taken with SKIP LOCKED, and each statement holds its own condition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import delete as delete_rows, func, or_, select, union, update
+from sqlalchemy.orm import Session
+
+from shared.errors import PoisonRun, WorkerLost
+from shared.store import jobs
+from shared.store.runs import skip_dependants
+from shared.store.transaction import verb
+from shared.tables import ArtifactRow, RunRow, VideoRow, WorkerRow
+from shared.values import RunState, Wake
+
+BATCH = 1000
+FORGET_WORKER_AFTER = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Freed:
+    """A run whose lease was over, and what became of it."""
+
+    run_id: str
+    model: str
+    owner: str | None
+    attempt: int
+    state: RunState
+
+
+@verb
+def free(session: Session) -> list[Freed]:
+    """Runs whose lease is over: cancelled if nobody wants them, set aside after the last attempt, else queued."""
+    over = select(RunRow).where(RunRow.state == RunState.RUNNING, RunRow.lease_until < func.now())
+    rows = session.scalars(over.order_by(RunRow.id).limit(BATCH).with_for_update(skip_locked=True)).all()
+    now = session.scalars(select(func.now())).one()
+    freed = []
+    for row in rows:
+        row.state, row.error = _fate(row)
+        row.lease_until = row.dispatched_at = row.eta_s = None
+        row.updated_at = now
+        row.finished_at = None if row.state == RunState.QUEUED else now
+        if row.state == RunState.FAILED and row.error:
+            skip_dependants(session, row.id, row.error)
+        freed.append(Freed(row.id, row.model, row.owner, row.attempt, RunState(row.state)))
+    return freed
+
+
+def _fate(row: RunRow) -> tuple[RunState, dict[str, Any] | None]:
+    if row.cancel_requested:
+        return RunState.CANCELLED, None
+    lost = WorkerLost("The worker fell silent in the middle of the run.").problem() | {"attempt": row.attempt}
+    if row.attempt < row.max_attempts:
+        return RunState.QUEUED, lost
+    poison = PoisonRun(f"The run was set aside: its worker was lost on each of {row.attempt} attempts.")
+    return RunState.FAILED, poison.problem() | {"attempt": row.attempt}
+
+
+@verb
+def queued(session: Session) -> dict[str, int]:
+    """Runs of each model for which a message should lie in the queue."""
+    statement = (
+        select(RunRow.model, func.count())
+        .where(RunRow.state == RunState.QUEUED, RunRow.dispatched_at.is_not(None))
+        .group_by(RunRow.model)
+    )
+    return {name: count for name, count in session.execute(statement)}
+
+
+@verb
+def due(session: Session, depths: Mapping[str, int], expected: Mapping[str, int], resend_s: float) -> list[Wake]:
+    """Queued runs to be sent: those never sent, and the old ones of a queue that holds fewer messages than runs."""
+    short = [name for name, count in expected.items() if depths.get(name, 0) < count]
+    stale = RunRow.dispatched_at < func.now() - timedelta(seconds=resend_s)
+    waiting = (
+        select(RunRow.id)
+        .where(
+            RunRow.state == RunState.QUEUED,
+            RunRow.available_at <= func.now(),
+            or_(RunRow.dispatched_at.is_(None), stale & RunRow.model.in_(short)),
+        )
+        .order_by(RunRow.priority.desc(), RunRow.created_at)
+        .limit(BATCH)
+        .with_for_update(skip_locked=True)
+    )
+    statement = (
+        update(RunRow)
+        .where(RunRow.id.in_(waiting))
+        .values(dispatched_at=func.now())
+        .returning(RunRow.id, RunRow.model, RunRow.priority)
+    )
+    return [Wake(*row) for row in session.execute(statement)]
+
+
+@verb
+def tidy(session: Session) -> int:
+    """Forget workers long gone and ended runs that no job refers to; how many rows went."""
+    gone = session.execute(
+        delete_rows(WorkerRow)
+        .where(WorkerRow.heartbeat_at < func.now() - FORGET_WORKER_AFTER)
+        .returning(WorkerRow.id)
+    )
+    return len(gone.all()) + jobs.forget_orphans(session)
+
+
+@verb
+def unreferenced(session: Session, hashes: Iterable[str]) -> list[str]:
+    """Those of the files that no video and no artifact speaks of."""
+    wanted = list(hashes)
+    known = union(
+        select(VideoRow.sha256).where(VideoRow.sha256.in_(wanted)),
+        select(ArtifactRow.sha256).where(ArtifactRow.sha256.in_(wanted)),
+    )
+    return sorted(set(wanted) - set(session.scalars(known)))

@@ -1,0 +1,33 @@
+"""How a verb of the store becomes one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Concatenate, ParamSpec, TypeVar
+
+from psycopg.errors import DeadlockDetected, SerializationFailure
+from sqlalchemy import Engine
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+
+P = ParamSpec("P")
+R = TypeVar("R")
+TRIES = 5
+
+
+def verb(body: Callable[Concatenate[Session, P], R]) -> Callable[Concatenate[Engine, P], R]:
+    """Run `body` in one transaction on the engine given; when Postgres breaks a deadlock by choosing us, once more."""
+
+    @wraps(body)
+    def run(engine: Engine, *args: P.args, **kwargs: P.kwargs) -> R:
+        for left in reversed(range(TRIES)):
+            try:
+                with Session(engine, expire_on_commit=False) as session, session.begin():
+                    return body(session, *args, **kwargs)
+            except OperationalError as error:
+                if not left or not isinstance(error.orig, DeadlockDetected | SerializationFailure):
+                    raise
+        raise AssertionError("unreachable: the last try returns or raises")
+
+    return run

@@ -1,0 +1,77 @@
+"""Videos: added once by content, read, deleted with all that was derived from them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import select, tuple_
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from shared.errors import Conflict, NotFound
+from shared.store import views
+from shared.store.transaction import verb
+from shared.tables import RunRow, VideoRow
+from shared.values import LIVE, StoredVideo, Video, new_id
+
+
+@verb
+def add(
+    session: Session, *, sha256: str, size: int, name: str, media_type: str, video: Video
+) -> tuple[StoredVideo, bool]:
+    """The video of these bytes and whether it is new: the same bytes are the same video, whatever their name."""
+    statement = (
+        insert(VideoRow)
+        .values(id=new_id("vid"), sha256=sha256, size=size, name=name, media_type=media_type, probe=video.record())
+        .on_conflict_do_nothing(index_elements=[VideoRow.sha256])
+        .returning(VideoRow)
+    )
+    row = session.scalars(statement).one_or_none()
+    if row is not None:
+        return views.stored_video(row), True
+    return views.stored_video(session.scalars(select(VideoRow).where(VideoRow.sha256 == sha256)).one()), False
+
+
+@verb
+def find(session: Session, sha256: str) -> StoredVideo | None:
+    """The video of these bytes, if it is known."""
+    row = session.scalars(select(VideoRow).where(VideoRow.sha256 == sha256)).one_or_none()
+    return views.stored_video(row) if row else None
+
+
+@verb
+def get(session: Session, video_id: str) -> StoredVideo:
+    """One video; NotFound."""
+    return views.stored_video(row_of(session, video_id))
+
+
+@verb
+def page(session: Session, *, limit: int, after: tuple[datetime, str] | None = None) -> list[StoredVideo]:
+    """Videos, newest first, that come after the (created_at, id) given."""
+    statement = select(VideoRow).order_by(VideoRow.created_at.desc(), VideoRow.id.desc()).limit(limit)
+    if after:
+        statement = statement.where(tuple_(VideoRow.created_at, VideoRow.id) < after)
+    return [views.stored_video(row) for row in session.scalars(statement)]
+
+
+@verb
+def delete(session: Session, video_id: str) -> None:
+    """Forget a video, its jobs, runs, results and artifacts; NotFound; Conflict while work on it goes on.
+
+    Its files are removed by the sweep once nothing speaks of them.
+    """
+    row = session.get(VideoRow, video_id, with_for_update=True)
+    if row is None:
+        raise NotFound("There is no such video.")
+    live = select(RunRow.id).where(RunRow.video_id == video_id, RunRow.state.in_(LIVE)).limit(1)
+    if session.scalars(live).first():
+        raise Conflict("Work on this video goes on: cancel its jobs first.")
+    session.delete(row)
+
+
+def row_of(session: Session, video_id: str) -> VideoRow:
+    """The row of a video inside a transaction; NotFound."""
+    row = session.get(VideoRow, video_id)
+    if row is None:
+        raise NotFound("There is no such video.")
+    return row

@@ -1,0 +1,94 @@
+"""Workers as they announce themselves."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import case, func, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from shared.store.transaction import verb
+from shared.tables import WorkerRow
+from shared.values import Worker
+
+LIVE_FOR = timedelta(seconds=15)
+"""Three missed heartbeats of five seconds."""
+
+
+@verb
+def announce(
+    session: Session,
+    worker_id: str,
+    *,
+    state: str,
+    reason: str | None,
+    models: list[dict[str, Any]],
+    device: str,
+    precision: str,
+) -> None:
+    """A worker (or its new child) is there and says what it is."""
+    values = {
+        "state": state,
+        "reason": reason,
+        "models": models,
+        "device": device,
+        "precision": precision,
+        "run_id": None,
+        "stopping": False,
+        "heartbeat_at": func.now(),
+    }
+    statement = insert(WorkerRow).values(id=worker_id, **values)
+    session.execute(statement.on_conflict_do_update(index_elements=[WorkerRow.id], set_=values))
+
+
+@verb
+def beat(session: Session, worker_id: str, *, state: str, run_id: str | None) -> bool:
+    """Still there, doing this. True when the worker is to stop."""
+    statement = (
+        update(WorkerRow)
+        .where(WorkerRow.id == worker_id)
+        .values(
+            state=case((WorkerRow.stopping, "stopping"), else_=state), run_id=run_id, heartbeat_at=func.now()
+        )
+        .returning(WorkerRow.stopping)
+    )
+    return bool(session.scalars(statement).one_or_none())
+
+
+@verb
+def stop(session: Session, worker_id: str) -> None:
+    """Ask a worker to hand its run back; it sees it at its next touch."""
+    session.execute(
+        update(WorkerRow).where(WorkerRow.id == worker_id).values(stopping=True, state="stopping")
+    )
+
+
+@verb
+def forget(session: Session, worker_id: str) -> None:
+    """A worker has ended in good order."""
+    row = session.get(WorkerRow, worker_id)
+    if row is not None:
+        session.delete(row)
+
+
+@verb
+def all(session: Session) -> list[Worker]:  # noqa: A001 (read as `workers.all`)
+    """Every worker heard of in the last day, oldest first."""
+    now = session.scalars(select(func.now())).one()
+    return [
+        Worker(
+            id=row.id,
+            state=row.state,
+            reason=row.reason,
+            models=row.models,
+            device=row.device,
+            precision=row.precision,
+            run_id=row.run_id,
+            started_at=row.started_at,
+            heartbeat_at=row.heartbeat_at,
+            live=now - row.heartbeat_at < LIVE_FOR,
+        )
+        for row in session.scalars(select(WorkerRow).order_by(WorkerRow.number))
+    ]

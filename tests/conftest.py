@@ -1,0 +1,155 @@
+"""Real servers for every test: a Postgres and a Valkey of our own, or those of DATABASE_URL and REDIS_URL."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+import redis
+from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.engine import make_url
+
+from api.local.servers import Postgres, Valkey
+from shared.db import connect, driver_url, migrate
+from shared.files import Files
+from shared.settings import settings
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+MATERIAL = REPOSITORY.parent / "shared"
+"""Films and fixtures that may lie beside the checkout; tests that use them skip where they are absent."""
+
+
+def _forget_environment() -> dict[str, str]:
+    """Take the given servers out of the environment and drop every setting of the person who runs the tests."""
+    given = {name: os.environ.pop(name) for name in ("DATABASE_URL", "REDIS_URL") if name in os.environ}
+    keep = {"SCENEWORKS_REQUIRE_BROWSER"}
+    for name in [name for name in os.environ if name.startswith("SCENEWORKS_") and name not in keep]:
+        del os.environ[name]
+    return given
+
+
+GIVEN = _forget_environment()
+
+
+@pytest.fixture(scope="session")
+def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Postgres in which databases may be made."""
+    if "DATABASE_URL" in GIVEN:
+        yield GIVEN["DATABASE_URL"]
+        return
+    with Postgres(tmp_path_factory.mktemp("postgres"), durable=False) as server:
+        yield server.url
+
+
+@pytest.fixture(scope="session")
+def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Valkey or Redis; the database of the URL is emptied before each test that uses it."""
+    if "REDIS_URL" in GIVEN:
+        yield GIVEN["REDIS_URL"]
+        return
+    with Valkey(tmp_path_factory.mktemp("valkey"), durable=False) as server:
+        yield server.url
+
+
+def _admin(url: str, *statements: str) -> None:
+    engine = create_engine(driver_url(url), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        for statement in statements:
+            connection.execute(text(statement))
+    engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def template(postgres_url: str) -> Iterator[str]:
+    """Name of a migrated database to be cloned: made once, with the real migrations."""
+    name = f"template_{uuid4().hex[:12]}"
+    _admin(postgres_url, f"CREATE DATABASE {name}")
+    migrate(_named(postgres_url, name))
+    yield name
+    _admin(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _named(url: str, database: str) -> str:
+    return make_url(url).set(database=database).render_as_string(hide_password=False)
+
+
+@pytest.fixture
+def database_url(postgres_url: str, template: str) -> Iterator[str]:
+    """A fresh, migrated database of this test's own."""
+    name = f"test_{uuid4().hex[:12]}"
+    _admin(postgres_url, f"CREATE DATABASE {name} TEMPLATE {template}")
+    yield _named(postgres_url, name)
+    _admin(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def broker_url(valkey_url: str) -> str:
+    """An empty broker."""
+    with redis.Redis.from_url(valkey_url) as broker:
+        broker.flushdb()
+    return valkey_url
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Engine]:
+    """An engine on the fresh database."""
+    engine = connect(database_url)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    """Folder of the store's files."""
+    return tmp_path / "files"
+
+
+@pytest.fixture
+def files(data_dir: Path) -> Files:
+    """The store's files."""
+    return Files(data_dir)
+
+
+@pytest.fixture
+def environment(database_url: str, broker_url: str, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The process's own settings, engine and broker point at this test's servers."""
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setenv("REDIS_URL", broker_url)
+    monkeypatch.setenv("SCENEWORKS_DATA_DIR", str(data_dir))
+    from shared import db, queue  # noqa: PLC0415 (Celery's app reads the settings at import)
+
+    settings.cache_clear()
+    db.engine.cache_clear()
+    queue.app.conf.broker_url = queue.app.conf.broker_write_url = broker_url
+    queue.app.pool.force_close_all()
+    yield
+    db.engine().dispose()
+    queue.app.pool.force_close_all()
+    settings.cache_clear()
+    db.engine.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def no_errors_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """A test during which an error is logged has failed."""
+    yield
+    logged = [
+        record.getMessage()
+        for when in ("setup", "call")
+        for record in caplog.get_records(when)
+        if record.levelno >= logging.ERROR
+    ]
+    assert not logged, f"errors were logged: {logged}"
+
+
+@pytest.fixture(scope="session")
+def big_buck_bunny() -> Path:
+    """A whole animated film, 14,315 frames; skips where it is absent."""
+    film = MATERIAL / "media" / "big_buck_bunny_720p_h264_full.mp4"
+    if not film.exists():
+        pytest.skip("the film Big Buck Bunny does not lie beside this checkout")
+    return film

@@ -1,0 +1,157 @@
+"""What a room is: four pure stages around one network, and how the loop in `worker.pipeline` feeds them.
+
+A stage takes values and gives values: no database, queue, clock, environment or global.
+
+| stage    | in words                                                        | runs      | device |
+|----------|-----------------------------------------------------------------|-----------|--------|
+| `plan`   | video + inputs + parameters -> how the film is to be read       | once      | no     |
+| `encode` | one batch of windows of frames (uint8) -> one array per window  | per batch | yes    |
+| `infer`  | all pieces + parameters -> scores                               | once      | yes    |
+| `decode` | scores + film + parameters -> results and files                 | once      | no     |
+
+A room that keeps pictures of frames it can only name while it reads (keyframes of shots) also gives a `picker`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from shared.catalog import MENU, Params
+from shared.values import FileMade, Result, Timeline, Video
+from worker.models.placement import Placement
+from worker.video.feed import Frames, Windows
+from worker.video.transform import View
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How the film is to be read for one run.
+
+    Args:
+        view: what `encode` sees of a frame.
+        windows: how the frames are cut.
+        batch: windows in one call of `encode`; halved when the device runs out of memory.
+        keyframe_short_side: with a `picker`, the size of the pictures kept.
+    """
+
+    view: View
+    windows: Windows
+    batch: int = 1
+    keyframe_short_side: int = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What `encode` gave for one window: `value` answers for frames `start` to `stop` (exclusive)."""
+
+    start: int
+    stop: int
+    value: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Picks:
+    """What a picker knows after one more piece.
+
+    Args:
+        pictures: frames whose pictures are wanted, with the file name of each; every one is `>= horizon` as it was.
+        horizon: no frame before this will ever be wanted: its pixels may be let go.
+    """
+
+    pictures: tuple[tuple[int, str], ...] = ()
+    horizon: int = 0
+
+
+class Picker(Protocol):
+    """Follows the pieces in order and names the pictures to keep; a state machine without I/O."""
+
+    def feed(self, piece: Piece) -> Picks:
+        """One more piece."""
+
+    def end(self, frames: int) -> Picks:
+        """The film is over after so many frames."""
+
+
+@dataclass(frozen=True, slots=True)
+class Film:
+    """A film that was read: its facts, the exact time of each frame decoded, and the pictures kept.
+
+    Args:
+        video: facts, with the decode failures counted.
+        timeline: `len(timeline)` frames were decoded.
+        pictures: the archive of pictures that the picker asked for (zip, stored); None without a picker.
+        scratch: an empty folder for files that `decode` makes.
+    """
+
+    video: Video
+    timeline: Timeline
+    pictures: Path | None
+    scratch: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run yields."""
+
+    results: tuple[Result, ...] = ()
+    files: tuple[FileMade, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What the needed runs yielded: by model, its results and its files by kind."""
+
+    results: Mapping[str, Sequence[Result]] = field(default_factory=dict)
+    files: Mapping[str, Mapping[str, Path]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """One model: how its network is loaded and its stages. Each room exports one as `ROOM` in `stages.py`.
+
+    Args:
+        name: as on the menu.
+        load: weights folders in order of search + placement -> network; WeightsMissing, WeightsCorrupt.
+        plan: (video, inputs, params, placement) -> Plan.
+        encode: (network, frames_BTHWC, params) -> one array per window, leading axis B.
+        infer: (pieces, params) -> scores.
+        decode: (scores, film, params) -> Outcome.
+        picker: (params) -> Picker, for a room that keeps pictures.
+    """
+
+    name: str
+    load: Callable[[Sequence[Path], Placement], Any]
+    plan: Callable[[Video, Inputs, Any, Placement], Plan]
+    encode: Callable[[Any, Frames, Any], npt.NDArray[np.float32]]
+    infer: Callable[[Sequence[Piece], Any], Any]
+    decode: Callable[[Any, Film, Any], Outcome]
+    picker: Callable[[Any], Picker] | None = None
+
+
+@dataclass(slots=True)
+class Model:
+    """A room with its network in memory. The network is loaded at the first run that uses weights.
+
+    Args:
+        room: the stages.
+        placement: where it computes.
+        folders: where weights are looked for.
+    """
+
+    room: Room
+    placement: Placement
+    folders: tuple[Path, ...]
+    _network: Any = None
+
+    def network(self, params: Params) -> Any:
+        """The network that these parameters need, or None."""
+        if MENU[self.room.name].weights_for(params) is None:
+            return None
+        if self._network is None:
+            self._network = self.room.load(self.folders, self.placement)
+        return self._network

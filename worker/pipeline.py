@@ -1,0 +1,200 @@
+"""The one loop that all models share: plan, encode batch by batch while the film decodes, infer, decode.
+
+It owns what every room would otherwise repeat: reading ahead, timing, halving a batch that does not fit, progress and
+cancellation. It knows no database and no queue: `Report` is how the world looks in.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from shared.catalog import Params
+from shared.errors import OutOfMemory
+from shared.values import Progress, Stage, Video
+from worker.video.feed import Feed, Window
+from worker.models.contract import Film, Inputs, Model, Outcome, Picker, Piece, Plan
+from worker.video.keep import Keeper
+from worker.video.reader import Reader
+
+SHARES = {"plan": 0.01, "encode": 0.92, "infer": 0.02, "decode": 0.03, "store": 0.02}
+"""Part of a run's progress that each stage stands for."""
+
+
+class Report(Protocol):
+    """How a run shows itself and is stopped."""
+
+    def progress(self, progress: Progress) -> None:
+        """So far; called after each batch. Raises to stop the run."""
+
+    def note(self, action: str, **facts: Any) -> None:
+        """Something worth a line in the log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """What a run yielded and how it went.
+
+    Args:
+        outcome: results, and files in the scratch folder.
+        stages: with the time spent in each.
+        video: facts, with the decode failures counted.
+        frames_decoded: frames that left the decoder, re-reads for pictures included.
+    """
+
+    outcome: Outcome
+    stages: tuple[Stage, ...]
+    video: Video
+    frames_decoded: int
+
+
+@dataclass(slots=True)
+class Stages:
+    """The stages of one run: times them and reports."""
+
+    report: Report
+    stages: dict[str, Stage] = field(default_factory=lambda: {name: Stage(name) for name in SHARES})
+    _began: float = 0.0
+
+    @contextmanager
+    def running(self, name: str, of: int = 1, unit: str = "step") -> Iterator[None]:
+        """One stage, from waiting to done. Interrupted, it stays where it was."""
+        self._began = time.monotonic()
+        self.stages[name] = Stage(name, "running", of=of, unit=unit)
+        self.report.progress(self.progress())
+        yield
+        ended = replace(self.stages[name], state="done", seconds=self._seconds())
+        self.stages[name] = replace(ended, done=ended.of or ended.done)
+
+    def advance(self, name: str, done: int) -> None:
+        """So many units of the running stage are done: report it."""
+        stage = self.stages[name]
+        of = stage.of if stage.of is None or done <= stage.of else done
+        self.stages[name] = replace(stage, done=done, of=of, seconds=self._seconds())
+        self.report.progress(self.progress())
+
+    def correct(self, name: str, of: int) -> None:
+        """The number of units is now known for certain."""
+        self.stages[name] = replace(self.stages[name], done=of, of=of)
+
+    def progress(self) -> Progress:
+        """As the ledger shows it."""
+        parts = (SHARES[stage.name] * _part(stage) for stage in self.stages.values())
+        return Progress(tuple(self.stages.values()), min(1.0, sum(parts)))
+
+    def _seconds(self) -> float:
+        return time.monotonic() - self._began
+
+
+def _part(stage: Stage) -> float:
+    if stage.state == "done":
+        return 1.0
+    return min(1.0, stage.done / stage.of) if stage.of else 0.0
+
+
+def execute(
+    model: Model, path: Path, video: Video, inputs: Inputs, params: Params, scratch: Path, stages: Stages
+) -> Execution:
+    """One run of one model on one film.
+
+    Args:
+        model: a room and its network.
+        path: the film.
+        video: its facts.
+        inputs: what the needed runs yielded.
+        params: of this run.
+        scratch: an empty folder for files.
+        stages: progress; its report may raise to stop the run.
+    """
+    room = model.room
+    with stages.running("plan"):
+        network = model.network(params)
+        plan = room.plan(video, inputs, params, model.placement)
+    with stages.running("encode", of=video.frames, unit="frame"):
+        pieces, film, frames_decoded = _encode(model, network, plan, path, params, scratch, stages)
+        stages.correct("encode", len(film.timeline))
+    with stages.running("infer"):
+        scores = room.infer(pieces, params)
+    with stages.running("decode"):
+        outcome = room.decode(scores, film, params)
+    return Execution(outcome, tuple(stages.stages.values()), film.video, frames_decoded)
+
+
+def _encode(
+    model: Model, network: Any, plan: Plan, path: Path, params: Params, scratch: Path, stages: Stages
+) -> tuple[list[Piece], Film, int]:
+    picker = model.room.picker(params) if model.room.picker else None
+    pieces: list[Piece] = []
+    with Reader(path, threads=model.placement.threads) as reader:
+        archive = scratch / "pictures.zip"
+        keeper = Keeper(archive, reader.video, plan.keyframe_short_side) if picker else None
+        encoder = Encoder(model, network, params, plan.batch, stages.report)
+        with Feed(reader, plan.view, plan.windows, plan.batch, keeper) as feed:
+            for batch in feed:
+                for piece in encoder.pieces(batch.windows):
+                    pieces.append(piece)
+                    _keep(keeper, picker, piece)
+                stages.advance("encode", pieces[-1].stop)
+        timeline = reader.timeline()
+        if keeper is not None and picker is not None:
+            last = picker.end(len(timeline))
+            keeper.take(last.pictures, last.horizon)
+            keeper.close(reader.at)
+        film = Film(reader.video, timeline, archive if keeper else None, scratch)
+        return pieces, film, reader.frames_decoded
+
+
+def _keep(keeper: Keeper | None, picker: Picker | None, piece: Piece) -> None:
+    if keeper is not None and picker is not None:
+        picks = picker.feed(piece)
+        keeper.take(picks.pictures, picks.horizon)
+
+
+@dataclass(slots=True)
+class Encoder:
+    """Sends windows through the network, fewer at a time once they did not fit."""
+
+    model: Model
+    network: Any
+    params: Params
+    batch: int
+    report: Report
+
+    def pieces(self, windows: tuple[Window, ...]) -> Iterator[Piece]:
+        """A piece for each window, in order; OutOfMemory when a single one does not fit."""
+        left = windows
+        while left:
+            now = left[: self.batch]
+            values = self._try(np.stack([window.frames_THWC for window in now]))
+            if values is None:
+                self._halve(len(now))
+                continue
+            left = left[len(now) :]
+            for window, value in zip(now, values, strict=True):
+                yield Piece(window.start, window.stop, value[: window.stop - window.start])
+
+    def _try(self, frames_BTHWC: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32] | None:
+        try:
+            return self.model.room.encode(self.network, frames_BTHWC, self.params)
+        except (torch.OutOfMemoryError, MemoryError):
+            return None
+        except RuntimeError as error:
+            if "can't allocate memory" in str(error):  # how torch says it on a CPU
+                return None
+            raise
+
+    def _halve(self, size: int) -> None:
+        if size == 1:
+            raise OutOfMemory("One window of frames does not fit into the memory of the device.")
+        self.batch = size // 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self.report.note("batch.halved", to=self.batch)

@@ -1,0 +1,29 @@
+"""The Celery side of a worker: one task, whose message is a run's id.
+
+The pool's parent imports this too. It holds no model, so everything that imports torch is imported in the child.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery.signals import worker_process_init
+
+from shared.queue import RUN_TASK, app
+
+
+@worker_process_init.connect
+def _setup(**_: Any) -> None:
+    """In the fresh pool child, before it takes a message."""
+    from worker.tasks.host import host  # noqa: PLC0415 (torch: in the child only)
+
+    host().setup()
+
+
+@app.task(name=RUN_TASK)
+def run(run_id: str) -> None:
+    """Work on one run."""
+    from worker.tasks.host import host  # noqa: PLC0415 (torch: in the child only)
+    from worker.tasks.run import work  # noqa: PLC0415
+
+    work(host(), run_id)

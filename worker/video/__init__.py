@@ -1,0 +1,1 @@
+"""Films: opening, probing, reading, sampling and making them. Nothing here imports torch."""

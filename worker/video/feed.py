@@ -1,0 +1,139 @@
+"""Frames cut into windows, one batch ahead: the decoder works in a thread while the device works on the batch before."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from queue import Full, Queue
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from worker.video.keep import Keeper
+from worker.video.reader import Reader
+from worker.video.transform import View, see
+
+Frames = npt.NDArray[np.uint8]
+"""uint8 frames; the shape is in the name of the variable."""
+
+AHEAD = 2
+PATIENCE_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """How the stream of frames is cut into windows.
+
+    Window k holds frames `k*step - lead` to `k*step - lead + length`, the first and last frame of the film repeated
+    where that reaches outside, and answers for frames `k*step` to `(k+1)*step`. There are ceil(n / step) windows.
+    """
+
+    length: int
+    step: int
+    lead: int = 0
+
+    def __post_init__(self) -> None:
+        if not (0 < self.step <= self.length and 0 <= self.lead <= self.length - self.step):
+            raise ValueError(f"impossible windows: {self}")
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """One window of frames and the frames `start` to `stop` that it answers for."""
+
+    frames_THWC: Frames
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Windows that go through the network together."""
+
+    windows: tuple[Window, ...]
+
+
+def cut(frames: Iterable[Frames], spec: Windows) -> Iterator[Window]:
+    """Windows over a stream of unknown length; the first and last frame fill what reaches outside it.
+
+    For length 4, step 2, lead 1 and frames 0 1 2 3 4: `0 0 1 2` answers for 0 1, `1 2 3 4` for 2 3, `3 4 4 4` for 4.
+    """
+    held: list[Frames] = []
+    start = seen = 0
+    for frame_HWC in frames:
+        if not seen:
+            held = [frame_HWC] * spec.lead
+        held.append(frame_HWC)
+        seen += 1
+        if len(held) == spec.length:
+            yield Window(np.stack(held), start, start + spec.step)
+            start += spec.step
+            held = held[spec.step :]
+    while start < seen:
+        held += [held[-1]] * (spec.length - len(held))
+        yield Window(np.stack(held[: spec.length]), start, min(start + spec.step, seen))
+        start += spec.step
+        held = held[spec.step :] or held[-1:]
+
+
+class Feed:
+    """Batches of windows of one film, decoded in a thread; the keeper sees each decoded frame once.
+
+    A context manager: leaving it stops the thread, wherever it is.
+    """
+
+    def __init__(self, reader: Reader, view: View, windows: Windows, batch: int, keeper: Keeper | None) -> None:
+        self._reader, self._view, self._windows, self._size, self._keeper = reader, view, windows, batch, keeper
+        self._batches: Queue[Batch | BaseException | None] = Queue(maxsize=AHEAD)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="decode", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def __iter__(self) -> Iterator[Batch]:
+        while (item := self._batches.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+
+    def _work(self) -> None:
+        try:
+            for batch in self._batch(cut(self._seen(), self._windows)):
+                if not self._offer(batch):
+                    return
+            self._offer(None)
+        except BaseException as error:  # noqa: BLE001 (handed to the thread that waits for the batch)
+            self._offer(error)
+
+    def _seen(self) -> Iterator[Frames]:
+        for frame in self._reader.frames():
+            if self._keeper is not None:
+                self._keeper.push(frame)
+            yield see(self._view, frame, self._reader.video)
+
+    def _batch(self, windows: Iterable[Window]) -> Iterator[Batch]:
+        held: list[Window] = []
+        for window in windows:
+            held.append(window)
+            if len(held) == self._size:
+                yield Batch(tuple(held))
+                held = []
+        if held:
+            yield Batch(tuple(held))
+
+    def _offer(self, item: Batch | BaseException | None) -> bool:
+        while not self._stop.is_set():
+            try:
+                self._batches.put(item, timeout=PATIENCE_S)
+            except Full:
+                continue
+            return True
+        return False
