@@ -1,0 +1,225 @@
+"""The command `sceneworks-worker`: a model on a file, without queue, database or server.
+
+torch is imported by the commands that compute: `--help` and `weights list` stay quick.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import file_digest
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from shared.catalog import MENU, Params, WeightsSpec, model
+from shared.errors import CallersFault, SceneworksError, WeightsCorrupt, WeightsMissing
+from shared.settings import settings
+from shared.values import Artifact, FileMade, Progress, Stage, Video, new_id
+
+if TYPE_CHECKING:
+    from worker.pipeline import Execution, Stages
+
+FAILED, REFUSED = 1, 2
+LINE_EVERY_S = 2.0
+REDRAW_EVERY_S = 0.1
+
+app = typer.Typer(
+    help="Run models on this machine. Exit codes: 0 done, 1 it went wrong, 2 refused.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+weights = typer.Typer(help="The pinned weights files.", no_args_is_help=True)
+app.add_typer(weights, name="weights")
+
+
+def main() -> None:
+    """Entry point."""
+    app()
+
+
+@app.command()
+def run(
+    file: Annotated[Path, typer.Argument(help="A video.", exists=True, dir_okay=False, readable=True)],
+    name: Annotated[str, typer.Option("--model", "-m", help="Model to run.")],
+    param: Annotated[
+        list[str] | None,
+        typer.Option("--param", "-p", metavar="NAME=VALUE", help="Parameter, as JSON or text; may be given again."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the artifacts.", file_okay=False)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object in the API's record shapes.")] = False,
+    allow_damaged: Annotated[bool, typer.Option(help="Take a file that is cut off, as far as it goes.")] = False,
+) -> None:
+    """Run a model on a file."""
+    with _said():
+        params = model(name).read_params(_params(param))
+        answer = perform(file, name, params, out, allow_damaged=allow_damaged)
+    if as_json:
+        typer.echo(json.dumps(answer, indent=2))
+    else:
+        _print(answer)
+
+
+@weights.command("list")
+def list_weights() -> None:
+    """List the weights of every model: where they come from, and the command that gets them."""
+    for spec in _weights():
+        typer.echo(f"{spec.name}  {spec.size} bytes  sha256 {spec.sha256}  {spec.licence}")
+        typer.echo(f"  from {spec.origin}: {spec.how}")
+
+
+@weights.command("verify")
+def verify_weights() -> None:
+    """Compare every weights file with its pinned hash; exit code 1 when one is missing or another."""
+    from worker.encoders.weights import verify
+
+    right = True
+    for spec in _weights():
+        try:
+            verify(spec, (settings().weights_dir,))
+            typer.echo(f"{spec.name}  present")
+        except (WeightsMissing, WeightsCorrupt) as error:
+            right = False
+            typer.echo(f"{spec.name}  {error.code}: {error.detail}")
+    if not right:
+        raise typer.Exit(FAILED)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+def bench(context: typer.Context) -> None:
+    """Measure the worker against ffmpeg and the published models; `bench --help` tells more."""
+    from worker.bench import main as measure
+
+    raise typer.Exit(measure(context.args))
+
+
+@app.command()
+def serve() -> None:
+    """Take runs from the queue: the same as `python -m worker.main`."""
+    from worker.main import main as boot
+
+    boot()
+
+
+def perform(file: Path, name: str, params: Params, out: Path | None, *, allow_damaged: bool = False) -> dict[str, Any]:
+    """One run: `{"video": ..., "results": [...], "artifacts": [...], "stages": [...]}` in the API's record shapes.
+
+    Raises:
+        SceneworksError: the file, the weights or the device cannot be used.
+    """
+    from worker.pipeline import Stages
+    from worker.video.probe import probe
+
+    stages = Stages(Screen())
+    with TemporaryDirectory(prefix="sceneworks-") as scratch:
+        video = probe(file, allow_damaged=allow_damaged)
+        execution = _execute(file, video, name, params, Path(scratch), stages)
+        files = execution.outcome.files
+        with stages.running("store", of=max(1, len(files)), unit="file"):
+            artifacts = [_keep(made, out) for made in files]
+    return {
+        "video": execution.video.record(),
+        "results": [result.record() for result in execution.outcome.results],
+        "artifacts": [artifact.record() for artifact in artifacts],
+        "stages": [stage.record() for stage in stages.progress().stages],
+    }
+
+
+def _execute(file: Path, video: Video, name: str, params: Params, scratch: Path, stages: Stages) -> Execution:
+    import torch
+
+    from worker.models import load
+    from worker.models.contract import Inputs, Model
+    from worker.models.placement import place
+    from worker.pipeline import execute
+
+    config = settings()
+    placement = place(config.device, config.precision, config.runtime, config.threads)
+    torch.set_num_threads(placement.threads)
+    ready = Model(load(name), placement, (config.weights_dir,))
+    return execute(ready, file, video, Inputs(), params, scratch, stages)
+
+
+def _keep(made: FileMade, out: Path | None) -> Artifact:
+    with made.path.open("rb") as file:
+        sha256 = file_digest(file, "sha256").hexdigest()
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(made.path, out / made.name)
+    return Artifact(new_id("art"), made.kind, made.name, made.media_type, sha256, made.path.stat().st_size)
+
+
+class Screen:
+    """Progress on standard error: one line that moves in a terminal, a line now and then elsewhere."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._stage = ""
+        self._at = 0.0
+
+    def progress(self, progress: Progress) -> None:
+        """So far."""
+        stage = next((stage for stage in progress.stages if stage.state == "running"), None)
+        now = time.monotonic()
+        pause = REDRAW_EVERY_S if self._terminal else LINE_EVERY_S
+        if stage is None or (stage.name == self._stage and now - self._at < pause):
+            return
+        self._stage, self._at = stage.name, now
+        start, end = ("\r\x1b[K", "") if self._terminal else ("", "\n")
+        print(f"{start}{_facts(stage, progress.eta)}", end=end, file=sys.stderr, flush=True)
+
+    def note(self, action: str, **facts: Any) -> None:
+        """Something worth a line."""
+        words = " ".join(f"{name}={value}" for name, value in facts.items())
+        print(f"{action} {words}", file=sys.stderr, flush=True)
+
+
+def _facts(stage: Stage, eta: float | None) -> str:
+    rate = f"  {stage.per_second:.1f}/s" if stage.per_second else ""
+    to_go = f"  {eta:.0f} s to go" if eta is not None else ""
+    return f"{stage.name}: {stage.done}/{stage.of} {stage.unit}s{rate}{to_go}"
+
+
+def _print(answer: dict[str, Any]) -> None:
+    for result in answer["results"]:
+        start, end = result["start"], result["end"]
+        when = f"{start['frame']}-{end['frame']}  {start['timecode']} - {end['timecode']}" if start else ""
+        typer.echo(f"{result['kind']} {result['seq']}  {when}  {json.dumps(result['data'])}")
+    for artifact in answer["artifacts"]:
+        typer.echo(f"{artifact['kind']}  {artifact['name']}  {artifact['size']} bytes  sha256 {artifact['sha256']}")
+
+
+@contextmanager
+def _said() -> Iterator[None]:
+    """Turn what went wrong into words and an exit code."""
+    try:
+        yield
+    except SceneworksError as error:
+        typer.echo(f"{error.code}: {error.detail}", err=True)
+        for fault in error.errors:
+            typer.echo(f"  {fault.pointer}: {fault.detail}", err=True)
+        raise typer.Exit(REFUSED if isinstance(error, CallersFault) else FAILED) from None
+
+
+def _params(pairs: list[str] | None) -> dict[str, Any]:
+    params: dict[str, Any] = {}
+    for pair in pairs or []:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"{pair!r} is not NAME=VALUE", param_hint="--param")
+        try:
+            params[name] = json.loads(value)
+        except json.JSONDecodeError:
+            params[name] = value
+    return params
+
+
+def _weights() -> Iterator[WeightsSpec]:
+    return (spec.weights for spec in MENU.values() if spec.weights is not None)
