@@ -1,4 +1,4 @@
-"""Frames cut into windows, one batch ahead: the decoder works in a thread while the device works on the batch before."""
+"""Frames cut into windows, a batch ahead: the decoder works in a thread while the device works on what it has."""
 
 from __future__ import annotations
 

@@ -1,0 +1,136 @@
+"""One opened decoder: every picture that can be had from a film, each with its time, damage skipped and counted."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from av.video.frame import VideoFrame
+from av.video.reformatter import Interpolation, VideoReformatter
+
+from worker.video.packets import JUMP_SECONDS, decoded, read_packets
+from worker.video.source import main_stream, open_media
+
+TAIL = 64
+"""Packets remembered to tell whether the end of the film is complete: more than any decoder holds back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What every picture of a film comes as, whatever its stream changes to on the way.
+
+    Args:
+        width, height: pixels, as the film begins.
+        pixel_format: FFmpeg's name.
+        step: ticks from one frame to the next where nothing else is known.
+        start_pts: time of the first frame where the stream has no times.
+    """
+
+    width: int
+    height: int
+    pixel_format: str
+    step: int
+    start_pts: int
+
+
+class Decoder:
+    """A decoder on a file of its own; a context manager.
+
+    Args:
+        path: the film.
+        form: what the pictures come as.
+        threads: threads of the decoder; 0 for one a core.
+
+    Attributes:
+        failed: pts of each packet that could not be decoded (with several threads, of the packet at hand).
+        regular: whether the times are those in the file (False once one had to be made up or moved).
+    """
+
+    def __init__(self, path: Path, form: Form, threads: int = 0) -> None:
+        self._path, self._form = path, form
+        self._stack = ExitStack()
+        self._container = self._stack.enter_context(open_media(path))
+        self._stream = main_stream(self._container)
+        self._stream.codec_context.thread_type = "AUTO"
+        self._stream.codec_context.thread_count = threads
+        self._resize = VideoReformatter()
+        self._jump = int(JUMP_SECONDS / self._stream.time_base) if self._stream.time_base else 0
+        self._last: int | None = None
+        self._last_raw: int | None = None
+        self._shift = 0
+        self.failed: list[int | None] = []
+        self.regular = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def seek(self, pts: int) -> None:
+        """Go to the last point at or before `pts` where decoding can start. Containers may miss it: check the times."""
+        self._container.seek(pts, stream=self._stream)
+
+    def pictures(self) -> Iterator[tuple[int, VideoFrame]]:
+        """(pts, picture) from here to the end, the pts strictly increasing."""
+        sent: deque[int] = deque(maxlen=TAIL)
+        for picture in self._raw(sent):
+            yield self._timed(picture)
+        if self._last_raw is not None and max(sent, default=self._last_raw) > self._last_raw:
+            for picture in self._tail(self._last_raw):
+                yield self._timed(picture)
+
+    def _raw(self, sent: deque[int]) -> Iterator[VideoFrame]:
+        for packet in read_packets(self._container, self._stream, self.failed):
+            if packet.pts is not None and not packet.is_discard:
+                sent.append(packet.pts)
+            yield from decoded(self._stream, packet, self.failed)
+        yield from decoded(self._stream, None, self.failed)
+
+    def _tail(self, last: int) -> list[VideoFrame]:
+        """Pictures after `last`, decoded once more with one thread.
+
+        A decoder with several threads that meets damage while it empties itself loses what it still held; one thread
+        hands out each picture by itself.
+        """
+        with Decoder(self._path, self._form, threads=1) as rest:
+            rest.seek(last)
+            found = [picture for picture in rest._raw(deque(maxlen=1)) if _after(picture.pts, last)]
+            self.failed += [pts for pts in rest.failed if _after(pts, last)]
+        return found
+
+    def _timed(self, picture: VideoFrame) -> tuple[int, VideoFrame]:
+        """The picture with its time made strictly increasing: spliced streams go on where they jumped back."""
+        raw, last = picture.pts, self._last
+        step = picture.duration or self._form.step
+        if raw is None:
+            pts, self.regular = (self._form.start_pts if last is None else last + step), False
+        else:
+            self._last_raw, pts = raw, raw + self._shift
+            if last is not None and pts <= last:
+                self.regular = False
+                if pts + self._jump < last:
+                    self._shift = last + step - raw
+                pts = max(last + 1, raw + self._shift)
+        self._last = pts
+        return pts, self._formed(picture)
+
+    def _formed(self, picture: VideoFrame) -> VideoFrame:
+        """The picture in the size and format that the film began with."""
+        form = self._form
+        if (picture.width, picture.height, picture.format.name) == (form.width, form.height, form.pixel_format):
+            return picture
+        return self._resize.reformat(
+            picture, form.width, form.height, form.pixel_format, interpolation=Interpolation.BICUBIC, threads=1
+        )
+
+
+def _after(pts: int | None, last: int) -> bool:
+    return pts is not None and pts > last

@@ -1,0 +1,142 @@
+"""Making films and clips with ffmpeg, through ffmpeg-python and the binary that imageio-ffmpeg carries."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from fractions import Fraction
+from itertools import chain
+from pathlib import Path
+from typing import IO, Any, cast
+
+import ffmpeg
+import imageio_ffmpeg
+import numpy as np
+import numpy.typing as npt
+
+from shared.errors import Internal, MediaCorrupt, StorageFull
+from shared.values import TimeRange, Video
+
+EARLY = Fraction(1, 10_000)
+"""Seconds by which a cut lies before its frame: ffmpeg reads microseconds, and rounding must not lose a frame."""
+
+WEB = {"vcodec": "libx264", "pix_fmt": "yuv420p", "preset": "veryfast", "crf": 20, "movflags": "+faststart"}
+"""Plays everywhere: H.264 4:2:0, its index in front."""
+
+TAGS = {"colorspace": "bt709", "color_primaries": "bt709", "color_trc": "bt709", "color_range": "tv"}
+"""What colours of a film made from RGB mean (ITU-R BT.709)."""
+
+ANY_PATH = re.compile(r"(?:file:)?/[^\s:'\"]+")
+"""What looks like a path in a message."""
+
+
+def clip(source: Path, video: Video, span: TimeRange, out: Path) -> Path:
+    """Cut frames `span.start` (inclusive) to `span.end` (exclusive) out of a film, with its sound, into an MP4.
+
+    The pictures are encoded anew, so the cut is exact to the frame wherever it lies.
+
+    Raises:
+        MediaCorrupt: nothing could be cut. StorageFull: no room for the file. Internal: ffmpeg failed otherwise.
+    """
+    start = video.start_time + span.start.seconds - video.container_start_time - EARLY
+    taken = ffmpeg.input(
+        f"file:{source}", format=video.container, protocol_whitelist="file", ss=_seconds(max(start, Fraction(0)))
+    )
+    length = span.seconds + (EARLY if start > 0 else start + EARLY) - EARLY
+    options = {**WEB, "acodec": "aac", "t": _seconds(length), "map_metadata": -1, "map_chapters": -1}
+    pictures, sound = taken["V:0"], taken["a:0?"]
+    _run(ffmpeg.output(pictures, sound, str(out), **options, enc_time_base="demux"), source, out)
+    if not out.exists() or out.stat().st_size == 0:
+        raise MediaCorrupt("no frame of the video lies in the wanted range")
+    return out
+
+
+def film(pictures: Iterable[npt.NDArray[np.uint8]], out: Path, fps: Fraction) -> Path:
+    """Make an MP4 of RGB pictures (H x W x 3, uint8, all of one size) at `fps` frames per second.
+
+    Odd sizes get one more row or column of the edge, as 4:2:0 needs even ones. Memory holds one picture.
+
+    Raises:
+        ValueError: no picture, or one of another size. StorageFull: no room. Internal: ffmpeg failed otherwise.
+    """
+    coming = iter(pictures)
+    first = next(coming, None)
+    if first is None:
+        raise ValueError("a film needs at least one picture")
+    high, wide = first.shape[:2]
+    raw = ffmpeg.input("pipe:", format="rawvideo", pix_fmt="rgb24", s=f"{wide}x{high}", framerate=_ratio(fps))
+    even = raw.filter("scale", out_color_matrix="bt709", out_range="tv").filter("format", "yuv444p")
+    if high % 2 or wide % 2:
+        even = even.filter("pad", "ceil(iw/2)*2", "ceil(ih/2)*2").filter("fillborders", right=wide % 2, bottom=high % 2)
+    made = ffmpeg.output(even, str(out), **WEB, **TAGS)
+    _feed(made, _checked(chain([first], coming), first.shape), out)
+    return out
+
+
+def _checked(pictures: Iterator[npt.NDArray[np.uint8]], shape: tuple[int, ...]) -> Iterator[bytes]:
+    for picture in pictures:
+        if picture.shape != shape or picture.dtype != np.uint8:
+            raise ValueError(f"picture of {picture.shape} {picture.dtype} in a film of {shape} uint8")
+        yield np.ascontiguousarray(picture).tobytes()
+
+
+def _command(made: Any) -> Any:
+    return made.global_args("-hide_banner", "-loglevel", "error").overwrite_output()
+
+
+def _run(made: Any, source: Path, out: Path) -> None:
+    try:
+        _command(made).run(cmd=imageio_ffmpeg.get_ffmpeg_exe(), capture_stdout=True, capture_stderr=True)
+    except ffmpeg.Error as error:
+        out.unlink(missing_ok=True)
+        raise _failure(error.stderr, source, out) from error
+
+
+def _feed(made: Any, chunks: Iterator[bytes], out: Path) -> None:
+    """Run ffmpeg on what is written to it. Its complaints go to a file: a full pipe would hang both."""
+    with tempfile.TemporaryFile() as complaints:
+        command = _command(made).compile(cmd=imageio_ffmpeg.get_ffmpeg_exe())
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=complaints)
+        try:
+            _write(process, chunks)
+        except BaseException:
+            process.kill()
+            process.wait()
+            out.unlink(missing_ok=True)
+            raise
+        if process.wait():
+            complaints.seek(0)
+            out.unlink(missing_ok=True)
+            raise _failure(complaints.read(), out)
+
+
+def _write(process: subprocess.Popen[bytes], chunks: Iterator[bytes]) -> None:
+    """Write all and close. ffmpeg ending before that shows in its exit status, with the reason."""
+    with suppress(BrokenPipeError), cast(IO[bytes], process.stdin) as pipe:
+        for chunk in chunks:
+            pipe.write(chunk)
+
+
+def _failure(complaints: bytes, *paths: Path) -> Internal | StorageFull | MediaCorrupt:
+    """The last line that ffmpeg said, as an error of ours, without the paths in it."""
+    lines = complaints.decode(errors="replace").strip().splitlines() or ["no reason given"]
+    if any("No space left" in line for line in lines):
+        return StorageFull("no room left for the film")
+    if any("Invalid data found when processing input" in line for line in lines):
+        return MediaCorrupt("the film cannot be read")
+    last = lines[-1]
+    for path in paths:
+        last = last.replace(str(path), path.suffix or "file")
+    return Internal(f"ffmpeg: {ANY_PATH.sub('file', last)}")
+
+
+def _seconds(time: Fraction) -> str:
+    """Seconds as ffmpeg reads them, to the microsecond."""
+    return f"{float(time):.6f}"
+
+
+def _ratio(rate: Fraction) -> str:
+    return f"{rate.numerator}/{rate.denominator}"
