@@ -51,6 +51,7 @@ type: $(READY) ## Check types, strictly.
 bench: $(READY) ## Measure the worker against ffmpeg and against the models as published.
 	@$(BIN)/sceneworks-worker bench $(ARGS)
 
-lock: $(READY) ## Make the lock files anew from pyproject.toml: requirements.lock, and requirements-api.lock for the small image.
+lock: $(READY) ## Make the lock files anew from pyproject.toml: requirements.lock, and one for each image.
 	@$(COMPILE) --extra worker --extra local --extra dev -o requirements.lock
 	@$(COMPILE) -o requirements-api.lock
+	@$(COMPILE) --extra worker -o requirements-worker.lock

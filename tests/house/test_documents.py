@@ -1,0 +1,163 @@
+"""What the documents say is so: commands, settings, codes, addresses, links and versions."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+import shared
+from shared.catalog import MENU
+from shared.errors import leaves
+from shared.settings import Settings
+from tests.house.repository import ROOT, commands, files, run, text
+
+DOCUMENTS = [path for path in files() if path.suffix == ".md"]
+ROW = re.compile(r"^\| `([^`]+)` \| (.*) \|$", flags=re.MULTILINE)
+PROGRAMS = {"sceneworks": ("api.client.commands", "app"), "sceneworks-worker": ("worker.cli", "app")}
+
+
+def _spoken(program: str) -> list[tuple[Path, str]]:
+    """Every line of the documents that calls a program, with what stands before it (variables) taken away."""
+    lines = [(path, line) for path in DOCUMENTS for line in commands(path)]
+    return [(path, line) for path, line in lines if shlex.split(line)[:1] == [program]]
+
+
+def _called(program: str) -> list[object]:
+    return [pytest.param(line, id=f"{path}: {line}"[:80]) for path, line in _spoken(program)]
+
+
+@pytest.mark.parametrize("line", _called("make"))
+def test_make_verbs_exist(line: str) -> None:
+    verbs = set(re.findall(r"^([a-z-]+):.*## ", text("Makefile"), flags=re.MULTILINE))
+    words = [word for word in shlex.split(line)[1:] if "=" not in word and not word.startswith("-")]
+    assert words
+    assert set(words) <= verbs
+
+
+@pytest.mark.parametrize("line", [*_called("sceneworks"), *_called("sceneworks-worker")])
+def test_commands_parse(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The program takes the command with these options and arguments; files that it names are there."""
+    program, *words = shlex.split(line)
+    monkeypatch.chdir(tmp_path)
+    for word in words:
+        if re.fullmatch(r"[\w-]+\.(mp4|mkv|mpg)", word):
+            (tmp_path / word).touch()
+    _parse(_program(program), program, words)
+
+
+def test_a_wrong_command_does_not_parse() -> None:
+    with pytest.raises(Exception, match="No such option"):
+        _parse(_program("sceneworks"), "sceneworks", ["jobs", "--no-such-option"])
+
+
+def _program(name: str) -> Any:
+    module, attribute = PROGRAMS[name]
+    return typer.main.get_command(getattr(__import__(module, fromlist=[attribute]), attribute))
+
+
+def _parse(command: Any, name: str, words: list[str], parent: Any = None) -> None:
+    """Parse as far as the last command of the chain, and call nothing."""
+    context = command.make_context(name, words, parent=parent)
+    if hasattr(command, "commands"):
+        rest = [*context._protected_args, *context.args]
+        found, below, left = command.resolve_command(context, rest)
+        assert found
+        assert below
+        _parse(below, found, left, context)
+
+
+def test_the_readme_starts_with_the_two_commands() -> None:
+    assert [line.split()[:2] for line in commands("README.md")[:2]] == [["make", "demo"], ["make", "test"]]
+
+
+@pytest.mark.parametrize("verb", ["setup", "up", "demo", "lint", "type", "test", "test-flow", "bench", "lock"])
+def test_make_help_lists(verb: str) -> None:
+    done = run("make", "--no-print-directory", "help")
+    assert re.search(rf"^  make {verb} +\S", done.stdout, flags=re.MULTILINE), done.stdout + done.stderr
+
+
+# Settings, codes, addresses ------------------------------------------------------------------------------------------
+
+
+def test_every_setting_is_documented() -> None:
+    """The table in the README is the class: name, default and description."""
+    said = {name: cells for name, cells in ROW.findall(text("README.md")) if name.startswith("SCENEWORKS_")}
+    fields = Settings.model_fields.items()
+    shown = {f"SCENEWORKS_{name.upper()}": (field.default, field.description) for name, field in fields}
+    assert said == {
+        name: f"{f'`{default}`' if default != '' else ''} | {what}" for name, (default, what) in shown.items()
+    }
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_every_setting_does_something(name: str) -> None:
+    read = re.compile(rf"(?:settings\(\)|config|_config|settings|self)\.{name}\b")
+    sources = [path for path in files() if path.suffix == ".py" and path.parts[0] in {"api", "shared", "worker"}]
+    assert any(read.search(text(path)) for path in sources if path != Path("shared/settings.py"))
+
+
+def test_every_error_code_is_documented_once() -> None:
+    codes = leaves()
+    said = [(code, cells) for code, cells in ROW.findall(text("README.md")) if code in codes]
+    shown = [(e.code, f"{e.status} | {e.title} | {'yes' if e.retryable else 'no'}") for e in codes.values()]
+    assert sorted(said) == sorted(shown)
+
+
+def test_addresses_exist() -> None:
+    """Each `/v1/...` of the README is a route of the API."""
+    from api.app import create_app
+
+    routes = [re.sub(r"<[^>]+>", "*", str(rule)) for rule in create_app(Settings()).url_map.iter_rules()]
+    said = set(
+        re.findall(r"(?:\$at|(?<![\w*/.]))(/(?:v1/[\w/.-]+|healthz|readyz|docs|openapi\.json))", text("README.md"))
+    )
+    assert len(said) > 8
+    for address in said:
+        pattern = "/".join(
+            "*" if re.fullmatch(r"(vid|job|run|art)_\.\.\.", part) else part for part in address.split("/")
+        )
+        assert pattern in routes, address
+
+
+# Links and versions --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=str)
+def test_links_lead_somewhere(path: Path) -> None:
+    targets = re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)[^)]*\)", text(path))
+    assert not [target for target in targets if not (ROOT / path.parent / target).exists()]
+
+
+@pytest.mark.parametrize(
+    "folder", [".", "shared", "worker", "worker/models", *(f"worker/models/{name}" for name in MENU)]
+)
+def test_folders_explain_themselves(folder: str) -> None:
+    assert len(text(Path(folder) / "README.md").splitlines()) > 10
+
+
+def test_the_changelog_speaks_of_this_version() -> None:
+    """One version: that of the package, of the code, and on top of the changelog."""
+    newest = re.search(r"^## \[([^\]]+)\] - \d{4}-\d{2}-\d{2}$", text("CHANGELOG.md"), flags=re.MULTILINE)
+    assert newest
+    project = tomllib.loads(text("pyproject.toml"))["project"]
+    assert newest[1] == shared.__version__ == project.get("version", shared.__version__)
+
+
+def test_the_licence_is_the_whole_text() -> None:
+    licence = text("LICENSE")
+    assert "Apache License" in licence
+    assert "END OF TERMS AND CONDITIONS" in licence
+
+
+@pytest.mark.parametrize("spec", [spec for spec in MENU.values() if spec.weights], ids=lambda spec: spec.name)
+def test_weights_of_others_are_named(spec: object) -> None:
+    """NOTICE names the source and licence of each weights file on the menu."""
+    weights = spec.weights  # type: ignore[attr-defined] # an object for pytest's ids
+    assert weights.licence in text("NOTICE")
+    assert weights.origin.split(",")[0].removeprefix("PyPI ") in text("NOTICE")
