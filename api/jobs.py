@@ -1,0 +1,398 @@
+"""Jobs: checked against the menu, written in one transaction, then the doorbell; read, listed, cancelled, retried."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from apiflask import APIBlueprint
+from flask import g, jsonify, request
+from pydantic import AwareDatetime, BaseModel, Field, StringConstraints
+
+from api.catalog import check_served
+from api.errors import Body, Query, Record, bad_query, page, problems, read_token
+from api.health import services
+from shared.catalog import model
+from shared.errors import (
+    Conflict,
+    FieldError,
+    IdempotencyMismatch,
+    InvalidRequest,
+    ModelUnavailable,
+    NotFound,
+    SceneworksError,
+    WeightsCorrupt,
+    WeightsMissing,
+)
+from shared.log import logger
+from shared.queue import send_all
+from shared.store import jobs, videos, workers
+from shared.store.jobs import Filter, NewJob
+from shared.store.plan import Analysis
+from shared.values import Job, JobState, labels_of
+
+log = logger(__name__)
+bp = APIBlueprint("jobs", __name__, url_prefix="/v1/jobs", tag="Jobs")
+
+MAX_WAIT_S = 30
+LOOK_FIRST_S, LOOK_EVERY_S = 0.05, 0.5
+
+Label = Annotated[str, StringConstraints(max_length=256)]
+LabelName = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[^:]+$")]
+
+
+class AnalysisBody(Body):
+    """One model asked for."""
+
+    model: str = Field(description="A name on the menu.")
+    params: dict[str, Any] = Field(default={}, description="Parameters of that model; defaults where absent.")
+
+
+class JobBody(Body):
+    """A request: a video and the models asked for."""
+
+    video_id: str
+    analyses: list[AnalysisBody] = Field(min_length=1, max_length=32)
+    priority: Literal["low", "normal", "high"] = "normal"
+    external_id: str | None = Field(None, min_length=1, max_length=256, description="Your own name for it.")
+    labels: dict[LabelName, Label] = Field(default={}, max_length=64)
+
+
+class CreateHeaders(BaseModel):
+    """What the headers of a request may say."""
+
+    idempotency_key: str | None = Field(
+        None, min_length=1, max_length=255, pattern=r"^[\x20-\x7e]+$", description="Same key and body: the same job."
+    )
+
+
+class CreateQuery(Query):
+    """How to take a request."""
+
+    validate_only: bool = Field(False, description="Check everything and queue nothing (200).")
+
+
+class ShowQuery(Query):
+    """Whether to wait."""
+
+    wait: float = Field(0, ge=0, le=MAX_WAIT_S, description="Seconds to wait for the end of the job.")
+
+
+class JobsQuery(Query):
+    """Which jobs."""
+
+    state: str | None = Field(None, description="States, comma separated, such as `failed,running`.")
+    label: str | None = Field(None, description="`name:value`; may be given again.")
+    external_id: str | None = None
+    video_id: str | None = None
+    created_after: AwareDatetime | None = None
+    limit: int = Field(50, ge=1, le=500)
+    page_token: str | None = None
+
+
+class StageRecord(Record):
+    """One stage of a run."""
+
+    name: str
+    state: str
+    done: int
+    of: int | None
+    unit: str
+    per_second: float | None
+    seconds: float
+
+
+class ProgressRecord(Record):
+    """How far it is."""
+
+    fraction: float
+    eta_s: float | None
+    updated_at: datetime
+
+
+class RunRecord(Record):
+    """One model on one video with one set of parameters."""
+
+    id: str
+    model: str
+    params: dict[str, Any]
+    state: Literal["waiting", "queued", "running", "done", "failed", "cancelled", "skipped"]
+    asked: bool = Field(description="Named in the request; otherwise added because another model needs it.")
+    reused: bool = Field(description="It was there before this job.")
+    attempt: int
+    max_attempts: int
+    progress: ProgressRecord
+    stages: list[StageRecord]
+    device: str | None
+    precision: str | None
+    weights: dict[str, str] | None
+    version: str | None
+    decode_failures: int | None
+    error: dict[str, Any] | None = Field(description="A problem document, with `stage` and `attempt`.")
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+class JobUrls(Record):
+    """Where to go on."""
+
+    self: str
+    cancel: str
+    retry: str
+    results: str
+    artifacts: str
+    video: str
+
+
+class JobRecord(Record):
+    """A job; its state follows from its runs."""
+
+    id: str
+    video_id: str
+    state: Literal["queued", "running", "cancelling", "succeeded", "failed", "cancelled"]
+    priority: str
+    external_id: str | None
+    labels: dict[str, str]
+    progress: ProgressRecord
+    runs: list[RunRecord]
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    error: dict[str, Any] | None
+    urls: JobUrls
+
+
+class JobPage(Record):
+    """Jobs, newest first."""
+
+    items: list[JobRecord]
+    next_page_token: str | None
+
+
+class CheckedRecord(Record):
+    """What would have been queued."""
+
+    valid: Literal[True]
+    video_id: str
+    analyses: list[dict[str, Any]]
+
+
+def record(job: Job) -> dict[str, Any]:
+    """JSON form with links."""
+    place = f"{bp.url_prefix}/{job.id}"
+    urls = {name: f"{place}/{name}" for name in ("cancel", "retry", "results", "artifacts")}
+    return job.record() | {"urls": {"self": place, "video": f"/v1/videos/{job.video_id}", **urls}}
+
+
+def _headers(job: Job) -> dict[str, str]:
+    """`Retry-After` while there is something to come back for."""
+    if job.state.ended:
+        return {}
+    return {"Retry-After": str(round(min(30.0, max(1.0, job.eta_s or 1.0))))}
+
+
+CHECKED_DOC = {"description": "`validate_only`: the request is good.", "content": {
+    "application/json": {"schema": CheckedRecord.model_json_schema()}}}  # fmt: skip
+
+
+@bp.post("")
+@bp.input(JobBody, arg_name="body")
+@bp.input(CreateQuery, location="query", arg_name="query")
+@bp.output(JobRecord, 202, description="Queued; `Location` says where, `Idempotency-Replayed` whether it was before.")
+@bp.input(CreateHeaders, location="headers", arg_name="headers")
+@bp.doc(
+    responses=problems(
+        InvalidRequest, NotFound, IdempotencyMismatch, ModelUnavailable, WeightsMissing, WeightsCorrupt,
+        also={200: CHECKED_DOC},
+    )
+)  # fmt: skip
+def create(body: JobBody, query: CreateQuery, headers: CreateHeaders) -> Any:
+    """Ask for models on a video.
+
+    The job is in the ledger before the answer leaves. With an `Idempotency-Key`, the same request again is the same
+    job.
+    """
+    analyses = _analyses(body)
+    if query.validate_only:
+        return _checked(body, analyses)
+    made = _create(_new_job(body, analyses, headers.idempotency_key))
+    send_all(made.wakes)
+    log.info("job.created", job=made.job.id, video=made.job.video_id, runs=len(made.job.runs), replayed=made.replayed)
+    said = _headers(made.job) | {"Location": record(made.job)["urls"]["self"]}
+    if made.replayed:
+        said["Idempotency-Replayed"] = "true"
+    return record(made.job), 202, said
+
+
+@bp.get("")
+@bp.input(JobsQuery, location="query", arg_name="query")
+@bp.output(JobPage)
+def index(query: JobsQuery) -> tuple[dict[str, Any], dict[str, str]]:
+    """List jobs, newest first."""
+    wanted = Filter(
+        states=_states(query.state),
+        labels=_labels(request.args.getlist("label")),
+        created_after=query.created_after,
+        video_id=query.video_id,
+        external_id=query.external_id,
+    )
+    after = read_token("jobs", query.page_token, (datetime, str))
+    found = jobs.page(services().engine, limit=query.limit + 1, after=after, wanted=wanted)
+    items, token, headers = page("jobs", found, query.limit, lambda job: (job.created_at, job.id))
+    return {"items": [record(job) for job in items], "next_page_token": token}, headers
+
+
+@bp.get("/<job_id>")
+@bp.input(ShowQuery, location="query", arg_name="query")
+@bp.output(JobRecord)
+@bp.doc(responses=problems(NotFound, also={304: {"description": "Not modified since the ETag sent."}}))
+def show(job_id: str, query: ShowQuery) -> tuple[dict[str, Any], dict[str, str]]:
+    """One job with its runs, stages and progress.
+
+    With `wait`, the answer comes when the job has ended or the time is over. When too many callers wait already, it
+    comes at once: heed `Retry-After`.
+    """
+    job = jobs.get(services().engine, job_id)
+    if query.wait and not job.state.ended:
+        job = _wait(job, query.wait)
+    return record(job), _headers(job)
+
+
+@bp.post("/<job_id>/cancel")
+@bp.output(JobRecord)
+@bp.doc(responses=problems(NotFound, Conflict))
+def cancel(job_id: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """Let go of a job.
+
+    `cancelled` is said only once the work has stopped, `cancelling` before. 409 when the job has ended.
+    """
+    job = jobs.cancel(services().engine, job_id)
+    log.info("job.cancelled", job=job.id, state=job.state.value)
+    return record(job), _headers(job)
+
+
+@bp.post("/<job_id>/retry")
+@bp.output(JobRecord, 202)
+@bp.doc(responses=problems(NotFound, Conflict, ModelUnavailable))
+def retry(job_id: str) -> tuple[dict[str, Any], int, dict[str, str]]:
+    """Run what failed or was cancelled once more; what is done stays done. 409 unless failed or cancelled."""
+    _check_queue()
+    job, wakes = jobs.retry(services().engine, job_id, services().settings.max_attempts)
+    send_all(wakes)
+    log.info("job.retried", job=job.id, runs=len(wakes))
+    return record(job), 202, _headers(job) | {"Location": record(job)["urls"]["self"]}
+
+
+@bp.delete("/<job_id>")
+@bp.doc(responses=problems(NotFound, also={204: {"description": "Gone; what still ran stops."}}))
+def delete(job_id: str) -> tuple[str, int]:
+    """Forget a job. Results that no other job refers to go with it."""
+    jobs.delete(services().engine, job_id)
+    log.info("job.deleted", job=job_id)
+    return "", 204
+
+
+def _analyses(body: JobBody) -> tuple[Analysis, ...]:
+    """Every analysis checked against the menu; InvalidRequest names all faults at once."""
+    found, faults = [], []
+    for at, asked in enumerate(body.analyses):
+        try:
+            spec = model(asked.model, f"/analyses/{at}/model")
+            found.append(Analysis(spec.name, spec.read_params(asked.params, f"/analyses/{at}/params")))
+        except InvalidRequest as error:
+            faults.append(error)
+    if faults:
+        detail = faults[0].detail if len(faults) == 1 else "Several analyses are not valid; see `errors`."
+        raise InvalidRequest(detail, errors=tuple(fault for error in faults for fault in error.errors))
+    return tuple(found)
+
+
+def _new_job(body: JobBody, analyses: tuple[Analysis, ...], key: str | None) -> NewJob:
+    sent = json.dumps(body.model_dump(mode="json", exclude_unset=True), sort_keys=True, separators=(",", ":"))
+    return NewJob(
+        video_id=body.video_id,
+        analyses=analyses,
+        priority=body.priority,
+        external_id=body.external_id,
+        labels=dict(body.labels),
+        key_scope=g.key,
+        idempotency_key=key,
+        request_sha256=hashlib.sha256(sent.encode()).hexdigest(),
+        max_attempts=services().settings.max_attempts,
+    )
+
+
+def _create(new: NewJob) -> jobs.Created:
+    """Into the ledger, unless the service is full or the models cannot run; a request known by its key always is."""
+    engine = services().engine
+    known = jobs.replay(engine, new) if new.idempotency_key else None
+    if known:
+        return known
+    _check_room(new.analyses)
+    try:
+        return jobs.create(engine, new)
+    except NotFound as error:
+        raise _no_video(error) from None
+
+
+def _checked(body: JobBody, analyses: tuple[Analysis, ...]) -> tuple[Any, int]:
+    try:
+        videos.get(services().engine, body.video_id)
+    except NotFound as error:
+        raise _no_video(error) from None
+    _check_room(analyses)
+    read = [{"model": one.model, "params": one.params.model_dump(mode="json")} for one in analyses]
+    return jsonify(CheckedRecord(valid=True, video_id=body.video_id, analyses=read).model_dump()), 200
+
+
+def _no_video(error: SceneworksError) -> NotFound:
+    return NotFound(error.detail, errors=(FieldError("/video_id", "not_found", error.detail),))
+
+
+def _check_room(analyses: tuple[Analysis, ...]) -> None:
+    """ModelUnavailable when the queue is full or no worker can serve; WeightsMissing, WeightsCorrupt."""
+    _check_queue()
+    check_served(analyses, workers.all(services().engine))
+
+
+def _check_queue() -> None:
+    limit = services().settings.max_queued_runs
+    if jobs.unfinished(services().engine) >= limit:
+        raise ModelUnavailable(f"The queue is full ({limit} unfinished runs): try again later.")
+
+
+def _states(text: str | None) -> frozenset[JobState] | None:
+    if text is None:
+        return None
+    try:
+        return frozenset(JobState(name) for name in text.split(","))
+    except ValueError:
+        known = ", ".join(state.value for state in JobState)
+        raise bad_query("state", "unknown_state", f"States are: {known}.") from None
+
+
+def _labels(pairs: list[str]) -> dict[str, str]:
+    try:
+        return labels_of(pairs)
+    except ValueError:
+        raise bad_query("label", "bad_label", "A label is written name:value.") from None
+
+
+def _wait(job: Job, seconds: float) -> Job:
+    """Look again until the job has ended or the time is over; at once back when too many wait already."""
+    waiters = services().waiters
+    if not waiters.acquire(blocking=False):
+        return job
+    try:
+        deadline, pause = time.monotonic() + seconds, LOOK_FIRST_S
+        while not job.state.ended and (left := deadline - time.monotonic()) > 0:
+            time.sleep(min(pause, left))
+            pause = min(pause * 1.5, LOOK_EVERY_S)
+            job = jobs.get(services().engine, job.id)
+        return job
+    finally:
+        waiters.release()

@@ -1,0 +1,283 @@
+"""Videos: taken in as a stream, hashed and counted on the way, probed in a process of their own, stored by content."""
+
+from __future__ import annotations
+
+import base64
+import unicodedata
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from apiflask import APIBlueprint
+from flask import Response
+from pydantic import BaseModel, Field
+
+from api.artifacts import FILE_DOC, send_stored
+from api.errors import Query, Record, page, problems, read_token
+from api.health import Services, services
+from api.videos.probing import probe
+from api.videos.upload import Upload, lingering
+from shared.errors import (
+    Conflict,
+    DeadlineExceeded,
+    InvalidRequest,
+    MediaCorrupt,
+    NotFound,
+    NoVideoStream,
+    StorageFull,
+    UnsupportedMedia,
+    VideoTooLarge,
+    VideoTooLong,
+)
+from shared.files import CHUNK, Stored
+from shared.log import logger
+from shared.store import videos
+from shared.values import StoredVideo, Video
+
+log = logger(__name__)
+bp = APIBlueprint("videos", __name__, url_prefix="/v1/videos", tag="Videos")
+
+ROOT = Path(__file__).resolve().parents[1]
+STALL_S = 60
+"""A client that sends nothing for so long has gone: its thread is needed."""
+LINGER_S = 5
+LOOK_AT_DISK_EVERY = 64 * CHUNK
+MEDIA_TYPES = {
+    "mov": "video/mp4",
+    "mp4": "video/mp4",
+    "matroska": "video/x-matroska",
+    "webm": "video/webm",
+    "mpegts": "video/mp2t",
+    "mpeg": "video/mpeg",
+    "avi": "video/x-msvideo",
+    "ogg": "video/ogg",
+    "flv": "video/x-flv",
+    "asf": "video/x-ms-asf",
+    "mxf": "application/mxf",
+}
+WEBM_CODECS = {"vp8", "vp9", "av1"}
+BODY_DOC = {
+    "required": True,
+    "description": "The bytes of the file, or a form with one part `file`.",
+    "content": {
+        "video/*": {"schema": {"type": "string", "format": "binary"}},
+        "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "properties": {"file": {"type": "string", "format": "binary"}},
+                "required": ["file"],
+            }
+        },
+    },
+}
+KNOWN_DOC = {
+    "description": "These bytes are known: the same video.",
+    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/VideoRecord"}}},
+}
+
+
+class AudioRecord(Record):
+    """One sound track."""
+
+    codec: str
+    channels: int
+    sample_rate: int
+    language: str | None
+
+
+class Probe(Record):
+    """Facts of a film, read from its packets."""
+
+    container: str
+    codec: str
+    pixel_format: str
+    bit_depth: int
+    coded_width: int
+    coded_height: int
+    width: int = Field(description="As shown, after sample aspect ratio and rotation.")
+    height: int
+    rotation: int = Field(description="Degrees counter-clockwise.")
+    sample_aspect_ratio: str
+    fps: str = Field(description="Fraction, such as 30000/1001.")
+    vfr: bool = Field(description="Frames are unevenly spaced.")
+    time_base: str
+    start_pts: int
+    start_time: float
+    container_start_time: float
+    duration: float = Field(description="Seconds.")
+    frames: int
+    transfer: str | None
+    interlaced: bool
+    audio: list[AudioRecord]
+    decode_failures: int = Field(description="Packets that could not be decoded, once the film was read.")
+    truncated: bool
+
+
+class VideoUrls(Record):
+    """Where to go on."""
+
+    self: str
+    media: str
+
+
+class VideoRecord(Record):
+    """A video."""
+
+    id: str
+    name: str
+    size: int
+    sha256: str
+    media_type: str
+    probe: Probe
+    created_at: datetime
+    urls: VideoUrls
+
+
+class VideoPage(Record):
+    """Videos, newest first."""
+
+    items: list[VideoRecord]
+    next_page_token: str | None
+
+
+class UploadQuery(Query):
+    """How to take an upload."""
+
+    name: str | None = Field(None, description="File name to show; its folders are dropped.")
+    allow_damaged: bool = Field(False, description="Take a file that is cut off, as far as it goes.")
+
+
+class UploadHeaders(BaseModel):
+    """What the headers of an upload may promise."""
+
+    content_digest: str | None = Field(
+        None,
+        pattern=r"(^|,)\s*sha-256=:[A-Za-z0-9+/]{43}=:\s*(,|$)",
+        description="RFC 9530: sha-256=:BASE64: of the whole body; compared with what comes.",
+    )
+
+    @property
+    def digest(self) -> bytes | None:
+        """SHA-256 of the body as the sender knows it."""
+        if self.content_digest is None:
+            return None
+        return base64.b64decode(self.content_digest.partition("sha-256=:")[2].partition(":")[0])
+
+
+class VideosQuery(Query):
+    """Which page."""
+
+    limit: int = Field(50, ge=1, le=500)
+    page_token: str | None = None
+
+
+def record(video: StoredVideo) -> dict[str, Any]:
+    """JSON form with links."""
+    place = f"{bp.url_prefix}/{video.id}"
+    return video.record() | {"urls": {"self": place, "media": f"{place}/media"}}
+
+
+@bp.post("")
+@bp.input(UploadQuery, location="query", arg_name="query")
+@bp.output(VideoRecord, 201, description="Accepted; `Location` says where.")
+@bp.input(UploadHeaders, location="headers", arg_name="headers")
+@bp.doc(
+    responses=problems(
+        InvalidRequest, UnsupportedMedia, NoVideoStream, MediaCorrupt, VideoTooLong, VideoTooLarge, StorageFull,
+        DeadlineExceeded, also={200: KNOWN_DOC},
+    ),
+    extensions={"requestBody": BODY_DOC},
+)  # fmt: skip
+def add(query: UploadQuery, headers: UploadHeaders) -> tuple[dict[str, Any], int, dict[str, str]]:
+    """Upload a video.
+
+    Raw bytes, or a form with a part `file`. `Content-Digest: sha-256=:...:` (RFC 9530) is compared where it is sent.
+    The file is probed before it is accepted; the same bytes again are the same video (200).
+    """
+    with lingering():
+        upload = Upload(services(), headers.digest)
+        with upload.services.files.incoming() as path:
+            stored = upload.services.files.write(path, upload.parts())
+            known = videos.find(upload.services.engine, stored.sha256)
+            facts = known.video if known else _accepted(path, query, upload.services)
+            upload.services.files.keep(path, stored)
+        video, created = _enter(upload, stored, facts, query)
+    return record(video), 201 if created else 200, {"Location": record(video)["urls"]["self"]}
+
+
+def _enter(upload: Upload, stored: Stored, facts: Video, query: UploadQuery) -> tuple[StoredVideo, bool]:
+    found = videos.add(
+        upload.services.engine,
+        sha256=stored.sha256,
+        size=stored.size,
+        name=clean_name(query.name or upload.name),
+        media_type=_media_type(facts),
+        video=facts,
+    )
+    log.info("video.stored", video=found[0].id, size=stored.size, new=found[1])
+    return found
+
+
+@bp.get("")
+@bp.input(VideosQuery, location="query", arg_name="query")
+@bp.output(VideoPage)
+def index(query: VideosQuery) -> tuple[dict[str, Any], dict[str, str]]:
+    """List videos, newest first."""
+    after = read_token("videos", query.page_token, (datetime, str))
+    found = videos.page(services().engine, limit=query.limit + 1, after=after)
+    items, token, headers = page("videos", found, query.limit, lambda video: (video.created_at, video.id))
+    return {"items": [record(video) for video in items], "next_page_token": token}, headers
+
+
+@bp.get("/<video_id>")
+@bp.output(VideoRecord)
+@bp.doc(responses=problems(NotFound))
+def show(video_id: str) -> dict[str, Any]:
+    """One video."""
+    return record(videos.get(services().engine, video_id))
+
+
+@bp.delete("/<video_id>")
+@bp.doc(responses=problems(NotFound, Conflict, also={204: {"description": "Gone."}}))
+def delete(video_id: str) -> tuple[str, int]:
+    """Delete a video with its jobs, results and artifacts; 409 while work on it goes on."""
+    videos.delete(services().engine, video_id)
+    return "", 204
+
+
+@bp.get("/<video_id>/media")
+@bp.doc(responses=problems(NotFound, also=FILE_DOC))
+def media(video_id: str) -> Response:
+    """The file itself, whole or by ranges."""
+    video = videos.get(services().engine, video_id)
+    return send_stored(video.sha256, video.media_type, video.name, inline=True)
+
+
+def clean_name(raw: str | None) -> str:
+    """A file name that is safe to show and to offer: no folders, no control characters, at most 255 characters."""
+    name = unicodedata.normalize("NFC", raw or "").replace("\\", "/").rpartition("/")[2]
+    name = "".join(char for char in name if char.isprintable()).strip()
+    if not name.strip("."):
+        return "video"
+    stem, dot, suffix = name.rpartition(".")
+    if len(name) > 255 and dot and len(suffix) <= 10:
+        return f"{stem[: 254 - len(suffix)]}.{suffix}"
+    return name[:255]
+
+
+def _media_type(video: Video) -> str:
+    """From what the file is, never from what the sender calls it: it is served under this type."""
+    if video.container == "matroska" and video.codec in WEBM_CODECS:
+        return "video/webm"
+    return MEDIA_TYPES.get(video.container, "application/octet-stream")
+
+
+def _accepted(path: Path, query: UploadQuery, parts: Services) -> Video:
+    """The facts of a new file; the error of the closed list that says why it is not taken."""
+    video = probe(path, parts.settings.probe_timeout_s, allow_damaged=query.allow_damaged)
+    if video.duration > parts.settings.max_video_s:
+        raise VideoTooLong(
+            f"The video lasts {float(video.duration):.0f} s; this service takes up to {parts.settings.max_video_s:g} s."
+        )
+    return video

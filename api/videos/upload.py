@@ -1,0 +1,150 @@
+"""The body of an upload as a stream: counted, hashed and held against what its headers promise."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from flask import request
+from gunicorn.http.errors import ParseException
+from streaming_form_data import ParseFailedException, StreamingFormDataParser
+from streaming_form_data.targets import BaseTarget
+from werkzeug.exceptions import ClientDisconnected
+
+from api.health import Services
+from shared.errors import InvalidRequest, SceneworksError, StorageFull, UnsupportedMedia, VideoTooLarge
+from shared.files import CHUNK
+
+STALL_S = 60
+"""A client that sends nothing for so long has gone: its thread is needed."""
+LINGER_S = 5
+LOOK_AT_DISK_EVERY = 64 * CHUNK
+
+
+@dataclass(slots=True)
+class Upload:
+    """The body of the present request as a stream of the file's bytes; memory is flat at any size.
+
+    What the headers promise is checked against what comes: gunicorn ends the stream of a client that has gone without
+    an exception, so the count is the only way to tell.
+    """
+
+    services: Services
+    digest: bytes | None
+    name: str | None = None
+    received: int = 0
+    _hash: Any = field(default_factory=hashlib.sha256)
+
+    def __post_init__(self) -> None:
+        request.max_content_length = None
+        self._check_room(request.content_length or 0)
+
+    def parts(self) -> Iterator[bytes]:
+        """The file's bytes, whichever way they were sent; InvalidRequest, VideoTooLarge, StorageFull."""
+        kind = request.mimetype
+        if kind == "multipart/form-data":
+            return self._form()
+        if kind.startswith(("video/", "audio/")) or kind in {"", "application/octet-stream"}:
+            return self._body()
+        if kind == "application/json":
+            raise InvalidRequest("This service takes uploads only: send the bytes of the file.")
+        raise UnsupportedMedia("Content-Type must be video/*, application/octet-stream or multipart/form-data.")
+
+    def _body(self) -> Iterator[bytes]:
+        if sock := request.environ.get("gunicorn.socket"):
+            sock.settimeout(STALL_S)
+        while chunk := _read(CHUNK):
+            if (self.received + len(chunk)) // LOOK_AT_DISK_EVERY > self.received // LOOK_AT_DISK_EVERY:
+                self._check_room(0)
+            self.received += len(chunk)
+            if self.received > self.services.settings.max_upload_bytes:
+                raise VideoTooLarge(_too_large(self.services))
+            if self.digest:
+                self._hash.update(chunk)
+            yield chunk
+        if request.content_length is not None and self.received != request.content_length:
+            raise InvalidRequest(f"The upload ended after {self.received} of {request.content_length} bytes.")
+        if self.digest and self._hash.digest() != self.digest:
+            raise InvalidRequest("The bytes received do not have the digest of Content-Digest.")
+
+    def _form(self) -> Iterator[bytes]:
+        part = FormPart()
+        try:
+            parser = StreamingFormDataParser({"Content-Type": request.headers["Content-Type"]})
+            parser.register("file", part)
+            for chunk in self._body():
+                parser.data_received(chunk)
+                yield part.take()
+        except ParseFailedException:
+            raise InvalidRequest("The form is not valid multipart/form-data.") from None
+        if part.count != 1 or not part.complete:
+            raise InvalidRequest("The form must have exactly one complete part `file`.")
+        self.name = part.multipart_filename
+
+    def _check_room(self, coming: int) -> None:
+        if coming > self.services.settings.max_upload_bytes:
+            raise VideoTooLarge(_too_large(self.services))
+        if self.services.files.free() - coming < self.services.settings.min_free_bytes:
+            raise StorageFull("There is no room left for a video of this size.")
+
+
+class FormPart(BaseTarget):  # type: ignore[misc]
+    """The part `file` of a form, handed on as it comes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+        self.complete = False
+        self._held = bytearray()
+
+    def on_start(self) -> None:
+        """A part begins."""
+        self.count += 1
+        self.complete = False
+
+    def on_data_received(self, chunk: bytes) -> None:
+        """Bytes of the part."""
+        self._held += chunk
+
+    def on_finish(self) -> None:
+        """The boundary after the part was seen."""
+        self.complete = True
+
+    def take(self) -> bytes:
+        """What came since the last call."""
+        held, self._held = bytes(self._held), bytearray()
+        return held
+
+
+def _read(size: int) -> bytes:
+    """Bytes of the body; a client that has gone or hangs is InvalidRequest, never mistaken for a fault of our disk."""
+    try:
+        return request.stream.read(size)
+    except (ClientDisconnected, ParseException, OSError):
+        raise InvalidRequest("The upload broke off before it was complete.") from None
+
+
+def _too_large(parts: Services) -> str:
+    return f"This service takes videos of up to {parts.settings.max_upload_bytes} bytes."
+
+
+@contextmanager
+def lingering() -> Iterator[None]:
+    """When an upload is refused early, take its bytes for a few seconds more.
+
+    A socket closed with unread bytes is reset, and the client would see that instead of the problem document.
+    """
+    try:
+        yield
+    except SceneworksError:
+        deadline = time.monotonic() + LINGER_S
+        if sock := request.environ.get("gunicorn.socket"):
+            sock.settimeout(LINGER_S)
+        with suppress(InvalidRequest):  # the client has gone: then nobody waits for the answer
+            while time.monotonic() < deadline and _read(CHUNK):
+                continue
+        raise
