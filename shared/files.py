@@ -73,7 +73,7 @@ class Files:
         final = self.path(stored.sha256)
         final.parent.mkdir(exist_ok=True)
         _sync(path)
-        os.replace(path, final)
+        path.replace(final)
         _sync(final.parent)
         return final
 

@@ -6,14 +6,13 @@ broker that is down cannot keep dead runs from being found.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar
 
 import redis
 from celery import Celery
 from celery.beat import ScheduleEntry, Scheduler
 from celery.signals import setup_logging
-from kombu import Queue
 from kombu.exceptions import OperationalError as BrokerDown
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -62,7 +61,7 @@ def make_app(config: Settings) -> Celery:
         task_create_missing_queues=True,
         task_default_queue="unrouted",
         task_ignore_result=True,
-        task_queues=[Queue(name) for name in MENU],
+        task_queues={name: {"exchange": name, "routing_key": name} for name in MENU},
         task_send_sent_event=True,
         worker_cancel_long_running_tasks_on_connection_loss=False,
         worker_concurrency=1,
@@ -80,7 +79,7 @@ def make_app(config: Settings) -> Celery:
 app = make_app(settings())
 
 
-@setup_logging.connect
+@setup_logging.connect  # type: ignore[untyped-decorator]
 def _configure_logs(**_: Any) -> None:
     logs.configure()
 
@@ -155,10 +154,10 @@ def tidy() -> None:
     log.info("ledger.tidied", rows=rows, files=len(removed))
 
 
-class LedgerScheduler(Scheduler):
+class LedgerScheduler(Scheduler):  # type: ignore[misc]
     """Beat's scheduler: the sweep runs here and now; only other entries would become messages."""
 
-    _inline = {SWEEP_TASK: sweep, TIDY_TASK: tidy}
+    _inline: ClassVar[dict[str, Callable[[], None]]] = {SWEEP_TASK: sweep, TIDY_TASK: tidy}
 
     def apply_entry(self, entry: ScheduleEntry, producer: Any = None) -> None:
         """Do one entry that is due. A server that is away is said, and tried again at the next tick."""

@@ -55,7 +55,7 @@ def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield server.url
 
 
-def _admin(url: str, *statements: str) -> None:
+def administer(url: str, *statements: str) -> None:
     engine = create_engine(driver_url(url), isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         for statement in statements:
@@ -67,13 +67,13 @@ def _admin(url: str, *statements: str) -> None:
 def template(postgres_url: str) -> Iterator[str]:
     """Name of a migrated database to be cloned: made once, with the real migrations."""
     name = f"template_{uuid4().hex[:12]}"
-    _admin(postgres_url, f"CREATE DATABASE {name}")
-    migrate(_named(postgres_url, name))
+    administer(postgres_url, f"CREATE DATABASE {name}")
+    migrate(named(postgres_url, name))
     yield name
-    _admin(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
+    administer(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
-def _named(url: str, database: str) -> str:
+def named(url: str, database: str) -> str:
     return make_url(url).set(database=database).render_as_string(hide_password=False)
 
 
@@ -81,9 +81,9 @@ def _named(url: str, database: str) -> str:
 def database_url(postgres_url: str, template: str) -> Iterator[str]:
     """A fresh, migrated database of this test's own."""
     name = f"test_{uuid4().hex[:12]}"
-    _admin(postgres_url, f"CREATE DATABASE {name} TEMPLATE {template}")
-    yield _named(postgres_url, name)
-    _admin(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
+    administer(postgres_url, f"CREATE DATABASE {name} TEMPLATE {template}")
+    yield named(postgres_url, name)
+    administer(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def environment(database_url: str, broker_url: str, data_dir: Path, monkeypatch:
     monkeypatch.setenv("DATABASE_URL", database_url)
     monkeypatch.setenv("REDIS_URL", broker_url)
     monkeypatch.setenv("SCENEWORKS_DATA_DIR", str(data_dir))
-    from shared import db, queue  # noqa: PLC0415 (Celery's app reads the settings at import)
+    from shared import db, queue  # here, because Celery's app reads the settings at import
 
     settings.cache_clear()
     db.engine.cache_clear()

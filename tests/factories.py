@@ -83,9 +83,7 @@ def job(engine: Engine, video_id: str | None = None, **request: Any) -> Job:
 
 def claim(engine: Engine, run_id: str, owner: str = "worker-1", lease_s: float = 30) -> Claim | None:
     """What a worker does first."""
-    return runs.claim(
-        engine, run_id, owner=owner, device="cpu", precision="fp32", version="test", lease_s=lease_s
-    )
+    return runs.claim(engine, run_id, owner=owner, device="cpu", precision="fp32", version="test", lease_s=lease_s)
 
 
 def shots(*bounds: tuple[int, int]) -> list[Result]:

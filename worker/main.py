@@ -36,7 +36,7 @@ def main() -> None:
         names = served(settings().models)
         _refuse_missing_device(settings().device)
     except SceneworksError as error:
-        log.error("worker.refused", code=error.code, detail=error.detail)
+        log.critical("worker.refused", code=error.code, detail=error.detail)
         sys.exit(2)
     worker_id = f"{'-'.join(names)}-{os.getpid()}@{socket.gethostname()}"
     os.environ[WORKER_ID] = worker_id
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def _refuse_missing_device(device: str) -> None:
-    """Ask a process of its own whether the GPU is there: a parent that had touched CUDA could not spawn clean children."""
+    """Ask a process of its own whether the GPU is there: a parent that touched CUDA could not spawn clean children."""
     if device in {"auto", "cpu"}:
         return
     question = "import sys; from worker.models.placement import place; place(sys.argv[1], 'auto', 'torch', 1)"
@@ -62,13 +62,13 @@ def _refuse_missing_device(device: str) -> None:
         raise ModelUnavailable(f"The device {device!r} was asked for and cannot be used.")
 
 
-@worker_shutting_down.connect
+@worker_shutting_down.connect  # type: ignore[untyped-decorator]
 def _ask_child_to_stop(**_: Any) -> None:
     """A polite stop: the child hands its run back at its next sign of progress, and the parent waits for it."""
     _tell(workers.stop)
 
 
-@worker_shutdown.connect
+@worker_shutdown.connect  # type: ignore[untyped-decorator]
 def _say_goodbye(**_: Any) -> None:
     _tell(workers.forget)
 

@@ -20,8 +20,8 @@ import torch
 from shared.catalog import Params
 from shared.errors import OutOfMemory
 from shared.values import Progress, Stage, Video
-from worker.video.feed import Feed, Window
 from worker.models.contract import Film, Inputs, Model, Outcome, Picker, Piece, Plan
+from worker.video.feed import Feed, Window
 from worker.video.keep import Keeper
 from worker.video.reader import Reader
 
@@ -143,7 +143,7 @@ def _encode(
                     pieces.append(piece)
                     _keep(keeper, picker, piece)
                 stages.advance("encode", pieces[-1].stop)
-        timeline = reader.timeline()
+        timeline = reader.timeline
         if keeper is not None and picker is not None:
             last = picker.end(len(timeline))
             keeper.take(last.pictures, last.horizon)

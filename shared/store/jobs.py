@@ -50,7 +50,9 @@ def create(session: Session, request: NewJob) -> Created:
     """Job and runs in one transaction. The same key and request: the same job; NotFound, IdempotencyMismatch."""
     job_id = _insert(session, request)
     if job_id is None:
-        return _replay(session, request)
+        if made := _replay(session, request):
+            return made
+        raise Conflict("The job of this Idempotency-Key was deleted at this moment.")
     video = row_of(session, request.video_id)
     planner = Planner(session, video, views.PRIORITIES[request.priority], request.max_attempts)
     session.add_all(planner.links(job_id, request.analyses))
@@ -78,11 +80,19 @@ def _insert(session: Session, request: NewJob) -> str | None:
     return session.scalars(statement).one_or_none()
 
 
-def _replay(session: Session, request: NewJob) -> Created:
+@verb
+def replay(session: Session, request: NewJob) -> Created | None:
+    """The job that this request's Idempotency-Key made before, if any; IdempotencyMismatch."""
+    return _replay(session, request)
+
+
+def _replay(session: Session, request: NewJob) -> Created | None:
     statement = select(JobRow).where(
         JobRow.key_scope == request.key_scope, JobRow.idempotency_key == request.idempotency_key
     )
-    row = session.scalars(statement).one()
+    row = session.scalars(statement).one_or_none()
+    if row is None:
+        return None
     if row.request_sha256 != request.request_sha256:
         raise IdempotencyMismatch("This Idempotency-Key belongs to a job with another request.")
     return Created(views.jobs(session, [row])[0], (), replayed=True)
@@ -127,14 +137,14 @@ def page(
     wanted = wanted or Filter()
     found: list[Job] = []
     while True:
-        batch = views.jobs(session, session.scalars(_list(wanted, after, limit)).all())
+        batch = views.jobs(session, list(session.scalars(_list(wanted, after, limit))))
         found += [job for job in batch if wanted.states is None or job.state in wanted.states]
         if len(found) >= limit or not batch:
             return found[:limit]
         after = (batch[-1].created_at, batch[-1].id)
 
 
-def _list(wanted: Filter, after: tuple[datetime, str] | None, limit: int) -> Select[tuple[JobRow]]:
+def _list(wanted: Filter, after: tuple[datetime, str] | None, limit: int) -> Select[JobRow]:
     size = limit if wanted.states is None else max(limit, SCAN)
     statement = select(JobRow).order_by(JobRow.created_at.desc(), JobRow.id.desc()).limit(size)
     if after:
@@ -174,7 +184,7 @@ def _let_go(session: Session, job_id: str) -> None:
             .join(JobRunRow, JobRunRow.job_id == JobRow.id)
             .where(JobRunRow.run_id == run.id, ~JobRunRow.released)
         )
-        priority = session.scalars(others).one()
+        priority: int | None = session.scalars(others).one()
         if priority is not None:
             run.priority = priority
         elif run.state == RunState.RUNNING:

@@ -99,7 +99,7 @@ class Planner:
         return run_id
 
     def _wait_for(self, run_id: str, model: str, needs: list[str]) -> None:
-        """Count the needs that are not done. They are locked: one that ends meanwhile sees our rows, and counts down."""
+        """Count the needs that are not done; locked, so that one that ends meanwhile sees our rows and counts down."""
         locked = select(RunRow.state).where(RunRow.id.in_(needs)).order_by(RunRow.id).with_for_update()
         waits = sum(state != RunState.DONE for state in self.session.scalars(locked))
         self.session.add_all(NeedRow(run_id=run_id, needs_run_id=need) for need in needs)

@@ -198,7 +198,7 @@ def _result_values(run_id: str, result: Result) -> dict[str, Any]:
 
 
 def _free(session: Session, run_id: str) -> tuple[Wake, ...]:
-    """Count down the dependants. A counter, because two needs that end at once must not both see the other unfinished."""
+    """Count down the dependants: of two needs that end at once, each must see the work of the other."""
     dependants = select(NeedRow.run_id).where(NeedRow.needs_run_id == run_id)
     counted = (
         update(RunRow)

@@ -71,7 +71,7 @@ def queued(session: Session) -> dict[str, int]:
         .where(RunRow.state == RunState.QUEUED, RunRow.dispatched_at.is_not(None))
         .group_by(RunRow.model)
     )
-    return {name: count for name, count in session.execute(statement)}
+    return {row[0]: row[1] for row in session.execute(statement)}
 
 
 @verb
@@ -103,9 +103,7 @@ def due(session: Session, depths: Mapping[str, int], expected: Mapping[str, int]
 def tidy(session: Session) -> int:
     """Forget workers long gone and ended runs that no job refers to; how many rows went."""
     gone = session.execute(
-        delete_rows(WorkerRow)
-        .where(WorkerRow.heartbeat_at < func.now() - FORGET_WORKER_AFTER)
-        .returning(WorkerRow.id)
+        delete_rows(WorkerRow).where(WorkerRow.heartbeat_at < func.now() - FORGET_WORKER_AFTER).returning(WorkerRow.id)
     )
     return len(gone.all()) + jobs.forget_orphans(session)
 

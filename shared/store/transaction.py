@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar, cast
 
 from psycopg.errors import DeadlockDetected, SerializationFailure
 from sqlalchemy import Engine
@@ -30,4 +30,4 @@ def verb(body: Callable[Concatenate[Session, P], R]) -> Callable[Concatenate[Eng
                     raise
         raise AssertionError("unreachable: the last try returns or raises")
 
-    return run
+    return cast("Callable[Concatenate[Engine, P], R]", run)

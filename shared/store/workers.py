@@ -49,9 +49,7 @@ def beat(session: Session, worker_id: str, *, state: str, run_id: str | None) ->
     statement = (
         update(WorkerRow)
         .where(WorkerRow.id == worker_id)
-        .values(
-            state=case((WorkerRow.stopping, "stopping"), else_=state), run_id=run_id, heartbeat_at=func.now()
-        )
+        .values(state=case((WorkerRow.stopping, "stopping"), else_=state), run_id=run_id, heartbeat_at=func.now())
         .returning(WorkerRow.stopping)
     )
     return bool(session.scalars(statement).one_or_none())
@@ -60,9 +58,7 @@ def beat(session: Session, worker_id: str, *, state: str, run_id: str | None) ->
 @verb
 def stop(session: Session, worker_id: str) -> None:
     """Ask a worker to hand its run back; it sees it at its next touch."""
-    session.execute(
-        update(WorkerRow).where(WorkerRow.id == worker_id).values(stopping=True, state="stopping")
-    )
+    session.execute(update(WorkerRow).where(WorkerRow.id == worker_id).values(stopping=True, state="stopping"))
 
 
 @verb

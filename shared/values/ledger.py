@@ -84,7 +84,11 @@ class Run:
             "reused": self.reused,
             "attempt": self.attempt,
             "max_attempts": self.max_attempts,
-            "progress": {"fraction": round(self.fraction, 4), "eta_s": self.eta_s, "updated_at": stamp(self.updated_at)},
+            "progress": {
+                "fraction": round(self.fraction, 4),
+                "eta_s": self.eta_s,
+                "updated_at": stamp(self.updated_at),
+            },
             "stages": self.stages,
             "device": self.device,
             "precision": self.precision,

@@ -28,6 +28,7 @@ from worker.models.placement import Placement
 from worker.video.feed import Frames, Windows
 from worker.video.transform import View
 
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How the film is to be read for one run.

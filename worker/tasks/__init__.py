@@ -12,18 +12,18 @@ from celery.signals import worker_process_init
 from shared.queue import RUN_TASK, app
 
 
-@worker_process_init.connect
+@worker_process_init.connect  # type: ignore[untyped-decorator]
 def _setup(**_: Any) -> None:
     """In the fresh pool child, before it takes a message."""
-    from worker.tasks.host import host  # noqa: PLC0415 (torch: in the child only)
+    from worker.tasks.host import host
 
     host().setup()
 
 
-@app.task(name=RUN_TASK)
+@app.task(name=RUN_TASK)  # type: ignore[untyped-decorator]
 def run(run_id: str) -> None:
     """Work on one run."""
-    from worker.tasks.host import host  # noqa: PLC0415 (torch: in the child only)
-    from worker.tasks.run import work  # noqa: PLC0415
+    from worker.tasks.host import host
+    from worker.tasks.run import work
 
     work(host(), run_id)

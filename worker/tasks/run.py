@@ -63,7 +63,7 @@ def _attempt(host: Host, claim: Claim) -> None:
             wakes = _perform(host, claim, heart)
         except Interrupted as stop:
             _interrupted(host, claim, stop.why)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 (every way a run can end is written down)
             _failed(host, claim, heart.stage, error)
         else:
             _finished(wakes)
@@ -147,11 +147,9 @@ def _interrupted(host: Host, claim: Claim, why: Why) -> None:
 def _failed(host: Host, claim: Claim, stage: str | None, error: Exception) -> None:
     known = _known(error)
     if known.code == "internal":
-        log.exception("run.bug")
+        log.error("run.bug", exc_info=error)
     problem: dict[str, Any] = known.problem() | {"stage": stage, "attempt": claim.attempt}
-    kept = runs.fail(
-        host.engine, claim, problem, retry=runs.retried(known), backoff_s=host.config.retry_backoff_s
-    )
+    kept = runs.fail(host.engine, claim, problem, retry=runs.retried(known), backoff_s=host.config.retry_backoff_s)
     log.warning("run.failed" if kept else "run.fenced", code=known.code, stage=stage, detail=known.detail)
     if isinstance(error, torch.AcceleratorError):
         # The device context is poisoned for good: only a new process can use the device again.
