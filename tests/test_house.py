@@ -40,11 +40,11 @@ VIOLATIONS = {
     "1": ("api/__init__.py", "import worker.video"),
     "2": ("shared/catalog.py", "import torch"),
     "3": ("worker/main.py", "import flask"),
-    "4": ("worker/video/__init__.py", "import worker.encoders"),
-    "5": ("worker/models/other/stages.py", "import worker.models.shots.stages"),
+    "4": ("worker/models/__init__.py", "import worker.pipeline"),
+    "5": ("worker/models/other/stages.py", "import worker.models.shots.config"),
     "6": ("worker/pipeline.py", "import sqlalchemy"),
     "7": ("worker/video/__init__.py", "import torch"),
-    "8": ("worker/tasks.py", "import shared.tables"),
+    "8": ("worker/tasks/run.py", "import shared.tables"),
 }
 
 
