@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from queue import Full, Queue
+from queue import SimpleQueue
 from typing import Self
 
 import numpy as np
@@ -17,9 +17,6 @@ from worker.video.transform import View, see
 
 Frames = npt.NDArray[np.uint8]
 """uint8 frames; the shape is in the name of the variable."""
-
-AHEAD = 2
-PATIENCE_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +75,35 @@ def cut(frames: Iterable[Frames], spec: Windows) -> Iterator[Window]:
         held = held[spec.step :] or held[-1:]
 
 
+class Handover:
+    """One item at a time from one thread to another.
+
+    The giver goes on once its item was taken: it is never more than one ahead, and what is held for it stays bounded.
+    """
+
+    def __init__(self) -> None:
+        self._items: SimpleQueue[Batch | BaseException | None] = SimpleQueue()
+        self._taken = threading.Semaphore(0)
+        self._closed = False
+
+    def give(self, item: Batch | BaseException | None) -> bool:
+        """Wait until it was taken; False when nobody will."""
+        self._items.put(item)
+        self._taken.acquire()
+        return not self._closed
+
+    def take(self) -> Batch | BaseException | None:
+        """Wait for the next item."""
+        item = self._items.get()
+        self._taken.release()
+        return item
+
+    def close(self) -> None:
+        """Nothing will be taken any more."""
+        self._closed = True
+        self._taken.release()
+
+
 class Feed:
     """Batches of windows of one film, decoded in a thread; the keeper sees each decoded frame once.
 
@@ -86,8 +112,7 @@ class Feed:
 
     def __init__(self, reader: Reader, view: View, windows: Windows, batch: int, keeper: Keeper | None) -> None:
         self._reader, self._view, self._windows, self._size, self._keeper = reader, view, windows, batch, keeper
-        self._batches: Queue[Batch | BaseException | None] = Queue(maxsize=AHEAD)
-        self._stop = threading.Event()
+        self._batches = Handover()
         self._thread = threading.Thread(target=self._work, name="decode", daemon=True)
 
     def __enter__(self) -> Self:
@@ -95,11 +120,11 @@ class Feed:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop.set()
+        self._batches.close()
         self._thread.join()
 
     def __iter__(self) -> Iterator[Batch]:
-        while (item := self._batches.get()) is not None:
+        while (item := self._batches.take()) is not None:
             if isinstance(item, BaseException):
                 raise item
             yield item
@@ -107,11 +132,11 @@ class Feed:
     def _work(self) -> None:
         try:
             for batch in self._batch(cut(self._seen(), self._windows)):
-                if not self._offer(batch):
+                if not self._batches.give(batch):
                     return
-            self._offer(None)
+            self._batches.give(None)
         except BaseException as error:  # noqa: BLE001 (handed to the thread that waits for the batch)
-            self._offer(error)
+            self._batches.give(error)
 
     def _seen(self) -> Iterator[Frames]:
         for frame in self._reader.frames():
@@ -128,12 +153,3 @@ class Feed:
                 held = []
         if held:
             yield Batch(tuple(held))
-
-    def _offer(self, item: Batch | BaseException | None) -> bool:
-        while not self._stop.is_set():
-            try:
-                self._batches.put(item, timeout=PATIENCE_S)
-            except Full:
-                continue
-            return True
-        return False
