@@ -13,6 +13,7 @@ from typing import Any
 from apiflask import APIBlueprint
 from flask import Response, request, send_file
 from pydantic import Field
+from werkzeug.exceptions import RequestedRangeNotSatisfiable
 
 from api.errors import Query, Record, bad_query, page, problems, read_token
 from api.health import services
@@ -185,15 +186,25 @@ def member(artifact_id: str, name: str) -> Response:
 
 def send_stored(sha256: str, media_type: str, name: str, *, inline: bool) -> Response:
     """A file of the store with Range, ETag (its hash) and a name; NotFound when its bytes are gone."""
+    path = _path(sha256)
     response = send_file(
-        _path(sha256), mimetype=media_type, as_attachment=not inline, download_name=name, etag=sha256, conditional=True
+        path, mimetype=media_type, as_attachment=not inline, download_name=name, etag=sha256, conditional=False
     )
     if inline:
         response.headers["Content-Disposition"] = response.headers["Content-Disposition"].replace(
             "attachment", "inline", 1
         )
     response.headers.update({"Cache-Control": FOREVER, "Content-Security-Policy": SANDBOX})
-    return response
+    return _conditional(response, path.stat().st_size)
+
+
+def _conditional(response: Response, size: int) -> Response:
+    """Heed Range and If-None-Match. A range that is not there is an error, and the file must not stay open for it."""
+    try:
+        return response.make_conditional(request.environ, accept_ranges=True, complete_length=size)
+    except RequestedRangeNotSatisfiable:
+        response.close()
+        raise
 
 
 def _path(sha256: str) -> Path:

@@ -202,8 +202,8 @@ CHECKED_DOC = {"description": "`validate_only`: the request is good.", "content"
 @bp.post("")
 @bp.input(JobBody, arg_name="body")
 @bp.input(CreateQuery, location="query", arg_name="query")
-@bp.output(JobRecord, 202, description="Queued; `Location` says where, `Idempotency-Replayed` whether it was before.")
 @bp.input(CreateHeaders, location="headers", arg_name="headers")
+@bp.output(JobRecord, 202, description="Queued; `Location` says where, `Idempotency-Replayed` whether it was before.")
 @bp.doc(
     responses=problems(
         InvalidRequest, NotFound, IdempotencyMismatch, ModelUnavailable, WeightsMissing, WeightsCorrupt,

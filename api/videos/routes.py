@@ -180,8 +180,8 @@ def record(video: StoredVideo) -> dict[str, Any]:
 
 @bp.post("")
 @bp.input(UploadQuery, location="query", arg_name="query")
-@bp.output(VideoRecord, 201, description="Accepted; `Location` says where.")
 @bp.input(UploadHeaders, location="headers", arg_name="headers")
+@bp.output(VideoRecord, 201, description="Accepted; `Location` says where.")
 @bp.doc(
     responses=problems(
         InvalidRequest, UnsupportedMedia, NoVideoStream, MediaCorrupt, VideoTooLong, VideoTooLarge, StorageFull,
