@@ -46,12 +46,21 @@ class Follower:
     def show(self, job: Record) -> None:
         """The present state of a job."""
         eta = job["progress"].get("eta_s")
+        started = any(run["stages"] for run in job["runs"])
+        self._waiting(job["state"], started)
         for run in job["runs"]:
             for stage in run["stages"]:
                 if stage["state"] != "waiting":
                     self._stage(run, stage, eta if stage["state"] == "running" else None)
-        if not job["runs"] or not any(run["stages"] for run in job["runs"]):
-            self._print(job["state"], job["state"])
+
+    def _waiting(self, state: str, started: bool) -> None:
+        """A moving bar without an end until the first stage is known."""
+        if self._bars.disable and not started:
+            self._print(state, state)
+        elif not started and not self._tasks:
+            self._tasks[""] = self._bars.add_task(state, total=None, facts="waiting for a worker")
+        elif started and "" in self._tasks:
+            self._bars.remove_task(self._tasks.pop(""))
 
     def _stage(self, run: Record, stage: Record, eta: float | None) -> None:
         name, facts = f"{run['model']} {stage['name']}", stage_facts(stage, eta)

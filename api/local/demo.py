@@ -12,7 +12,7 @@ from rich.console import Console
 from api.client.commands import send
 from api.client.screen import follow, results_table, run_errors, state_word
 from api.client.service import Record, Service
-from api.local.stack import Stack, interruptible
+from api.local.stack import PATIENCE, Stack, interruptible
 
 LOOK_EVERY_S = 0.2
 
@@ -57,7 +57,7 @@ def _run(console: Console, stack: Stack, at: Service, film: Path, params: Record
         job = send(service, film, [{"model": "shots", "params": params}], console)
 
         def tick() -> None:
-            stack.tend()
+            stack.tend(patience=PATIENCE)
             time.sleep(LOOK_EVERY_S)
 
         job = follow(service, job["id"], console, tick)

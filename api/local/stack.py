@@ -26,6 +26,8 @@ from shared.settings import Settings
 API_PORT, FLOWER_PORT = 8000, 5555
 READY_S = 60.0
 STOP_S = 15.0
+PATIENCE = 4
+"""Failures of a part in a row after which a start, or a demo, is given up."""
 
 
 class Stack:
@@ -80,10 +82,16 @@ class Stack:
             self._start(child)
         self._wait_ready()
 
-    def tend(self) -> None:
-        """Look after every part once; call it a few times a second."""
+    def tend(self, patience: int | None = None) -> None:
+        """Look after every part once; call it a few times a second.
+
+        Args:
+            patience: with it, ChildProcessError when a part has failed so many times in a row.
+        """
         for part in self.parts:
             part.tend(self._say)
+            if patience is not None and part.failures >= patience:
+                raise ChildProcessError(f"{part.name} does not stay up. {part.last_words()}")
 
     def stop(self) -> None:
         """Stop everything, the worker first and Postgres last; no process is left."""
@@ -99,8 +107,8 @@ class Stack:
 
     def _own(self) -> IO[str]:
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "log").mkdir(exist_ok=True)
-        (self.folder / "beat").mkdir(exist_ok=True)
+        for name in ("files", "log", "beat"):  # films and what is said of them are nobody else's business
+            (self.folder / name).mkdir(mode=0o700, exist_ok=True)
         owner = (self.folder / "owner").open("a+")
         try:
             fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -173,7 +181,7 @@ class Stack:
         while (state := _ready(self.url)) != "ready":
             if time.monotonic() > deadline:
                 raise ChildProcessError(f"The API is not ready after {READY_S:g} s ({state}). Logs: {self.folder}/log")
-            self.tend()
+            self.tend(patience=PATIENCE)
             time.sleep(0.05)
 
 

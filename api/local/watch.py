@@ -28,7 +28,8 @@ class Part(ABC):
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._pause = FIRST_PAUSE_S
+        self.failures = 0
+        """Ends in a row, none of them after a steady time."""
         self._started = 0.0
         self._again_at: float | None = None
 
@@ -69,6 +70,13 @@ class Part(ABC):
         elif now >= self._again_at:
             self._try_again(now, say)
 
+    def last_words(self) -> str:
+        """The end of its log, which is where the reason stands."""
+        with self.log.open("rb") as log:
+            log.seek(max(0, self.log.stat().st_size - 4096))
+            lines = log.read().decode(errors="replace").splitlines()
+        return f"Its log ({self.log}) ends:\n" + "\n".join(lines[-5:])
+
     def _try_again(self, now: float, say: Say) -> None:
         try:
             self.start()
@@ -79,10 +87,11 @@ class Part(ABC):
 
     def _plan(self, now: float, what: str, say: Say) -> None:
         if now - self._started > STEADY_S:
-            self._pause = FIRST_PAUSE_S
-        say(f"{what}; starting it again in {self._pause:g} s. Its log: {self.log}")
-        self._again_at = now + self._pause
-        self._pause = min(2 * self._pause, LONGEST_PAUSE_S)
+            self.failures = 0
+        pause = min(FIRST_PAUSE_S * 2**self.failures, LONGEST_PAUSE_S)
+        self.failures += 1
+        say(f"{what}; starting it again in {pause:g} s. Its log: {self.log}")
+        self._again_at = now + pause
 
 
 class ServerPart(Part):

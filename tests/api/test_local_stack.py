@@ -50,11 +50,11 @@ def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
-def sceneworks(*arguments: str | Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+def sceneworks(*arguments: str | Path, timeout: float = 120, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*COMMAND, *map(str, arguments)],
         cwd=REPOSITORY,
-        env=environment(),
+        env=environment() | variables,
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
@@ -273,4 +273,13 @@ def test_the_demo_shows_the_shots_and_stops_everything(tmp_path: Path) -> None:
     refused = sceneworks(*arguments, text)
     assert refused.returncode == 2
     assert "unsupported_media" in refused.stderr
+    assert processes(tmp_path / "var") == {}
+
+
+def test_a_demo_whose_worker_cannot_start_ends_and_says_why(tmp_path: Path) -> None:
+    arguments = ["demo", "--dir", str(tmp_path / "var"), "--port", "0", "--flower-port", "0"]
+    done = sceneworks(*arguments, SCENEWORKS_DEVICE="cuda:99")
+    assert done.returncode == 1
+    assert "worker does not stay up" in done.stderr
+    assert "cuda:99" in done.stderr
     assert processes(tmp_path / "var") == {}
