@@ -40,7 +40,7 @@ class Upload:
     _hash: Any = field(default_factory=hashlib.sha256)
 
     def __post_init__(self) -> None:
-        request.max_content_length = None
+        request.max_content_length = sys.maxsize  # None would be the limit of the app, which is one for JSON
         self._check_room(request.content_length or 0)
 
     def parts(self) -> Iterator[bytes]:
