@@ -26,7 +26,7 @@ from shared.settings import Settings
 API_PORT, FLOWER_PORT = 8000, 5555
 READY_S = 60.0
 STOP_S = 15.0
-PATIENCE = 4
+PATIENCE = 3
 """Failures of a part in a row after which a start, or a demo, is given up."""
 
 
