@@ -43,7 +43,7 @@ test-flow: $(READY) ## Run the tests with real processes from upload to result, 
 	@$(BIN)/python -m pytest -m flow $(ARGS)
 
 lint: $(READY) ## Check style, format and who may import whom.
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports --no-cache
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports --no-cache --no-logo
 
 type: $(READY) ## Check types, strictly.
 	@$(BIN)/mypy
