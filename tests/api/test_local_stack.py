@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import pty
 import re
 import signal
 import socket
@@ -274,6 +275,33 @@ def test_the_demo_shows_the_shots_and_stops_everything(tmp_path: Path) -> None:
     assert refused.returncode == 2
     assert "unsupported_media" in refused.stderr
     assert processes(tmp_path / "var") == {}
+
+    seen, status = in_a_terminal([*COMMAND, *arguments], until_it_says="Ctrl-C stops it.")
+    assert "found by an earlier run" in seen
+    assert status == 0, seen
+    assert processes(tmp_path / "var") == {}
+
+
+def in_a_terminal(argv: list[str], until_it_says: str) -> tuple[str, int]:
+    """Run a command in a terminal of its own, press Ctrl-C at the given words; what was on the screen, exit status."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(REPOSITORY)
+        os.execve(argv[0], argv, environment() | {"TERM": "xterm", "COLUMNS": "200"})
+    seen = b""
+    deadline = time.monotonic() + 90
+    pressed = False
+    while time.monotonic() < deadline:
+        try:
+            seen += os.read(terminal, 65_536)
+        except OSError:  # Linux says EIO once the last process has closed its end
+            break
+        if not pressed and until_it_says.encode() in seen:
+            os.write(terminal, b"\x03")
+            pressed = True
+    os.close(terminal)
+    assert pressed, seen.decode(errors="replace")
+    return seen.decode(errors="replace"), os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def test_a_demo_whose_worker_cannot_start_ends_and_says_why(tmp_path: Path) -> None:
