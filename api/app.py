@@ -81,7 +81,7 @@ def create_app(settings: Settings | None = None) -> APIFlask:
     config = settings or process_settings()
     keys = _read_keys(config)
     configure()
-    app = APIFlask(__name__, title="Sceneworks", version=API_VERSION, docs_path=None, static_folder="")
+    app = APIFlask(__name__, title="Sceneworks", version=API_VERSION, docs_path=None, static_folder=None)  # type: ignore[arg-type]
     app.request_class = StrictRequest
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.config.update(MAX_CONTENT_LENGTH=MAX_JSON_BYTES, AUTO_SERVERS=False, AUTO_OPERATION_ID=True)
@@ -247,7 +247,9 @@ def _complete(spec: dict[str, Any] | str) -> dict[str, Any] | str:
 
 
 def _never_null(parameter: dict[str, Any]) -> None:
-    """A query or header is absent, never null."""
+    """A query or header is absent, never null; a header is written as people write it."""
+    if parameter["in"] == "header":
+        parameter["name"] = parameter["name"].title()
     schema = parameter["schema"]
     kinds = [kind for kind in schema.pop("anyOf", []) if kind != {"type": "null"}]
     if kinds:

@@ -201,10 +201,11 @@ def send_stored(sha256: str, media_type: str, name: str, *, inline: bool) -> Res
 def _conditional(response: Response, size: int) -> Response:
     """Heed Range and If-None-Match. A range that is not there is an error, and the file must not stay open for it."""
     try:
-        return response.make_conditional(request.environ, accept_ranges=True, complete_length=size)
+        response.make_conditional(request.environ, accept_ranges=True, complete_length=size)
     except RequestedRangeNotSatisfiable:
         response.close()
         raise
+    return response
 
 
 def _path(sha256: str) -> Path:

@@ -20,7 +20,7 @@ from apiflask.exceptions import HTTPError
 from flask import Request, Response, g, request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy.exc import InterfaceError, OperationalError, TimeoutError as PoolTimeoutError
-from werkzeug.exceptions import ClientDisconnected
+from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
 from shared.errors import FieldError, Internal, InvalidRequest, NotFound, SceneworksError, Unauthorized, leaves
 from shared.log import logger
@@ -134,6 +134,7 @@ def invalid(error: ValidationError, prefix: str = "") -> InvalidRequest:
     faults = []
     for fault in error.errors(include_url=False, include_context=False, include_input=False):
         where = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in fault["loc"])
+        where = where.replace("_", "-").title() if prefix == "/headers" else where
         code = "unknown_field" if fault["type"] == "extra_forbidden" else fault["type"]
         faults.append(FieldError(prefix + where, code, fault["msg"]))
     return InvalidRequest("The request is not valid; see `errors`.", errors=tuple(faults))
@@ -172,10 +173,13 @@ class StrictRequest(Request):
         return read_json(self._whole_body())
 
     def _whole_body(self) -> bytes:
+        self.max_content_length = MAX_JSON_BYTES + 1  # a body without a length is cut there without a word
         try:
             data = self.get_data()
         except (ClientDisconnected, OSError):
             raise InvalidRequest("The body ended before it was complete.") from None
+        if len(data) > MAX_JSON_BYTES:
+            raise RequestEntityTooLarge
         if self.content_length is not None and len(data) != self.content_length:
             raise InvalidRequest("The body ended before it was complete.")
         return data

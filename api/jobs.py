@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from apiflask import APIBlueprint
-from flask import g, jsonify, request
+from flask import Response, g, jsonify, request
 from pydantic import AwareDatetime, BaseModel, Field, StringConstraints
 
 from api.catalog import check_served
@@ -339,14 +339,14 @@ def _create(new: NewJob) -> jobs.Created:
         raise _no_video(error) from None
 
 
-def _checked(body: JobBody, analyses: tuple[Analysis, ...]) -> tuple[Any, int]:
+def _checked(body: JobBody, analyses: tuple[Analysis, ...]) -> Response:
     try:
         videos.get(services().engine, body.video_id)
     except NotFound as error:
         raise _no_video(error) from None
     _check_room(analyses)
     read = [{"model": one.model, "params": one.params.model_dump(mode="json")} for one in analyses]
-    return jsonify(CheckedRecord(valid=True, video_id=body.video_id, analyses=read).model_dump()), 200
+    return jsonify(CheckedRecord(valid=True, video_id=body.video_id, analyses=read).model_dump())
 
 
 def _no_video(error: SceneworksError) -> NotFound:
