@@ -114,21 +114,31 @@ def files(data_dir: Path) -> Files:
     return Files(data_dir)
 
 
+def use_broker(url: str) -> None:
+    """Let this process ring at that broker: a closed pool stays closed, so Celery has to forget it."""
+    from kombu import pools
+
+    from shared import queue
+
+    queue.app.conf.broker_url = queue.app.conf.broker_write_url = url
+    pools.reset()
+    queue.app._pool = queue.app.amqp._producer_pool = None
+
+
 @pytest.fixture
 def environment(database_url: str, broker_url: str, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The process's own settings, engine and broker point at this test's servers."""
     monkeypatch.setenv("DATABASE_URL", database_url)
     monkeypatch.setenv("REDIS_URL", broker_url)
     monkeypatch.setenv("SCENEWORKS_DATA_DIR", str(data_dir))
-    from shared import db, queue  # here, because Celery's app reads the settings at import
+    from shared import db  # here, because Celery's app reads the settings at import
 
     settings.cache_clear()
     db.engine.cache_clear()
-    queue.app.conf.broker_url = queue.app.conf.broker_write_url = broker_url
-    queue.app.pool.force_close_all()
+    use_broker(broker_url)
     yield
     db.engine().dispose()
-    queue.app.pool.force_close_all()
+    use_broker(broker_url)
     settings.cache_clear()
     db.engine.cache_clear()
 
