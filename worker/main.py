@@ -9,9 +9,11 @@ import os
 import socket
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
+from celery.exceptions import SecurityWarning
 from celery.signals import worker_shutdown, worker_shutting_down
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
@@ -40,6 +42,7 @@ def main() -> None:
         sys.exit(2)
     worker_id = f"{'-'.join(names)}-{os.getpid()}@{socket.gethostname()}"
     os.environ[WORKER_ID] = worker_id
+    warnings.filterwarnings("ignore", category=SecurityWarning)  # root is no danger where only JSON is taken
     app.worker_main(
         [
             "worker",

@@ -1,0 +1,150 @@
+"""Real processes, killed in the middle of a run: the job ends once, right, by itself."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import redis
+
+from api.local.servers import Valkey
+from shared.store import jobs, workers
+from shared.values import JobState, RunState
+from tests.flow.conftest import System, until
+
+pytestmark = pytest.mark.flow
+
+
+@pytest.fixture
+def shots_of_long_film(long_film: Path) -> int:
+    """Frames of the film: what every run of it has to account for, to the last one."""
+    from worker.video.probe import probe
+
+    return probe(long_film).frames
+
+
+def _is_right(system: System, job_id: str, frames: int) -> None:
+    """Shots without a gap from the first frame to the last, each once."""
+    shots = system.found(jobs.get(system.engine, job_id))
+    bounds = [(shot.range.start.frame, shot.range.end.frame) for shot in shots if shot.range]
+    assert [shot.seq for shot in shots] == list(range(len(shots)))
+    assert bounds[0][0] == 0
+    assert bounds[-1][1] == frames
+    assert all(left[1] == right[0] for left, right in pairwise(bounds))
+    assert len(bounds) > 100
+
+
+def _reads(system: System, job_id: str, attempt: int) -> bool:
+    run = jobs.get(system.engine, job_id).runs[0]
+    return (run.state, run.attempt) == (RunState.RUNNING, attempt) and any(stage["done"] for stage in run.stages)
+
+
+def test_the_pool_child_is_killed(system: System, long_film: Path, shots_of_long_film: int) -> None:
+    worker = system.worker()
+    system.beat()
+    job = system.submit(system.add(long_film))
+    system.wait_for_progress(job)
+    os.kill(system.pool_child(worker), signal.SIGKILL)
+    job = system.wait_for_end(job)
+    assert (job.state, job.runs[0].attempt) == (JobState.SUCCEEDED, 2)
+    _is_right(system, job.id, shots_of_long_film)
+
+
+def test_the_whole_worker_is_killed(system: System, long_film: Path, shots_of_long_film: int) -> None:
+    worker = system.worker()
+    system.beat()
+    job = system.submit(system.add(long_film))
+    system.wait_for_progress(job)
+    os.killpg(worker.pid, signal.SIGKILL)
+    system.worker()
+    job = system.wait_for_end(job)
+    assert (job.state, job.runs[0].attempt) == (JobState.SUCCEEDED, 2)
+    _is_right(system, job.id, shots_of_long_film)
+
+
+def test_a_worker_told_to_stop_hands_its_run_back(system: System, long_film: Path, shots_of_long_film: int) -> None:
+    worker = system.worker()
+    job = system.submit(system.add(long_film))
+    system.wait_for_progress(job)
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(20) == 0
+    assert jobs.get(system.engine, job.id).runs[0].state is RunState.QUEUED
+    assert workers.all(system.engine) == []
+    system.worker()  # no beat: the message was sent when the run was handed back
+    job = system.wait_for_end(job)
+    assert (job.state, job.runs[0].attempt) == (JobState.SUCCEEDED, 1)
+    _is_right(system, job.id, shots_of_long_film)
+
+
+def test_a_worker_frozen_beyond_its_lease_is_fenced_off(
+    system: System, long_film: Path, shots_of_long_film: int
+) -> None:
+    frozen = system.worker()
+    job = system.submit(system.add(long_film))
+    system.wait_for_progress(job)
+    child = system.pool_child(frozen)
+    os.kill(child, signal.SIGSTOP)
+    os.kill(frozen.pid, signal.SIGSTOP)
+    system.worker()
+    system.beat()
+    until("another worker took over", lambda: jobs.get(system.engine, job.id).runs[0].attempt == 2)
+    os.kill(frozen.pid, signal.SIGCONT)
+    os.kill(child, signal.SIGCONT)
+    job = system.wait_for_end(job)
+    assert (job.state, job.runs[0].attempt) == (JobState.SUCCEEDED, 2)
+    _is_right(system, job.id, shots_of_long_film)
+
+
+def test_a_run_that_kills_its_worker_every_time_is_set_aside(system: System, long_film: Path) -> None:
+    worker = system.worker()
+    system.beat()
+    job = system.submit(system.add(long_film))
+    for attempt in (1, 2, 3):
+        until("the next attempt runs", lambda: _reads(system, job.id, attempt))  # noqa: B023
+        os.kill(system.pool_child(worker), signal.SIGKILL)
+    job = system.wait_for_end(job)
+    assert job.state is JobState.FAILED
+    assert job.error is not None
+    assert (job.error["code"], job.error["attempt"]) == ("poison_run", 3)
+
+
+@pytest.fixture
+def own_valkey(tmp_path: Path) -> Iterator[Valkey]:
+    """A broker that may be killed."""
+    with Valkey(tmp_path / "valkey") as server:
+        yield server
+
+
+def test_the_broker_is_killed_in_the_middle_of_a_run(
+    system: System, long_film: Path, shots_of_long_film: int, own_valkey: Valkey
+) -> None:
+    system.environment = {**system.environment, "REDIS_URL": own_valkey.url}
+    system.worker()
+    system.beat()
+    video = system.add(long_film)
+    first = system.submit(video)  # rings at another broker: only the sweep can send it
+    system.wait_for_progress(first)
+    os.kill(own_valkey.pid, signal.SIGKILL)
+    second = system.submit(video, min_shot_frames=16)
+    time.sleep(1)
+    own_valkey.stop()
+    own_valkey.start()
+    for job in (first, second):
+        ended = system.wait_for_end(job)
+        assert (ended.state, ended.runs[0].attempt) == (JobState.SUCCEEDED, 1)
+        _is_right(system, job.id, shots_of_long_film)
+
+
+def test_every_message_is_lost(system: System, long_film: Path, broker_url: str) -> None:
+    video = system.add(long_film)
+    job = system.submit(video)
+    with redis.Redis.from_url(broker_url) as broker:
+        broker.flushdb()
+    system.worker()
+    system.beat()
+    assert system.wait_for_end(job).state is JobState.SUCCEEDED
