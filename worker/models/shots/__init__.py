@@ -1,0 +1,1 @@
+"""The room of shots: where the camera cuts."""

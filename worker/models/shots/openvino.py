@@ -1,0 +1,89 @@
+"""TransNet V2 computed by OpenVINO on CPU: an optional extra, for speed (`pip install sceneworks[openvino]`)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from shared.errors import ModelUnavailable
+from worker.models.placement import Placement
+from worker.models.shots.config import ARCHITECTURE, windows
+from worker.models.shots.network import TransNetV2
+from worker.video.feed import Frames
+
+if TYPE_CHECKING:
+    from openvino import Model
+
+HINTS = {"fp32": "f32", "bf16": "bf16"}
+
+TOLERANCES = {"fp32": 1e-3, "bf16": 0.1}
+"""How far probabilities may be from those of torch in fp32."""
+
+
+class OpenVinoDetector:
+    """TransNet V2 compiled for windows of one length; checked against torch before it is used.
+
+    Args:
+        network: with its weights, in fp32.
+        placement: precision and threads.
+
+    Raises:
+        ModelUnavailable: OpenVINO is not installed, the device is no CPU, or the results differ from those of torch.
+    """
+
+    def __init__(self, network: TransNetV2, placement: Placement) -> None:
+        if placement.device != "cpu":
+            raise ModelUnavailable("The runtime openvino computes on the CPU only.")
+        try:
+            from openvino import Core
+        except ModuleNotFoundError:
+            raise ModelUnavailable("The runtime openvino needs: pip install 'sceneworks[openvino]'") from None
+        length = windows(placement).length
+        options = {
+            "INFERENCE_PRECISION_HINT": HINTS[placement.precision],
+            "INFERENCE_NUM_THREADS": placement.threads,
+            "NUM_STREAMS": 1,
+        }
+        self._compiled: Any = Core().compile_model(_converted(network, length), "CPU", options)
+        self._check(network, length, TOLERANCES[placement.precision])
+
+    def __call__(self, frames_BTHWC: Frames) -> npt.NDArray[np.float32]:
+        """As `weights.Detector`, window by window: a larger batch is no faster on a CPU."""
+        logits_BTH = np.concatenate([self._compiled(window[None])[0] for window in frames_BTHWC])
+        probabilities_BT: npt.NDArray[np.float32] = 1 / (1 + np.exp(-logits_BTH[..., 0]))
+        return probabilities_BT
+
+    def _check(self, network: TransNetV2, length: int, tolerance: float) -> None:
+        frames_BTHWC = probe(length)
+        with torch.inference_mode():
+            right = network(torch.from_numpy(frames_BTHWC))[..., 0].sigmoid().numpy()
+        worst = float(np.abs(self(frames_BTHWC) - right).max())
+        if not worst <= tolerance:
+            raise ModelUnavailable(f"OpenVINO computes something else here: probabilities differ by up to {worst:.3f}.")
+
+
+def probe(length: int) -> Frames:
+    """One window of frames with cuts: every 20 frames another pattern, with a little change within."""
+    generator = np.random.default_rng(0)
+    shape = (-(-length // 20), 9, 16, 3)
+    patterns = generator.integers(0, 256, shape, np.uint8).repeat(3, axis=1).repeat(3, axis=2)
+    frames_THWC = patterns.repeat(20, axis=0)[:length].astype(np.int16) + generator.integers(-4, 5, (length, 1, 1, 1))
+    return frames_THWC.clip(0, 255).astype(np.uint8)[None]
+
+
+def _converted(network: TransNetV2, length: int) -> Model:
+    """The network as OpenVINO's own graph, straight through its frontend for traced modules."""
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+    shape = [1, length, ARCHITECTURE.height, ARCHITECTURE.width, 3]
+    example = torch.zeros(shape, dtype=torch.uint8)
+    with torch.inference_mode():
+        traced = torch.jit.trace(network, example, check_trace=False)  # type: ignore[no-untyped-call]
+    frontend = FrontEndManager().load_by_framework("pytorch")
+    model: Model = frontend.convert(frontend.load(TorchScriptPythonDecoder(traced, example_input=(example,))))
+    model.reshape(shape)
+    return model

@@ -1,0 +1,67 @@
+"""From the pinned file to a network that computes: TransNet V2 by torch or by OpenVINO."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from shared.catalog import SHOTS
+from worker.encoders.weights import fit, read
+from worker.models.placement import Placement
+from worker.models.shots.network import TransNetV2
+from worker.video.feed import Frames
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+class Detector(Protocol):
+    """A network in place."""
+
+    def __call__(self, frames_BTHWC: Frames) -> npt.NDArray[np.float32]:
+        """RGB uint8 (B, T, 27, 48, 3) -> (B, T): probability that a frame is in the middle of a transition."""
+
+
+class TorchDetector:
+    """TransNet V2 computed by torch.
+
+    Args:
+        network: with its weights.
+        device: where to compute.
+    """
+
+    def __init__(self, network: TransNetV2, device: str) -> None:
+        self._network, self._device = network.to(device), torch.device(device)
+
+    @torch.inference_mode()
+    def __call__(self, frames_BTHWC: Frames) -> npt.NDArray[np.float32]:
+        """As `Detector`."""
+        logits_BTH = self._network(torch.from_numpy(frames_BTHWC).to(self._device))
+        probabilities_BT: npt.NDArray[np.float32] = logits_BTH[..., 0].sigmoid().cpu().numpy()
+        return probabilities_BT
+
+
+def load(folders: Sequence[Path], placement: Placement) -> Detector:
+    """The network in place.
+
+    Raises:
+        WeightsMissing, WeightsCorrupt: as `worker.encoders.weights`.
+        ModelUnavailable: OpenVINO was asked for and is not installed, or computes something else.
+    """
+    if placement.runtime == "openvino":
+        from worker.models.shots.openvino import OpenVinoDetector
+
+        return OpenVinoDetector(network(folders, "fp32"), placement)
+    return TorchDetector(network(folders, placement.precision), placement.device)
+
+
+def network(folders: Sequence[Path], precision: str) -> TransNetV2:
+    """The torch module with the pinned weights."""
+    assert SHOTS.weights is not None
+    built = TransNetV2(precision=PRECISIONS[precision])
+    fit(built, read(SHOTS.weights, folders), SHOTS.weights.name)
+    return built
