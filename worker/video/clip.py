@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 
 from shared.values import Video
+from worker.video.packets import PacketIndex
 
 MOST_FRAMES = 1500
 """Longest clip: decord keeps what it has decoded (8 GB for one film read in sequence)."""
@@ -27,14 +27,15 @@ BATCH = 16
 
 
 def pictures_of_clip(
-    path: Path, video: Video, times: array[int], indices: Sequence[int], threads: int
+    path: Path, video: Video, index: PacketIndex, indices: Sequence[int], threads: int
 ) -> Iterator[tuple[int, VideoFrame]] | str:
     """(index, RGB picture) for each of `indices`, or the reason why decord cannot be trusted with this file.
 
-    decord is wrong about edit lists, transport streams and start times, and turns pictures by itself; so it serves only
-    files whose frame count and every frame time agree with the packets (to half a frame, as it counts in float).
+    decord is wrong about edit lists, transport streams, start times and open GOPs, and turns pictures by itself; so it
+    serves only files where none of these is and whose frame count and every frame time agree with the packets (to half
+    a frame, as it counts in float).
     """
-    refused = _unfit(video)
+    refused, times = _unfit(video, index), index.pts
     if refused:
         return refused
     import decord
@@ -53,10 +54,12 @@ def pictures_of_clip(
     return _fetched(reader, indices)
 
 
-def _unfit(video: Video) -> str | None:
+def _unfit(video: Video, index: PacketIndex) -> str | None:
     """Why a file is not even tried."""
     if video.container not in {"mov", "matroska"}:
         return f"decord is not exact in {video.container} files"
+    if not (index.regular and index.closed):
+        return "decord is not exact with open GOPs and made-up times"
     if video.rotation or video.bit_depth != 8 or video.truncated:
         return "decord is not exact with turned, deep or cut-off pictures"
     size = video.coded_width * video.coded_height * 3 * video.frames

@@ -13,7 +13,7 @@ from typing import Self
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 
-from worker.video.packets import JUMP_SECONDS, decoded, read_packets
+from worker.video.packets import JUMP_SECONDS, RAW, decoded, read_packets
 from worker.video.source import main_stream, open_media
 
 TAIL = 64
@@ -83,7 +83,7 @@ class Decoder:
         sent: deque[int] = deque(maxlen=TAIL)
         for picture in self._raw(sent):
             yield self._timed(picture)
-        if self._last_raw is not None and max(sent, default=self._last_raw) > self._last_raw:
+        if self.regular and self._last_raw is not None and max(sent, default=self._last_raw) > self._last_raw:
             for picture in self._tail(self._last_raw):
                 yield self._timed(picture)
 
@@ -108,7 +108,7 @@ class Decoder:
 
     def _timed(self, picture: VideoFrame) -> tuple[int, VideoFrame]:
         """The picture with its time made strictly increasing: spliced streams go on where they jumped back."""
-        raw, last = picture.pts, self._last
+        raw, last = None if self._container.format.name in RAW else picture.pts, self._last
         step = picture.duration or self._form.step
         if raw is None:
             pts, self.regular = (self._form.start_pts if last is None else last + step), False

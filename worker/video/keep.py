@@ -67,6 +67,11 @@ class Keeper:
         self._missed: dict[int, list[str]] = {}
         self.reread = 0
 
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of pictures held now, in both tiers."""
+        return self._held_bytes + self._small_bytes
+
     def push(self, frame: Frame) -> None:
         """One more frame, in order, each once; it may be let go at once if nobody can want it any more."""
         with self._lock:

@@ -26,6 +26,9 @@ RATES = tuple(
 SNAP = Fraction(5, 10_000)
 """How near a measured rate must be to a standard one to be taken for it; 24 and 24000/1001 are twice as far apart."""
 
+RAW = {"mpegvideo", "h264", "hevc", "m4v", "h263", "vc1", "obu"}
+"""Streams without a container: they carry no times, and those that demuxers make up for them have gaps."""
+
 JUMP_SECONDS = 10
 """A step back in time by more than this starts a new piece of a spliced stream."""
 
@@ -42,6 +45,7 @@ class PacketIndex:
         keys: presentation times at which decoding can start; empty where the container cannot seek by time.
         end_pts: when the last frame ends.
         regular: whether each pts is the one in the file, so that a frame can be found by it.
+        closed: whether no frame is shown before the key packet that it follows in the file.
         failures: reads that failed.
     """
 
@@ -49,6 +53,7 @@ class PacketIndex:
     keys: array[int]
     end_pts: int
     regular: bool
+    closed: bool = True
     failures: int = 0
 
     def key_before(self, pts: int, back: int = 0) -> int | None:
@@ -105,7 +110,7 @@ def scan(container: InputContainer, stream: VideoStream) -> PacketIndex:
     raw: array[int] = array("q")
     keys: array[int] = array("q")
     failed: list[int | None] = []
-    untimed, end, shift = 0, 0, 0
+    untimed, end, shift, closed = 0, 0, 0, True
     last_dts: int | None = None
     jump = int(JUMP_SECONDS / _tick(stream))
     codec = stream.codec_context.name
@@ -115,12 +120,13 @@ def scan(container: InputContainer, stream: VideoStream) -> PacketIndex:
             if last_dts is not None and packet.dts + jump < last_dts:
                 shift += last_dts + max(step, 1) - packet.dts
             last_dts = packet.dts
-        if packet.pts is None:
+        if packet.pts is None or container.format.name in RAW:
             untimed += shown(packet, codec)
         elif packet.is_keyframe or shown(packet, codec):
             pts = packet.pts + shift
             if packet.is_keyframe:
                 keys.append(pts)
+            closed &= not keys or pts >= keys[-1]
             if shown(packet, codec):
                 raw.append(pts)
                 end = max(end, pts + step) if len(raw) > 1 else pts + step
@@ -128,7 +134,7 @@ def scan(container: InputContainer, stream: VideoStream) -> PacketIndex:
         return _counted(untimed, stream, len(failed))
     times = strictly_increasing(raw)
     regular = times == _sorted(raw) and not shift
-    return PacketIndex(times, _sorted(keys), _end(times, end), regular, len(failed))
+    return PacketIndex(times, _sorted(keys), _end(times, end), regular, closed, len(failed))
 
 
 def _tick(stream: VideoStream) -> Fraction:
@@ -140,7 +146,7 @@ def _counted(frames: int, stream: VideoStream, failures: int) -> PacketIndex:
     rate = stream.average_rate or stream.guessed_rate or Fraction(25)
     step = max(1, round(1 / (rate * _tick(stream))))
     times = array("q", (step * frame for frame in range(frames)))
-    return PacketIndex(times, array("q"), step * frames, False, failures)
+    return PacketIndex(times, array("q"), step * frames, False, failures=failures)
 
 
 def _sorted(times: Sequence[int]) -> array[int]:

@@ -48,6 +48,7 @@ class Reader:
         video: its facts, where known; probed otherwise (`allow_damaged`, so that a cut-off file can be read).
 
     Attributes:
+        path, video: as given, or as probed.
         decode_failures: packets that could not be decoded in the latest pass from the start.
         frames_decoded: pictures decoded by all passes together.
         served_by: `pyav` or `decord`: what gave the frames of the latest `at`.
@@ -55,7 +56,7 @@ class Reader:
     """
 
     def __init__(self, path: Path, threads: int = 0, video: Video | None = None) -> None:
-        self._path, self._threads = path, threads
+        self.path, self._threads = path, threads
         self.video = video or probe(path, allow_damaged=True)
         self._packets: PacketIndex | None = None
         self._pts, self._end, self._whole, self._regular = array("q"), self.clock.start_pts, False, True
@@ -83,7 +84,7 @@ class Reader:
     def packets(self) -> PacketIndex:
         """Times of all frames by their packets, read once, without decoding."""
         if self._packets is None:
-            with open_media(self._path) as container:
+            with open_media(self.path) as container:
                 self._packets = scan(container, main_stream(container))
         return self._packets
 
@@ -121,7 +122,7 @@ class Reader:
             raise IndexError(f"frames {wanted[0]}..{wanted[-1]} of {len(times)}")
         self.served_by, self.decord_refused = "pyav", None
         if decord:
-            found = pictures_of_clip(self._path, self.video, times, wanted, self._threads)
+            found = pictures_of_clip(self.path, self.video, self.packets, wanted, self._threads)
             if not isinstance(found, str):
                 self.served_by = "decord"
                 return (Frame(index, times[index], picture) for index, picture in found)
@@ -190,7 +191,7 @@ class Reader:
                 yield Frame(index, pts, picture)
 
     def _decoder(self) -> Decoder:
-        return Decoder(self._path, self._form, self._threads)
+        return Decoder(self.path, self._form, self._threads)
 
     @property
     def _form(self) -> Form:

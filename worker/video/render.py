@@ -18,40 +18,51 @@ import numpy as np
 import numpy.typing as npt
 
 from shared.errors import Internal, MediaCorrupt, StorageFull
-from shared.values import TimeRange, Video
+from shared.values import TimeRange
+from worker.video.reader import Reader
 
 EARLY = Fraction(1, 10_000)
 """Seconds by which a cut lies before its frame: ffmpeg reads microseconds, and rounding must not lose a frame."""
 
+MARGIN = Fraction(1, 2)
+"""Seconds before a key packet to which ffmpeg is sent: transport streams are sought by bisection, to any packet."""
+
 WEB = {"vcodec": "libx264", "pix_fmt": "yuv420p", "preset": "veryfast", "crf": 20, "movflags": "+faststart"}
 """Plays everywhere: H.264 4:2:0, its index in front."""
 
-TAGS = {"colorspace": "bt709", "color_primaries": "bt709", "color_trc": "bt709", "color_range": "tv"}
-"""What colours of a film made from RGB mean (ITU-R BT.709)."""
+TAGS = {"colorspace": "bt709", "color_primaries": "bt709", "color_trc": "bt709", "range": "tv"}
+"""What the colours of a film made from RGB mean (ITU-R BT.709)."""
 
 ANY_PATH = re.compile(r"(?:file:)?/[^\s:'\"]+")
 """What looks like a path in a message."""
 
 
-def clip(source: Path, video: Video, span: TimeRange, out: Path) -> Path:
+def clip(reader: Reader, span: TimeRange, out: Path) -> Path:
     """Cut frames `span.start` (inclusive) to `span.end` (exclusive) out of a film, with its sound, into an MP4.
 
-    The pictures are encoded anew, so the cut is exact to the frame wherever it lies.
+    The pictures are encoded anew from the key packet before the range on, so the cut is exact wherever it lies.
 
     Raises:
-        MediaCorrupt: nothing could be cut. StorageFull: no room for the file. Internal: ffmpeg failed otherwise.
+        ValueError: an empty range. MediaCorrupt: the film cannot be read. StorageFull: no room for the file.
+        Internal: ffmpeg failed otherwise.
     """
-    start = video.start_time + span.start.seconds - video.container_start_time - EARLY
-    taken = ffmpeg.input(
-        f"file:{source}", format=video.container, protocol_whitelist="file", ss=_seconds(max(start, Fraction(0)))
-    )
-    length = span.seconds + (EARLY if start > 0 else start + EARLY) - EARLY
-    options = {**WEB, "acodec": "aac", "t": _seconds(length), "map_metadata": -1, "map_chapters": -1}
-    pictures, sound = taken["V:0"], taken["a:0?"]
-    _run(ffmpeg.output(pictures, sound, str(out), **options, enc_time_base="demux"), source, out)
-    if not out.exists() or out.stat().st_size == 0:
-        raise MediaCorrupt("no frame of the video lies in the wanted range")
+    if not span.frames:
+        raise ValueError("a clip needs at least one frame")
+    video = reader.video
+    offset = video.start_time - video.container_start_time
+    start = offset + span.start.seconds
+    jump = max(Fraction(0), _key_time(reader, span.start.pts) + offset - MARGIN)
+    taken = ffmpeg.input(f"file:{reader.path}", format=video.container, protocol_whitelist="file", ss=_seconds(jump))
+    options = {**WEB, "acodec": "aac", "map_metadata": -1, "map_chapters": -1, "enc_time_base": "demux"}
+    skipped = {"ss": _seconds(max(Fraction(0), start - jump - EARLY)), "t": _seconds(span.seconds)}
+    _run(ffmpeg.output(taken["V:0"], taken["a:0?"], str(out), **options, **skipped), reader.path, out)
     return out
+
+
+def _key_time(reader: Reader, pts: int) -> Fraction:
+    """Seconds after the first frame where decoding may start to reach `pts`; 0 where the container cannot seek."""
+    key = reader.packets.key_before(pts) if reader.packets.regular else None
+    return Fraction(0) if key is None else (key - reader.clock.start_pts) * reader.clock.time_base
 
 
 def film(pictures: Iterable[npt.NDArray[np.uint8]], out: Path, fps: Fraction) -> Path:
@@ -71,7 +82,7 @@ def film(pictures: Iterable[npt.NDArray[np.uint8]], out: Path, fps: Fraction) ->
     even = raw.filter("scale", out_color_matrix="bt709", out_range="tv").filter("format", "yuv444p")
     if high % 2 or wide % 2:
         even = even.filter("pad", "ceil(iw/2)*2", "ceil(ih/2)*2").filter("fillborders", right=wide % 2, bottom=high % 2)
-    made = ffmpeg.output(even, str(out), **WEB, **TAGS)
+    made = ffmpeg.output(even.filter("setparams", **TAGS), str(out), **WEB)
     _feed(made, _checked(chain([first], coming), first.shape), out)
     return out
 

@@ -57,6 +57,7 @@ def _open(path: Path) -> InputContainer:
             "fd": str(descriptor),
             "protocol_whitelist": "fd",
             "format_whitelist": ",".join(FILMS + SOUNDS),
+            "correct_ts_overflow": "0",  # would take any splice that goes back by a minute for a wrap of the counter
         }
         return av.open("fd:", options=options, metadata_errors="replace")
     except (av.error.FFmpegError, ValueError, OSError) as error:

@@ -94,7 +94,7 @@ def see(view: View, frame: Frame, video: Video) -> Picture:
     Returns:
         H x W x 3, uint8, contiguous; RGB, but BGR from `View.subsampled`.
     """
-    picture, turns = frame.picture, video.rotation // 90 % 4
+    picture, turns = _progressive(frame.picture), video.rotation // 90 % 4
     if view.sight is Sight.SUBSAMPLED:
         return _subsampled(picture, turns)
     if view.sight is Sight.SCALED:
@@ -104,6 +104,19 @@ def see(view: View, frame: Frame, video: Video) -> Picture:
         size = shown if view.sight is Sight.FULL else _shortened(*shown, view.width)
         filter_ = Interpolation.BICUBIC
     return turned(_rgb(picture, (size[1], size[0]) if turns % 2 else size, filter_), turns)
+
+
+def _progressive(picture: VideoFrame) -> VideoFrame:
+    """The picture, not marked as two fields: swscale would scale each by itself and weave them together again."""
+    if not picture.interlaced_frame:
+        return picture
+    plain = VideoFrame(picture.width, picture.height, picture.format.name)
+    for source, target in zip(picture.planes, plain.planes, strict=True):
+        used = min(source.line_size, target.line_size)
+        _samples(target)[:, :used] = _samples(source)[:, :used]
+    plain.colorspace, plain.color_range = picture.colorspace, picture.color_range
+    plain.color_trc, plain.color_primaries = picture.color_trc, picture.color_primaries
+    return plain
 
 
 def turned(picture: Picture, quarter_turns: int) -> Picture:
@@ -154,7 +167,7 @@ def _rgb(picture: VideoFrame, size: tuple[int, int], filter_: Interpolation) -> 
         dst_color_primaries=ColorPrimaries.BT709 if deep else None,
         threads=1,
     )
-    return cast(Picture, seen.to_ndarray())
+    return cast(Picture, np.ascontiguousarray(seen.to_ndarray()))
 
 
 def _subsampled(picture: VideoFrame, turns: int) -> Picture:
