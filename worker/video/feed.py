@@ -140,9 +140,11 @@ class Feed:
 
     def _seen(self) -> Iterator[Frames]:
         for frame in self._reader.frames():
+            # Seen before it is handed over: two threads must not convert one picture at the same time.
+            seen = see(self._view, frame, self._reader.video)
             if self._keeper is not None:
                 self._keeper.push(frame)
-            yield see(self._view, frame, self._reader.video)
+            yield seen
 
     def _batch(self, windows: Iterable[Window]) -> Iterator[Batch]:
         held: list[Window] = []

@@ -30,6 +30,9 @@ MARGIN = Fraction(1, 2)
 WEB = {"vcodec": "libx264", "pix_fmt": "yuv420p", "preset": "veryfast", "crf": 20, "movflags": "+faststart"}
 """Plays everywhere: H.264 4:2:0, its index in front."""
 
+CLIP = {**WEB, "acodec": "aac", "map_metadata": -1, "map_chapters": -1, "enc_time_base": "demux"}
+"""The same with sound, in the time base of the source, so that uneven times stay exact."""
+
 TAGS = {"colorspace": "bt709", "color_primaries": "bt709", "color_trc": "bt709", "range": "tv"}
 """What the colours of a film made from RGB mean (ITU-R BT.709)."""
 
@@ -48,21 +51,37 @@ def clip(reader: Reader, span: TimeRange, out: Path) -> Path:
     """
     if not span.frames:
         raise ValueError("a clip needs at least one frame")
-    video = reader.video
-    offset = video.start_time - video.container_start_time
-    start = offset + span.start.seconds
-    jump = max(Fraction(0), _key_time(reader, span.start.pts) + offset - MARGIN)
-    taken = ffmpeg.input(f"file:{reader.path}", format=video.container, protocol_whitelist="file", ss=_seconds(jump))
-    options = {**WEB, "acodec": "aac", "map_metadata": -1, "map_chapters": -1, "enc_time_base": "demux"}
-    skipped = {"ss": _seconds(max(Fraction(0), start - jump - EARLY)), "t": _seconds(span.seconds)}
-    _run(ffmpeg.output(taken["V:0"], taken["a:0?"], str(out), **options, **skipped), reader.path, out)
+    made = _by_time(reader, span, out) if reader.packets.regular else _by_number(reader, span, out)
+    _run(made, reader.path, out)
     return out
 
 
-def _key_time(reader: Reader, pts: int) -> Fraction:
-    """Seconds after the first frame where decoding may start to reach `pts`; 0 where the container cannot seek."""
-    key = reader.packets.key_before(pts) if reader.packets.regular else None
-    return Fraction(0) if key is None else (key - reader.clock.start_pts) * reader.clock.time_base
+def _taken(reader: Reader, **options: str) -> Any:
+    """The film as ffmpeg's input: as the container that it is known to be, and nothing that it may point to."""
+    return ffmpeg.input(f"file:{reader.path}", format=reader.video.container, protocol_whitelist="file", **options)
+
+
+def _by_time(reader: Reader, span: TimeRange, out: Path) -> Any:
+    """Go to before the key packet that the range needs, decode, drop what comes before the range."""
+    offset = reader.video.start_time - reader.video.container_start_time
+    start = offset + span.start.seconds
+    key = reader.packets.key_before(span.start.pts)
+    known = Fraction(0) if key is None else (key - reader.clock.start_pts) * reader.clock.time_base
+    jump = max(Fraction(0), known + offset - MARGIN)
+    taken = _taken(reader, ss=_seconds(jump))
+    cut = {"ss": _seconds(max(Fraction(0), start - jump - EARLY)), "t": _seconds(span.seconds)}
+    return ffmpeg.output(taken["V:0"], taken["a:0?"], str(out), **CLIP, **cut)
+
+
+def _by_number(reader: Reader, span: TimeRange, out: Path) -> Any:
+    """Read from the start and count: for streams without times, or whose times jump."""
+    taken = _taken(reader)
+    pictures = taken["V:0"].filter("trim", start_frame=span.start.frame, end_frame=span.end.frame)
+    streams = [pictures.filter("setpts", "PTS-STARTPTS")]
+    if reader.video.audio:
+        start, end = _seconds(span.start.seconds), _seconds(span.end.seconds)
+        streams.append(taken["a:0"].filter("atrim", start=start, end=end).filter("asetpts", "PTS-STARTPTS"))
+    return ffmpeg.output(*streams, str(out), **CLIP)
 
 
 def film(pictures: Iterable[npt.NDArray[np.uint8]], out: Path, fps: Fraction) -> Path:
