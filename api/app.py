@@ -33,7 +33,7 @@ from api.errors import (
     open_to_all,
     problems,
 )
-from api.health import THREADS, Services
+from api.health import THREADS, Backlog, Services
 from shared.db import connect
 from shared.errors import Forbidden, Internal, InvalidRequest, NotFound, Unauthorized
 from shared.files import Files
@@ -87,7 +87,9 @@ def create_app(settings: Settings | None = None) -> APIFlask:
     app.config.update(MAX_CONTENT_LENGTH=MAX_JSON_BYTES, AUTO_SERVERS=False, AUTO_OPERATION_ID=True)
     app.config.update(OPENAPI_VERSION="3.1.0", AUTO_404_RESPONSE=False, AUTO_VALIDATION_ERROR_RESPONSE=False)
     engine = connect(config.database_url, pool_size=THREADS)
-    app.extensions["sceneworks"] = Services(config, engine, Files(config.data_dir))
+    app.extensions["sceneworks"] = Services(
+        config, engine, Files(config.data_dir), Backlog(engine, config.max_queued_runs)
+    )
     handle_errors(app)
     app.before_request(_begin)
     app.before_request(partial(_guard, keys))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from threading import BoundedSemaphore
 from typing import cast
@@ -14,10 +16,12 @@ from sqlalchemy.exc import InterfaceError, OperationalError, TimeoutError as Poo
 
 from api.errors import Record, open_to_all, problem
 from shared import db, queue
-from shared.errors import Internal
+from shared.errors import Internal, ModelUnavailable
 from shared.files import Files
 from shared.log import logger
 from shared.settings import Settings
+from shared.store import jobs
+from shared.values import Wake
 
 log = logger(__name__)
 
@@ -25,6 +29,46 @@ THREADS = 16
 """Of one gunicorn worker."""
 
 bp = APIBlueprint("health", __name__, tag="Health")
+
+
+COUNT_EVERY_S = 1.0
+QUIET_S = 5.0
+
+
+@dataclass(slots=True)
+class Backlog:
+    """The number of unfinished runs; counted at most once a second, but every time when the queue is nearly full."""
+
+    engine: Engine
+    limit: int
+    _known: int = 0
+    _until: float = 0.0
+
+    def check(self) -> None:
+        """ModelUnavailable when the queue is full."""
+        if time.monotonic() > self._until or self._known > self.limit * 0.9:
+            self._known = jobs.unfinished(self.engine)
+            self._until = time.monotonic() + COUNT_EVERY_S
+        if self._known >= self.limit:
+            raise ModelUnavailable(f"The queue is full ({self.limit} unfinished runs): try again later.")
+        self._known += 1  # the job that is about to be made
+
+
+@dataclass(slots=True)
+class Doorbell:
+    """Wakes workers, and leaves it to the sweep for a while when the broker does not answer.
+
+    A broker that hangs would otherwise hold a thread for its time-out on every request.
+    """
+
+    _quiet_until: float = 0.0
+
+    def ring(self, wakes: Sequence[Wake]) -> None:
+        """Send after the commit. Nothing is lost when it fails: the row is the outbox."""
+        if time.monotonic() < self._quiet_until:
+            log.info("message.left_to_sweep", runs=len(wakes))
+        elif not queue.send_all(wakes):
+            self._quiet_until = time.monotonic() + QUIET_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +81,8 @@ class Services:
     settings: Settings
     engine: Engine
     files: Files
+    backlog: Backlog
+    doorbell: Doorbell = field(default_factory=Doorbell)
     waiters: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(THREADS // 2))
 
 

@@ -28,7 +28,6 @@ from shared.errors import (
     WeightsMissing,
 )
 from shared.log import logger
-from shared.queue import send_all
 from shared.store import jobs, videos, workers
 from shared.store.jobs import Filter, NewJob
 from shared.store.plan import Analysis
@@ -220,7 +219,7 @@ def create(body: JobBody, query: CreateQuery, headers: CreateHeaders) -> Any:
     if query.validate_only:
         return _checked(body, analyses)
     made = _create(_new_job(body, analyses, headers.idempotency_key))
-    send_all(made.wakes)
+    services().doorbell.ring(made.wakes)
     log.info("job.created", job=made.job.id, video=made.job.video_id, runs=len(made.job.runs), replayed=made.replayed)
     said = _headers(made.job) | {"Location": record(made.job)["urls"]["self"]}
     if made.replayed:
@@ -280,9 +279,9 @@ def cancel(job_id: str) -> tuple[dict[str, Any], dict[str, str]]:
 @bp.doc(responses=problems(NotFound, Conflict, ModelUnavailable))
 def retry(job_id: str) -> tuple[dict[str, Any], int, dict[str, str]]:
     """Run what failed or was cancelled once more; what is done stays done. 409 unless failed or cancelled."""
-    _check_queue()
+    services().backlog.check()
     job, wakes = jobs.retry(services().engine, job_id, services().settings.max_attempts)
-    send_all(wakes)
+    services().doorbell.ring(wakes)
     log.info("job.retried", job=job.id, runs=len(wakes))
     return record(job), 202, _headers(job) | {"Location": record(job)["urls"]["self"]}
 
@@ -355,14 +354,8 @@ def _no_video(error: SceneworksError) -> NotFound:
 
 def _check_room(analyses: tuple[Analysis, ...]) -> None:
     """ModelUnavailable when the queue is full or no worker can serve; WeightsMissing, WeightsCorrupt."""
-    _check_queue()
+    services().backlog.check()
     check_served(analyses, workers.all(services().engine))
-
-
-def _check_queue() -> None:
-    limit = services().settings.max_queued_runs
-    if jobs.unfinished(services().engine) >= limit:
-        raise ModelUnavailable(f"The queue is full ({limit} unfinished runs): try again later.")
 
 
 def _states(text: str | None) -> frozenset[JobState] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -159,6 +160,17 @@ def test_broker_down(client: FlaskClient, stored_id: str, database: Engine) -> N
     answer = post(client, stored_id)
     assert answer.status_code == 202
     assert jobs.get(database, answer.json["id"]).runs[0].state is RunState.QUEUED
+
+
+def test_a_broker_that_hangs_is_left_alone_for_a_while(client: FlaskClient, database: Engine) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections and never says a word
+        use_broker(f"redis://127.0.0.1:{silent.getsockname()[1]}/0")
+        assert post(client, factories.stored(database).id).status_code == 202
+        began = time.monotonic()
+        answer = post(client, factories.stored(database).id)
+    assert answer.status_code == 202
+    assert time.monotonic() - began < 1
+    assert jobs.unfinished(database) == 2
 
 
 def test_a_full_queue(make_app: Make, stored_id: str) -> None:
