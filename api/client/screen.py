@@ -32,7 +32,7 @@ class Follower:
             disable=not console.is_terminal,
         )
         self._tasks: dict[str, TaskID] = {}
-        self._line = ("", 0.0)
+        self._lines: dict[str, float] = {}
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -65,8 +65,7 @@ class Follower:
     def _stage(self, run: Record, stage: Record, eta: float | None) -> None:
         name, facts = f"{run['model']} {stage['name']}", stage_facts(stage, eta)
         if self._bars.disable:
-            if stage["state"] == "running":
-                self._print(name, f"{name}: {facts}")
+            self._print(f"{name} {stage['state']}", f"{name}: {facts}")
             return
         if name not in self._tasks:
             self._tasks[name] = self._bars.add_task(name, facts="")
@@ -74,10 +73,12 @@ class Follower:
         self._bars.update(self._tasks[name], completed=stage["done"], total=total, facts=facts)
 
     def _print(self, key: str, text: str) -> None:
+        """A line: the first of its key at once, the next ones now and then, what is done just once."""
         now = time.monotonic()
-        if self._bars.disable and (key != self._line[0] or now - self._line[1] >= LINE_EVERY_S):
+        last = self._lines.get(key)
+        if last is None or (now - last >= LINE_EVERY_S and not key.endswith(" done")):
             self._console.print(text, markup=False, highlight=False)
-            self._line = (key, now)
+            self._lines[key] = now
 
 
 def stage_facts(stage: Record, eta: float | None) -> str:
