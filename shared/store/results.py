@@ -37,6 +37,7 @@ def page(
     *,
     model: str | None = None,
     kind: str | None = None,
+    run_id: str | None = None,
     limit: int,
     after: tuple[int, str, int] | None = None,
 ) -> list[Found]:
@@ -53,6 +54,8 @@ def page(
         statement = statement.where(RunRow.model == model)
     if kind is not None:
         statement = statement.where(ResultRow.kind == kind)
+    if run_id is not None:
+        statement = statement.where(RunRow.id == run_id)
     if after is not None:
         statement = statement.where(tuple_(JobRunRow.position, ResultRow.kind, ResultRow.seq) > after)
     clock = _clock(session, job_id)

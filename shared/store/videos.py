@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 
 from sqlalchemy import select, tuple_
@@ -43,6 +44,13 @@ def find(session: Session, sha256: str) -> StoredVideo | None:
 def get(session: Session, video_id: str) -> StoredVideo:
     """One video; NotFound."""
     return views.stored_video(row_of(session, video_id))
+
+
+@verb
+def several(session: Session, video_ids: Iterable[str]) -> dict[str, StoredVideo]:
+    """Those of the videos that there are, by id."""
+    statement = select(VideoRow).where(VideoRow.id.in_(set(video_ids)))
+    return {row.id: views.stored_video(row) for row in session.scalars(statement)}
 
 
 @verb
