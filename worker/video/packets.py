@@ -143,7 +143,7 @@ def _tick(stream: VideoStream) -> Fraction:
 
 def _counted(frames: int, stream: VideoStream, failures: int) -> PacketIndex:
     """Raw streams carry no times: frames follow each other at the rate of the stream."""
-    rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+    rate = stream.guessed_rate or stream.average_rate or Fraction(25)
     step = max(1, round(1 / (rate * _tick(stream))))
     times = array("q", (step * frame for frame in range(frames)))
     return PacketIndex(times, array("q"), step * frames, False, failures=failures)

@@ -30,6 +30,9 @@ TRANSFERS = {
 }  # fmt: skip
 """Names of transfer characteristics by their code point (ITU-T H.273, table 3), as FFmpeg spells them."""
 
+WIDEST = Fraction(8)
+"""Widest pixel believed (anamorphic film has 2)."""
+
 INTERLACED = {2, 3, 4, 5}
 """FFmpeg's field orders (`AVFieldOrder`) with two fields a frame."""
 
@@ -82,7 +85,7 @@ def _facts(
 ) -> Video:
     """All facts in one value."""
     clock = _clock(stream, index)
-    ratio = stream.sample_aspect_ratio or Fraction(1)
+    ratio = _pixel_shape(stream.sample_aspect_ratio)
     rotation = round(picture.rotation / 90) * 90 % 360
     width, height = shown_size(picture.width, picture.height, ratio, rotation)
     start = index.pts[0] * clock.time_base
@@ -113,9 +116,14 @@ def _facts(
 def _clock(stream: VideoStream, index: PacketIndex) -> Clock:
     if not index.pts or stream.time_base is None:
         raise MediaCorrupt("no frame of the video has a place in time")
-    claims = (stream.average_rate, stream.guessed_rate, stream.base_rate)
+    claims = (stream.guessed_rate, stream.average_rate, stream.base_rate)
     fps, varies = frame_rate(index.pts, stream.time_base, claims)
     return Clock(time_base=stream.time_base, fps=fps, start_pts=index.pts[0], vfr=varies)
+
+
+def _pixel_shape(ratio: Fraction | None) -> Fraction:
+    """Width of a stored pixel over its height; what cannot be meant counts as square: pictures need a bound."""
+    return ratio if ratio and 1 / WIDEST <= ratio <= WIDEST else Fraction(1)
 
 
 def shown_size(width: int, height: int, ratio: Fraction, rotation: int) -> tuple[int, int]:

@@ -154,20 +154,28 @@ _scalers = _Scalers()
 
 
 def _rgb(picture: VideoFrame, size: tuple[int, int], filter_: Interpolation) -> Picture:
-    """RGB in the wanted size, before turning; high dynamic range is tone mapped."""
+    """RGB in the wanted size, before turning."""
     deep = int(picture.color_trc) in HDR
     scaler = _scalers.get(picture.format.name, picture.width, picture.height, size, filter_, deep)
-    seen = scaler.reformat(
+    kind = "yuv444p16le" if deep else "rgb24"
+    seen = scaler.reformat(picture, *size, format=kind, interpolation=filter_, threads=1)
+    return cast(Picture, np.ascontiguousarray((_mapped(seen) if deep else seen).to_ndarray()))
+
+
+def _mapped(picture: VideoFrame) -> VideoFrame:
+    """BT.709 out of high dynamic range, by libswscale's tone mapping; of the small picture, as it is dear.
+
+    The first picture of a size takes about a second (a table is made), each one after that some 10 ns a pixel.
+    """
+    mapper = _scalers.get("mapped", picture.width, picture.height, int(picture.color_trc), int(picture.color_primaries))
+    return mapper.reformat(
         picture,
-        *size,
         format="rgb24",
-        interpolation=filter_,
-        dst_colorspace=Colorspace.ITU709 if deep else None,
-        dst_color_trc=ColorTrc.BT709 if deep else None,
-        dst_color_primaries=ColorPrimaries.BT709 if deep else None,
+        dst_colorspace=Colorspace.ITU709,
+        dst_color_trc=ColorTrc.BT709,
+        dst_color_primaries=ColorPrimaries.BT709,
         threads=1,
     )
-    return cast(Picture, np.ascontiguousarray(seen.to_ndarray()))
 
 
 def _subsampled(picture: VideoFrame, turns: int) -> Picture:

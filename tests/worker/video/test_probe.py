@@ -176,6 +176,12 @@ def test_facts_of_odd_films(film: Film) -> None:
     assert (edited.frames, edited.start_time) == (35, 0)
 
 
+def test_a_pixel_shape_that_cannot_be_meant_counts_as_square(tmp_path: Path) -> None:
+    ffmpeg(*pattern(seconds=0.2), "-vf", "setsar=500/1", *X264, tmp_path / "film.mkv")
+    video = probe(tmp_path / "film.mkv")
+    assert (video.sample_aspect_ratio, video.width, video.height) == (1, 160, 120)
+
+
 def test_one_frame(film: Film) -> None:
     video = probe(film("one_frame.mp4"))
     assert (video.frames, video.clock.fps, video.duration) == (1, 25, Fraction(1, 25))
