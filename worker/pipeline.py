@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -119,7 +119,7 @@ def execute(
         network = model.network(params)
         plan = room.plan(video, inputs, params, model.placement)
     with stages.running("encode", of=video.frames, unit="frame"):
-        pieces, film, frames_decoded = _encode(model, network, plan, path, params, scratch, stages)
+        pieces, film, frames_decoded = _encode(model, network, plan, path, video, params, scratch, stages)
         stages.correct("encode", len(film.timeline))
     with stages.running("infer"):
         scores = room.infer(pieces, params)
@@ -129,33 +129,63 @@ def execute(
 
 
 def _encode(
-    model: Model, network: Any, plan: Plan, path: Path, params: Params, scratch: Path, stages: Stages
+    model: Model, network: Any, plan: Plan, path: Path, video: Video, params: Params, scratch: Path, stages: Stages
 ) -> tuple[list[Piece], Film, int]:
-    picker = model.room.picker(params) if model.room.picker else None
-    pieces: list[Piece] = []
-    with Reader(path, threads=model.placement.threads) as reader:
-        archive = scratch / "pictures.zip"
-        keeper = Keeper(archive, reader.video, plan.keyframe_short_side) if picker else None
+    with Reader(path, threads=model.placement.decoder_threads, video=video) as reader:
+        keeping = Keeping.of(model, plan, params, scratch, reader)
         encoder = Encoder(model, network, params, plan.batch, stages.report)
-        with Feed(reader, plan.view, plan.windows, plan.batch, keeper) as feed:
+        pieces: list[Piece] = []
+        with keeping, Feed(reader, plan.view, plan.windows, plan.batch, keeping.keeper) as feed:
             for batch in feed:
                 for piece in encoder.pieces(batch.windows):
                     pieces.append(piece)
-                    _keep(keeper, picker, piece)
+                    keeping.follow(piece)
                 stages.advance("encode", pieces[-1].stop)
-        timeline = reader.timeline
-        if keeper is not None and picker is not None:
-            last = picker.end(len(timeline))
-            keeper.take(last.pictures, last.horizon)
-            keeper.close(reader.at)
-        film = Film(reader.video, timeline, archive if keeper else None, scratch)
+            pictures = keeping.end(reader)
+        film = Film(video.with_failures(reader.decode_failures), reader.timeline, pictures, scratch)
         return pieces, film, reader.frames_decoded
 
 
-def _keep(keeper: Keeper | None, picker: Picker | None, piece: Piece) -> None:
-    if keeper is not None and picker is not None:
-        picks = picker.feed(piece)
-        keeper.take(picks.pictures, picks.horizon)
+@dataclass(slots=True)
+class Keeping:
+    """The pictures of a room that has a picker; nothing at all for one that has none.
+
+    A context manager: a run that is given up leaves no archive open.
+    """
+
+    keeper: Keeper | None = None
+    picker: Picker | None = None
+    _archive: Path | None = None
+
+    @staticmethod
+    def of(model: Model, plan: Plan, params: Params, scratch: Path, reader: Reader) -> Keeping:
+        """For one run."""
+        if model.room.picker is None:
+            return Keeping()
+        keeper = Keeper(scratch / "pictures.zip", reader.video, plan.keyframe_short_side)
+        return Keeping(keeper, model.room.picker(params))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.keeper is not None and self._archive is None:
+            self.keeper.discard()
+
+    def follow(self, piece: Piece) -> None:
+        """Store the pictures that one more piece names, and let go of those that nothing can name any more."""
+        if self.keeper is not None and self.picker is not None:
+            picks = self.picker.feed(piece)
+            self.keeper.take(picks.pictures, picks.horizon)
+
+    def end(self, reader: Reader) -> Path | None:
+        """The archive, after the last pictures and those that were let go too early."""
+        if self.keeper is None or self.picker is None:
+            return None
+        picks = self.picker.end(len(reader.timeline))
+        self.keeper.take(picks.pictures, picks.horizon)
+        self._archive = self.keeper.close(reader.at)
+        return self._archive
 
 
 @dataclass(slots=True)

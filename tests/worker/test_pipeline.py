@@ -160,3 +160,17 @@ def test_a_fault_of_the_decoding_thread_reaches_the_caller(tmp_path: Path) -> No
     with pytest.raises(OSError, match="not supported"):
         _run(room, Watch(), tmp_path)
     assert not any(thread.name == "decode" for thread in threading.enumerate())
+
+
+def test_damage_in_the_middle_is_counted_and_said(tmp_path: Path) -> None:
+    damaged = bytearray(CLIP.read_bytes())
+    middle = len(damaged) // 2
+    damaged[middle : middle + 2000] = bytes(2000)
+    film = tmp_path / "damaged.mp4"
+    film.write_bytes(damaged)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    execution = _run(_room(batch=1), Watch(), scratch, film)
+    [result] = execution.outcome.results
+    assert execution.video.decode_failures > 0
+    assert 1300 < result.data["frames"] <= execution.video.frames

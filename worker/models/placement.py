@@ -24,12 +24,14 @@ class Placement:
         precision: `fp32` or `bf16`.
         runtime: `torch` or `openvino`.
         threads: threads for CPU arithmetic.
+        decoder_threads: threads of the decoder; 0 leaves it to FFmpeg.
     """
 
     device: str = "cpu"
     precision: str = "fp32"
     runtime: str = "torch"
     threads: int = 1
+    decoder_threads: int = 0
 
 
 def place(device: str, precision: str, runtime: str, threads: int) -> Placement:
@@ -44,7 +46,7 @@ def place(device: str, precision: str, runtime: str, threads: int) -> Placement:
         raise InvalidRequest(f"There is no precision {precision!r} or no runtime {runtime!r}.")
     if precision == "auto":
         precision = "bf16" if _has_bf16(settled) else "fp32"
-    return Placement(settled, precision, runtime, threads or len(os.sched_getaffinity(0)))
+    return Placement(settled, precision, runtime, threads or len(os.sched_getaffinity(0)), decoder_threads=threads)
 
 
 def _device(name: str) -> str:
