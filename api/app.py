@@ -23,7 +23,7 @@ import structlog
 from apiflask import APIFlask
 from flask import Response, current_app, g, request, send_from_directory
 
-from api import artifacts, catalog, health, jobs, videos
+from api import artifacts, catalog, health, jobs, page, videos
 from api.errors import (
     MAX_JSON_BYTES,
     Problem,
@@ -83,6 +83,7 @@ def create_app(settings: Settings | None = None) -> APIFlask:
     configure()
     app = APIFlask(__name__, title="Sceneworks", version=API_VERSION, docs_path=None, static_folder=None)  # type: ignore[arg-type]
     app.request_class = StrictRequest
+    app.url_map.merge_slashes = False  # an address with too many is not ours, and its redirect would be HTML
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.config.update(MAX_CONTENT_LENGTH=MAX_JSON_BYTES, AUTO_SERVERS=False, AUTO_OPERATION_ID=True)
     app.config.update(OPENAPI_VERSION="3.1.0", AUTO_404_RESPONSE=False, AUTO_VALIDATION_ERROR_RESPONSE=False)
@@ -95,7 +96,7 @@ def create_app(settings: Settings | None = None) -> APIFlask:
     app.before_request(partial(_guard, keys))
     app.after_request(_finish)
     _describe(app)
-    for part in (health, catalog, videos, jobs, artifacts):
+    for part in (videos, jobs, artifacts, catalog, health, page):
         app.register_blueprint(part.bp)
     _document(app)
     return app
@@ -106,8 +107,9 @@ def gunicorn_options(settings: Settings) -> list[str]:
 
     Threads, since most requests wait or copy bytes. `timeout` is that of the worker's own loop and not of a request: an
     upload may take hours (a stalled one is given up by `api.videos`). The heartbeat file lies in memory where there is
-    such a folder: on a slow disk a busy worker would look dead.
+    such a folder: on a slow disk a busy worker would look dead. Refuses what `create_app` refuses, before any socket.
     """
+    _read_keys(settings)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     options = {
         "worker-class": "gthread",
@@ -215,7 +217,6 @@ def _finish(response: Response) -> Response:
 
 def _describe(app: APIFlask) -> None:
     """Everything in the OpenAPI document that does not belong to one route."""
-    app.tags = [part.bp.tag for part in (videos, jobs, artifacts, catalog, health)]
     app.description = "Turns long videos into structure. Times are exact, ends are exclusive, errors are RFC 9457."
     app.license = {"name": "Apache-2.0", "identifier": "Apache-2.0"}
     app.security_schemes = {

@@ -166,7 +166,7 @@ class Record(BaseModel):
 class StrictRequest(Request):
     """A request whose JSON is read strictly, whoever asks for it."""
 
-    def get_json(self, force: bool = False, silent: bool = False, cache: bool = True) -> Any:  # noqa: ARG002
+    def get_json(self, *_: Any, **__: Any) -> Any:
         """The body; InvalidRequest when it is not the JSON we take."""
         if self.mimetype != "application/json":
             raise InvalidRequest("Content-Type must be application/json.")

@@ -9,17 +9,22 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+from uuid import uuid4
 
 import httpx
 import pytest
 from apiflask import APIFlask
 from flask.testing import FlaskClient
 from imageio_ffmpeg import get_ffmpeg_exe
+from sqlalchemy import Engine
 
 from api.app import create_app, gunicorn_options
 from api.local.servers import free_port
+from shared.db import connect
 from shared.settings import Settings
+from shared.store import videos
+from tests.conftest import administer, named
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 Make = Callable[..., APIFlask]
@@ -75,39 +80,67 @@ def video_id(client: FlaskClient, film: Path) -> str:
 
 @dataclass(frozen=True)
 class Served:
-    """The API behind gunicorn."""
+    """The API behind gunicorn, with the ledger and the files that it works on."""
 
     url: str
     port: int
     pid: int
+    database: Engine
+    data_dir: Path
+
+    def writing(self) -> list[Path]:
+        """Files that are being written."""
+        return [path for path in (self.data_dir / "incoming").iterdir() if path.is_file()]
+
+    def kept(self) -> tuple[int, int]:
+        """Number of videos in the ledger, and of files in the store."""
+        objects = [path for path in (self.data_dir / "objects").rglob("*") if path.is_file()]
+        return len(videos.page(self.database, limit=100)), len(objects)
 
 
-@pytest.fixture
-def served(environment: None, tmp_path: Path) -> Iterator[Served]:
-    """A real gunicorn on this test's servers."""
-    settings = Settings(port=free_port())
-    env = os.environ | {"SCENEWORKS_PORT": str(settings.port)}
-    command = [sys.executable, "-m", "gunicorn", *gunicorn_options(settings)]
-    with (tmp_path / "gunicorn.log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=REPOSITORY, env=env, stdout=log, stderr=log)
-    url = f"http://127.0.0.1:{settings.port}"
-    try:
-        _wait(url, process)
-        yield Served(url, settings.port, process.pid)
-    finally:
-        process.terminate()
-        process.wait(20)
-    said = (tmp_path / "gunicorn.log").read_text()
+@pytest.fixture(scope="module")
+def served(
+    postgres_url: str, template: str, valkey_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Served]:
+    """A real gunicorn for the tests of a module, on a database of its own."""
+    folder, name = tmp_path_factory.mktemp("served"), f"served_{uuid4().hex[:12]}"
+    administer(postgres_url, f"CREATE DATABASE {name} TEMPLATE {template}")
+    url = named(postgres_url, name)
+    with (folder / "log").open("w+b") as log:
+        env = os.environ | {"DATABASE_URL": url, "REDIS_URL": valkey_url, "SCENEWORKS_DATA_DIR": str(folder / "files")}
+        process, port = _start(env, log)
+        engine = connect(url)
+        try:
+            yield Served(f"http://127.0.0.1:{port}", port, process.pid, engine, folder / "files")
+        finally:
+            engine.dispose()
+            process.terminate()
+            process.wait(20)
+            administer(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
+    said = (folder / "log").read_text()
     assert '"level": "error"' not in said, said
     assert "Traceback" not in said, said
 
 
-def _wait(url: str, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 30
+def _start(env: dict[str, str], log: IO[bytes]) -> tuple[subprocess.Popen[bytes], int]:
+    """Gunicorn on a free port; once more when somebody else took the port meanwhile."""
+    for _ in range(3):
+        port = free_port()
+        command = [sys.executable, "-m", "gunicorn", *gunicorn_options(Settings(port=port))]
+        process = subprocess.Popen(command, cwd=REPOSITORY, env=env, stdout=log, stderr=log)
+        if _answers(f"http://127.0.0.1:{port}/healthz", process):
+            return process, port
+        log.seek(0)
+        said = log.read().decode()
+        assert "Address already in use" in said, said
+    raise AssertionError("no port stays free")
+
+
+def _answers(url: str, process: subprocess.Popen[bytes]) -> bool:
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            httpx.get(f"{url}/healthz", timeout=5).raise_for_status()
-            return
+            return httpx.get(url, timeout=5).is_success
         except httpx.TransportError:
             time.sleep(0.05)
-    raise AssertionError("gunicorn did not start")
+    return False
