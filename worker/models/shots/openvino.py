@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -75,15 +76,18 @@ def probe(length: int) -> Frames:
 
 
 def _converted(network: TransNetV2, length: int) -> Model:
-    """The network as OpenVINO's own graph, straight through its frontend for traced modules."""
+    """The network as OpenVINO's own graph, straight through its frontend for traced torch modules."""
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
-    shape = [1, length, ARCHITECTURE.height, ARCHITECTURE.width, 3]
-    example = torch.zeros(shape, dtype=torch.uint8)
-    with torch.inference_mode():
+    example = torch.zeros(1, length, ARCHITECTURE.height, ARCHITECTURE.width, 3, dtype=torch.uint8)
+    with torch.inference_mode(), warnings.catch_warnings():
+        # torch wants torch.export instead, of which OpenVINO converts less
+        warnings.filterwarnings("ignore", r"`torch\.jit", DeprecationWarning)
         traced = torch.jit.trace(network, example, check_trace=False)  # type: ignore[no-untyped-call]
-    frontend = FrontEndManager().load_by_framework("pytorch")
-    model: Model = frontend.convert(frontend.load(TorchScriptPythonDecoder(traced, example_input=(example,))))
-    model.reshape(shape)
+        decoder = TorchScriptPythonDecoder(traced, example_input=(example,))
+        frontend = FrontEndManager().load_by_framework("pytorch")
+        graph = frontend.load(decoder)  # calls back into the decoder, which has to outlive the conversion
+        model: Model = frontend.convert(graph)
+    model.reshape(list(example.shape))
     return model

@@ -1,0 +1,124 @@
+"""What holds for every room on the menu, whatever it does. A new room is tested by being there."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from shared.catalog import MENU, ModelSpec, Params
+from shared.errors import WeightsMissing
+from tests.models.films import PLACE, run, shots_film, windows_of
+from worker.models import load
+from worker.models.contract import Inputs, Model, Piece
+from worker.video.probe import probe
+from worker.video.reader import Reader
+from worker.video.transform import see
+
+
+def ways(spec: ModelSpec) -> Iterator[Params]:
+    """The parameters by default, and each value with which the model needs no weights."""
+    yield spec.params()
+    for name, value in spec.weightless:
+        yield spec.params.model_validate({name: value})
+
+
+WAYS = [
+    pytest.param(spec, params, id=f"{spec.name}-{n}") for spec in MENU.values() for n, params in enumerate(ways(spec))
+]
+every_way = pytest.mark.parametrize(("spec", "params"), WAYS)
+every_weights = pytest.mark.parametrize(
+    "spec", [spec for spec in MENU.values() if spec.weights], ids=lambda spec: spec.name
+)
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four shots, 130 frames."""
+    return shots_film([40, 30, 30, 30], tmp_path_factory.mktemp("film") / "four.mp4")
+
+
+def pieces(spec: ModelSpec, params: Params, path: Path, batch: int) -> list[Piece]:
+    """Plan and encode without the loop, `batch` windows at a time."""
+    model = Model(load(spec.name), PLACE, ())
+    plan = model.room.plan(probe(path), Inputs(), params, PLACE)
+    with Reader(path) as reader:
+        frames = np.stack([see(plan.view, frame, reader.video) for frame in reader.frames()])
+    windows, made = windows_of(frames, plan.windows), []
+    while now := list(islice(windows, batch)):
+        values = model.room.encode(model.network(params), np.stack([window.frames_THWC for window in now]), params)
+        assert values.dtype == np.float32
+        assert len(values) == len(now)
+        made += [
+            Piece(window.start, window.stop, value[: window.stop - window.start])
+            for window, value in zip(now, values, strict=True)
+        ]
+    return made
+
+
+@every_way
+def test_the_stages_are_pure(spec: ModelSpec, params: Params, film: Path) -> None:
+    room = load(spec.name)
+    first, second = pieces(spec, params, film, 1), pieces(spec, params, film, 1)
+    assert all(np.array_equal(one.value, other.value) for one, other in zip(first, second, strict=True))
+    before = [piece.value.copy() for piece in first]
+    assert room.infer(first, params) == room.infer(second, params) == room.infer(first, params)
+    assert all(np.array_equal(one.value, copy) for one, copy in zip(first, before, strict=True))
+
+
+@every_way
+def test_a_batch_of_n_is_n_batches_of_one(spec: ModelSpec, params: Params, film: Path) -> None:
+    alone, together = pieces(spec, params, film, 1), pieces(spec, params, film, 3)
+    assert [(one.start, one.stop) for one in alone] == [(one.start, one.stop) for one in together]
+    for one, other in zip(alone, together, strict=True):
+        assert np.allclose(one.value, other.value, atol=1e-5)
+
+
+@every_way
+@pytest.mark.parametrize("lengths", [[1], [2], [60]], ids=["one frame", "two frames", "one shot"])
+def test_a_tiny_film_is_a_film(spec: ModelSpec, params: Params, lengths: list[int], tmp_path: Path) -> None:
+    path = shots_film(lengths, tmp_path / "tiny.mp4")
+    outcome = run(spec.name, path, params, tmp_path / "scratch").outcome
+    assert outcome.results
+    check(spec, outcome, sum(lengths))
+
+
+@every_way
+def test_what_a_run_yields_is_on_the_menu(spec: ModelSpec, params: Params, film: Path, tmp_path: Path) -> None:
+    execution = run(spec.name, film, params, tmp_path / "scratch")
+    check(spec, execution.outcome, 130)
+    again = run(spec.name, film, params, tmp_path / "again")
+    assert again.outcome.results == execution.outcome.results
+    for one, other in zip(execution.outcome.files, again.outcome.files, strict=True):
+        assert one.path.read_bytes() == other.path.read_bytes()
+
+
+def check(spec: ModelSpec, outcome: Any, frames: int) -> None:
+    """Kinds as promised, ranges inside the film and not empty, numbered in order, files that can be opened."""
+    for kind in {result.kind for result in outcome.results}:
+        assert kind in spec.results
+        numbers = [result.seq for result in outcome.results if result.kind == kind]
+        assert numbers == list(range(len(numbers)))
+    for result in outcome.results:
+        assert result.score is None or 0 <= result.score <= 1
+        assert result.range is None or 0 <= result.range.start.frame < result.range.end.frame <= frames
+    assert [file.kind for file in outcome.files] == list(spec.artifacts)
+    for file in outcome.files:
+        assert file.media_type != "application/zip" or zipfile.ZipFile(file.path).testzip() is None
+
+
+@every_weights
+def test_without_its_weights_a_room_says_what_to_do(
+    spec: ModelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert spec.weights is not None
+    # a machine without the package: its record is looked for in folders, of which there are none now
+    monkeypatch.setattr("sys.path", [])
+    with pytest.raises(WeightsMissing) as caught:
+        load(spec.name).load((tmp_path,), PLACE)
+    assert spec.weights.how in caught.value.detail

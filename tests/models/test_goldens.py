@@ -1,0 +1,60 @@
+"""The colour detector against the published one, and the goldens against where they come from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from shared.catalog import ShotsParams
+from tests.models.films import MATERIAL, REPOSITORY, windows_of
+from worker.models.contract import Piece
+from worker.models.shots.colour import channel_differences, differences
+from worker.models.shots.config import COLOUR_WINDOWS
+from worker.models.shots.cuts import middle
+from worker.models.shots.stages import encode, infer
+
+GOLDEN = REPOSITORY / "tests/golden"
+ANOTHER_OPENCV = 0.02
+"""Versions of OpenCV convert a few pixels to Luv one level apart."""
+
+
+@pytest.mark.parametrize(("space", "prefix"), [(cv2.COLOR_BGR2HSV, "hsv"), (cv2.COLOR_BGR2Luv, "luv")])
+def test_the_differences_are_the_published_ones(space: int, prefix: str) -> None:
+    golden = np.load(GOLDEN / "shots_hsv_luv.npz")
+    keys = [str(key) for key in golden["metric_keys"]]
+    wanted = golden["metrics"][1:, [keys.index(f"delta_{prefix}_{channel}") for channel in ("hue", "sat", "lum")]]
+    made = channel_differences(golden["frames_bgr"], space)
+    assert np.abs(made - wanted).max() <= ANOTHER_OPENCV
+    column = 0 if prefix == "hsv" else 1
+    mean = golden["metrics"][1:, keys.index(f"{prefix}_content_val")]
+    assert np.abs(differences(golden["frames_bgr"])[:, column] - mean).max() <= ANOTHER_OPENCV
+
+
+def test_the_shots_are_the_published_ones() -> None:
+    golden, shots = np.load(GOLDEN / "shots_hsv_luv.npz"), json.loads((GOLDEN / "shots_hsv_luv.json").read_text())
+    params = ShotsParams(detector="hsv_luv")
+    pieces = [
+        Piece(
+            window.start, window.stop, encode(None, window.frames_THWC[None], params)[0][: window.stop - window.start]
+        )
+        for window in windows_of(golden["frames_bgr"], COLOUR_WINDOWS)
+    ]
+    spans = infer(pieces, params)
+    assert [span.start for span in spans[1:]] == golden["cuts"].tolist()
+    made = [(span.start, span.end, span.end - 1, middle(span.start, span.end)) for span in spans]
+    assert made == [(shot["start"], shot["end"], shot["last"], shot["mid"]) for shot in shots["shots"]]
+
+
+@pytest.mark.parametrize(
+    ("golden", "given"),
+    [("shots_hsv_luv.npz", "shotdetect_frames.npz"), ("shots_hsv_luv.json", "shotdetect_shots.json")],
+)
+def test_the_goldens_are_the_given_ones(golden: str, given: str) -> None:
+    source: Path = MATERIAL / "specs/fixtures" / given
+    if not source.exists():
+        pytest.skip("the fixtures do not lie beside this checkout")
+    assert (GOLDEN / golden).read_bytes() == source.read_bytes()
