@@ -101,6 +101,7 @@ class DatabaseCheck(Record):
     """Postgres: reachable, taking writes, and with the schema of this code."""
 
     reachable: bool
+    writable: bool
     migrated: bool
 
 
@@ -144,7 +145,7 @@ def readyz() -> Response | ReadyRecord:
     A broker that is down is reported and not fatal: the ledger accepts jobs, and they start when it is back.
     """
     checks = ReadyRecord(status="ready", database=_database(), broker=_broker(), storage=_storage())
-    if checks.database.migrated and checks.storage.writable:
+    if checks.database.writable and checks.database.migrated and checks.storage.writable:
         return checks
     parts = checks.model_dump(exclude={"status"})
     return problem(Internal("The service is not ready; see `checks`."), status=503, retryable=True, checks=parts)
@@ -152,10 +153,11 @@ def readyz() -> Response | ReadyRecord:
 
 def _database() -> DatabaseCheck:
     try:
-        return DatabaseCheck(reachable=True, migrated=db.migrated(services().engine))
+        engine = services().engine
+        return DatabaseCheck(reachable=True, writable=db.writable(engine), migrated=db.migrated(engine))
     except (OperationalError, InterfaceError, PoolTimeoutError) as error:
         log.warning("database.unreachable", error=type(error).__name__)
-        return DatabaseCheck(reachable=False, migrated=False)
+        return DatabaseCheck(reachable=False, writable=False, migrated=False)
 
 
 def _broker() -> BrokerCheck:

@@ -9,7 +9,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Engine, create_engine, text
 
 from shared.settings import settings
 
@@ -68,3 +68,9 @@ def migrated(bind: Engine) -> bool:
     head = ScriptDirectory.from_config(alembic_config("")).get_current_head()
     with bind.connect() as connection:
         return MigrationContext.configure(connection).get_current_revision() == head
+
+
+def writable(bind: Engine) -> bool:
+    """Whether the database takes writes: a standby, or one whose disk was full, is read-only."""
+    with bind.connect() as connection:
+        return bool(connection.execute(text("SHOW transaction_read_only")).scalar_one() == "off")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import TextIO
 
 import structlog
 
@@ -17,6 +18,10 @@ SHARED_STEPS = (
 )
 
 
+class JsonLines(logging.StreamHandler[TextIO]):
+    """Our handler: configuring again replaces it, and leaves those of others alone."""
+
+
 def configure() -> None:
     """Send structlog and the standard library's loggers to standard error as JSON lines."""
     structlog.configure(
@@ -25,7 +30,7 @@ def configure() -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = JsonLines(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=SHARED_STEPS,
@@ -37,7 +42,7 @@ def configure() -> None:
         )
     )
     root = logging.getLogger()
-    root.handlers[:] = [handler]
+    root.handlers[:] = [*(kept for kept in root.handlers if not isinstance(kept, JsonLines)), handler]
     root.setLevel(settings().log_level.upper())
 
 

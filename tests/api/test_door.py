@@ -13,6 +13,7 @@ import pytest
 from apiflask import APIFlask
 from flask.testing import FlaskClient
 from openapi_spec_validator import validate
+from sqlalchemy.engine import make_url
 
 from api.app import KEY_COOKIE, _read_keys, gunicorn_options
 from api.errors import MAX_JSON_BYTES
@@ -22,7 +23,7 @@ from shared.errors import InvalidRequest, Unauthorized, leaves
 from shared.settings import Settings
 from shared.store import jobs
 from tests.api.conftest import REPOSITORY, Make
-from tests.conftest import use_broker
+from tests.conftest import administer, use_broker
 
 KEYS = {"first": hashlib.sha256(b"first").hexdigest(), "second": hashlib.sha256(b"second").hexdigest()}
 
@@ -227,7 +228,7 @@ def test_ready(client: FlaskClient) -> None:
     answer = client.get("/readyz")
     assert answer.status_code == 200
     assert answer.json["status"] == "ready"
-    assert answer.json["database"] == {"reachable": True, "migrated": True}
+    assert answer.json["database"] == {"reachable": True, "writable": True, "migrated": True}
     assert answer.json["broker"] == {"reachable": True}
     assert answer.json["storage"]["free_bytes"] > 0
 
@@ -242,7 +243,15 @@ def test_ready_without_a_broker(client: FlaskClient, monkeypatch: pytest.MonkeyP
 def test_not_ready_before_the_migrations(make_app: Make, postgres_url: str) -> None:
     answer = make_app(database_url=postgres_url).test_client().get("/readyz")
     assert (answer.status_code, answer.json["retryable"]) == (503, True)
-    assert answer.json["checks"]["database"] == {"reachable": True, "migrated": False}
+    assert answer.json["checks"]["database"] == {"reachable": True, "writable": True, "migrated": False}
+
+
+def test_not_ready_while_the_database_is_read_only(make_app: Make, database_url: str) -> None:
+    name = make_url(database_url).database
+    administer(database_url, f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    answer = make_app().test_client().get("/readyz")
+    assert answer.status_code == 503
+    assert answer.json["checks"]["database"] == {"reachable": True, "writable": False, "migrated": True}
 
 
 @pytest.fixture
