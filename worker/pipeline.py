@@ -47,12 +47,14 @@ class Execution:
         outcome: results, and files in the scratch folder.
         stages: with the time spent in each.
         video: facts, with the decode failures counted.
+        frames: frames of the film.
         frames_decoded: frames that left the decoder, re-reads for pictures included.
     """
 
     outcome: Outcome
     stages: tuple[Stage, ...]
     video: Video
+    frames: int
     frames_decoded: int
 
 
@@ -125,7 +127,7 @@ def execute(
         scores = room.infer(pieces, params)
     with stages.running("decode"):
         outcome = room.decode(scores, film, params)
-    return Execution(outcome, tuple(stages.stages.values()), film.video, frames_decoded)
+    return Execution(outcome, tuple(stages.stages.values()), film.video, len(film.timeline), frames_decoded)
 
 
 def _encode(

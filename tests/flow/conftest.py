@@ -97,10 +97,10 @@ class System:
         )
         return video
 
-    def submit(self, video: StoredVideo, **params: object) -> Job:
+    def submit(self, video: StoredVideo, priority: str = "normal", **params: object) -> Job:
         """A job for `shots`, sent."""
         analyses = (factories.analysis(**({"detector": "hsv_luv"} | params)),)
-        created = jobs.create(self.engine, NewJob(video.id, analyses))
+        created = jobs.create(self.engine, NewJob(video.id, analyses, priority=priority))
         send_all(created.wakes)
         return created.job
 

@@ -75,6 +75,7 @@ def _perform(host: Host, claim: Claim, heart: Heartbeat) -> tuple[Wake, ...] | N
         execution = _execute(host, claim, stages, Path(scratch))
         with stages.running("store", of=max(1, len(execution.outcome.files)), unit="file"):
             artifacts = [_store(host, claim, file) for file in execution.outcome.files]
+        log.info("run.executed", frames=execution.frames, decoded=execution.frames_decoded)
         return _finish(host, claim, stages.progress(), execution, artifacts)
 
 

@@ -1,0 +1,110 @@
+"""Things that go wrong around a run: the ledger goes away, the caller lets go, the film or the weights are not there."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from api.local.servers import Postgres
+from shared.catalog import MENU
+from shared.db import connect, migrate
+from shared.store import jobs, workers
+from shared.values import JobState, RunState
+from tests.flow.conftest import CLIP, System, until
+
+pytestmark = pytest.mark.flow
+
+
+@pytest.fixture
+def own_postgres(tmp_path: Path) -> Iterator[Postgres]:
+    """A Postgres that may be killed."""
+    with Postgres(tmp_path / "postgres") as server:
+        migrate(server.url)
+        yield server
+
+
+def test_the_database_crashes_in_the_middle_of_a_run(system: System, long_film: Path, own_postgres: Postgres) -> None:
+    system.engine = connect(own_postgres.url)
+    system.environment = {**system.environment, "DATABASE_URL": own_postgres.url, "SCENEWORKS_LEASE_S": "20"}
+    system.worker()
+    system.beat()
+    job = system.submit(system.add(long_film))
+    system.wait_for_progress(job)
+    os.kill(own_postgres.pid, signal.SIGKILL)
+    time.sleep(1)
+    own_postgres.stop()
+    own_postgres.start()
+    ended = system.wait_for_end(job)
+    assert (ended.state, ended.runs[0].attempt) == (JobState.SUCCEEDED, 1)
+    assert len({shot.seq for shot in system.found(job)}) == len(system.found(job)) > 100
+    system.engine.dispose()
+
+
+def test_a_cancel_takes_effect_within_seconds_and_the_worker_goes_on(system: System, long_film: Path) -> None:
+    system.worker()
+    system.beat()
+    job = system.submit(system.add(long_film))
+    system.wait_for_progress(job)
+    jobs.cancel(system.engine, job.id)
+    until("the run has stopped", lambda: jobs.get(system.engine, job.id).state is JobState.CANCELLED, 5)
+    other = system.submit(system.add(CLIP))
+    assert system.wait_for_end(other).state is JobState.SUCCEEDED
+    assert system.found(job) == []
+
+
+def test_a_film_that_is_gone_fails_its_run_and_no_other(system: System, long_film: Path) -> None:
+    system.worker()
+    gone, there = system.add(long_film), system.add(CLIP)
+    system.files.remove(gone.sha256)
+    first, second = system.submit(gone), system.submit(there)
+    failed = system.wait_for_end(first)
+    assert failed.error is not None
+    assert (failed.error["code"], failed.error["stage"], failed.error["attempt"]) == ("media_corrupt", None, 1)
+    assert system.wait_for_end(second).state is JobState.SUCCEEDED
+
+
+def test_corrupt_weights_are_said_and_hurt_nothing_else(system: System, tmp_path: Path) -> None:
+    spec = MENU["shots"].weights
+    assert spec is not None
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / spec.name).write_bytes(b"x" * spec.size)
+    system.worker(SCENEWORKS_MODELS="shots")
+    [worker] = workers.all(system.engine)
+    assert worker.state == "ready"  # one of its detectors needs no weights
+    assert worker.models[0]["error"]["code"] == "weights_corrupt"
+    video = system.add(CLIP)
+    with_weights = system.wait_for_end(system.submit(video, detector="transnetv2"))
+    assert with_weights.error is not None
+    assert with_weights.error["code"] == "weights_corrupt"
+    assert spec.how in with_weights.error["detail"]
+    assert system.wait_for_end(system.submit(video)).state is JobState.SUCCEEDED
+
+
+def test_a_gpu_that_was_asked_for_and_is_absent_is_a_refusal(system: System) -> None:
+    process = system.start("worker.main", SCENEWORKS_DEVICE="cuda:97")
+    assert process.wait(60) == 2
+    assert workers.all(system.engine) == []
+    assert "model_unavailable" in (system.folder / "process-0.log").read_text()
+
+
+def test_a_model_that_is_not_on_the_menu_is_a_refusal(system: System) -> None:
+    process = system.start("worker.main", SCENEWORKS_MODELS="shots,nonsense")
+    assert process.wait(60) == 2
+    assert "nonsense" not in (system.folder / "process-0.log").read_text()
+    assert "Models: shots" in (system.folder / "process-0.log").read_text()
+
+
+def test_an_urgent_job_overtakes_those_that_wait(system: System, long_film: Path) -> None:
+    video = system.add(long_film)
+    waiting = [system.submit(video, min_shot_frames=frames) for frames in (20, 21, 22)]
+    urgent = system.submit(video, min_shot_frames=23, priority="high")
+    system.worker()
+    system.wait_for_end(urgent)
+    states = [jobs.get(system.engine, job.id).runs[0].state for job in waiting]
+    assert RunState.QUEUED in states
+    assert states.count(RunState.DONE) <= 1
