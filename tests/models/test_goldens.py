@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -12,8 +13,8 @@ import pytest
 from shared.catalog import ShotsParams
 from tests.models.films import MATERIAL, REPOSITORY, windows_of
 from worker.models.contract import Piece
-from worker.models.shots.colour import channel_differences, differences
-from worker.models.shots.config import COLOUR_WINDOWS
+from worker.models.shots.colour import differences, mean_difference
+from worker.models.shots.config import COLOUR_WINDOWS, ColourRule
 from worker.models.shots.cuts import middle
 from worker.models.shots.stages import encode, infer
 
@@ -26,12 +27,25 @@ ANOTHER_OPENCV = 0.02
 def test_the_differences_are_the_published_ones(space: int, prefix: str) -> None:
     golden = np.load(GOLDEN / "shots_hsv_luv.npz")
     keys = [str(key) for key in golden["metric_keys"]]
-    wanted = golden["metrics"][1:, [keys.index(f"delta_{prefix}_{channel}") for channel in ("hue", "sat", "lum")]]
-    made = channel_differences(golden["frames_bgr"], space)
-    assert np.abs(made - wanted).max() <= ANOTHER_OPENCV
-    column = 0 if prefix == "hsv" else 1
-    mean = golden["metrics"][1:, keys.index(f"{prefix}_content_val")]
-    assert np.abs(differences(golden["frames_bgr"])[:, column] - mean).max() <= ANOTHER_OPENCV
+    wanted = golden["metrics"][1:, keys.index(f"{prefix}_content_val")]
+    turned = [cv2.cvtColor(frame, space) for frame in golden["frames_bgr"]]
+    made = [mean_difference(before, after) for before, after in pairwise(turned)]
+    assert np.abs(np.array(made) - wanted).max() <= ANOTHER_OPENCV
+
+
+def test_luv_is_computed_where_the_rule_asks_for_it() -> None:
+    golden = np.load(GOLDEN / "shots_hsv_luv.npz")
+    keys = [str(key) for key in golden["metric_keys"]]
+    d_hsv, d_luv = (golden["metrics"][1:, keys.index(f"{prefix}_content_val")] for prefix in ("hsv", "luv"))
+    everywhere = differences(golden["frames_bgr"], ColourRule(threshold=0, gap=256))
+    assert np.abs(everywhere - np.stack([d_hsv, d_luv], axis=1)).max() <= ANOTHER_OPENCV
+    middle_half = ColourRule(
+        threshold=float(np.quantile(d_hsv, 0.25)), gap=float(np.ptp(np.quantile(d_hsv, [0.25, 0.75])))
+    )
+    asked = np.array([middle_half.needs_luv(float(d)) for d in everywhere[:, 0]])
+    assert 0 < asked.sum() < len(asked)
+    made = differences(golden["frames_bgr"], middle_half)
+    assert np.array_equal(made, everywhere * np.stack([np.ones(len(asked)), asked], axis=1))
 
 
 def test_the_shots_are_the_published_ones() -> None:

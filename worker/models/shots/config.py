@@ -59,10 +59,15 @@ class ColourRule:
     luv_threshold: float = 20.0
     slope: float = 5.0
 
+    def needs_luv(self, d_hsv: float) -> bool:
+        """Whether d_hsv leaves the decision to d_luv."""
+        return self.threshold <= d_hsv < self.threshold + self.gap
+
     def is_cut(self, d_hsv: float, d_luv: float) -> bool:
         """The rule for one pair of frames."""
-        over = d_hsv - self.threshold
-        return over >= self.gap or (over >= 0 and d_luv + self.slope * over > self.luv_threshold)
+        if self.needs_luv(d_hsv):
+            return d_luv + self.slope * (d_hsv - self.threshold) > self.luv_threshold
+        return d_hsv >= self.threshold + self.gap
 
 
 ARCHITECTURE = Architecture()
