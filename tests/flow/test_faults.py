@@ -1,4 +1,4 @@
-"""Things that go wrong around a run: the ledger goes away, the caller lets go, the film or the weights are not there."""
+"""Things that go wrong around a run: the ledger goes away, the caller lets go, film or weights are not there."""
 
 from __future__ import annotations
 
