@@ -69,9 +69,12 @@ def run(
 
 @weights.command("list")
 def list_weights() -> None:
-    """List the weights of every model: where they come from, and the command that gets them."""
+    """List the weights of every model: whether they are there, where they come from, the command that gets them."""
+    from worker.encoders.weights import locate
+
     for spec in _weights():
-        typer.echo(f"{spec.name}  {spec.size} bytes  sha256 {spec.sha256}  {spec.licence}")
+        state = "present" if locate(spec, (settings().weights_dir,)) else "missing"
+        typer.echo(f"{spec.name}  {state}  {spec.size} bytes  sha256 {spec.sha256}  {spec.licence}")
         typer.echo(f"  from {spec.origin}: {spec.how}")
 
 
