@@ -19,15 +19,15 @@ setup: $(READY) ## Make .venv and install everything, from the lock file with ha
 $(READY): requirements.lock pyproject.toml
 	@for python in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11; do \
 	  "$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue; \
+	  test -x $(BIN)/python && $(BIN)/python -m pip --version >/dev/null 2>&1 && exit; \
 	  echo "Making .venv with $$("$$python" --version)"; \
-	  test -x $(BIN)/python && $(BIN)/python -m pip --version >/dev/null 2>&1 || "$$python" -m venv --clear .venv; \
-	  exit; \
+	  "$$python" -m venv --clear .venv; exit; \
 	done; echo "Python 3.11 or newer with its venv module is needed; name it with PYTHON=..." >&2; exit 1
 	@echo "Installing $(TORCH)"
 	@$(PIP) install --quiet $(TORCH)
 	@echo "Installing the rest from requirements.lock"
 	@$(PIP) install --quiet --no-deps --require-hashes -r requirements.lock
-	@$(PIP) install --quiet --no-deps --no-build-isolation -e .
+	@PYTHONWARNINGS=ignore $(PIP) install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
 demo: $(READY) ## Run everything, find the shots of VIDEO=path (or of a clip of its own), stay up until Ctrl-C.
@@ -49,7 +49,7 @@ type: $(READY) ## Check types, strictly.
 	@$(BIN)/mypy
 
 bench: $(READY) ## Measure the worker against ffmpeg and against the models as published.
-	@$(BIN)/sceneworks-worker bench $(ARGS)
+	@$(BIN)/sceneworks-worker bench $(or $(ARGS),shots)
 
 lock: $(READY) ## Make the lock files anew from pyproject.toml: requirements.lock, and one for each image.
 	@$(COMPILE) --extra worker --extra local --extra dev -o requirements.lock
