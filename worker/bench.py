@@ -137,7 +137,7 @@ def against_published(frames: npt.NDArray[np.uint8], rounds: int, folder: Path) 
     for each in (package, *(measured for measured, _, _ in ours)):
         rate, per_cpu = len(frames) / median(each.wall), len(frames) / median(each.cpu)
         ratio = _ratio(package.cpu, each.cpu)
-        typer.echo(f"{each.name:34} {rate:9.0f} {per_cpu:9.0f} {ratio:6.2f}  {_same(package.found, each.found)}")
+        typer.echo(f"{each.name:34} {rate:9.0f} {per_cpu:9.0f} {ratio:6.2f}  {same(package.found, each.found)}")
     return [package, *(measured for measured, _, _ in ours)]
 
 
@@ -230,7 +230,8 @@ def _ratio(base: Sequence[float], each: Sequence[float]) -> float:
     return median(first / second for first, second in zip(base, each, strict=True))
 
 
-def _same(shipped: Probabilities, found: Probabilities) -> str:
+def same(shipped: Probabilities, found: Probabilities) -> str:
+    """In words: how the boundaries of a way differ from those of the package."""
     right, made = boundaries(shipped), boundaries(found)
     lost, more = _without(right, made), _without(made, right)
     worst = float(np.abs(shipped - found).max())
