@@ -170,7 +170,7 @@ def test_the_api_image_starts_as_the_api_says() -> None:
     from api.app import gunicorn_options
 
     commands = [json.loads(line) for line in re.findall(r"^CMD (\[.*\])$", text("Dockerfile"), flags=re.MULTILINE)]
-    options = gunicorn_options(Settings(host="0.0.0.0", port=8000))
+    options = gunicorn_options(Settings(host="0.0.0.0", port=8000, api_keys="0" * 64))
     assert ["gunicorn", *options] in commands
 
 
