@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 from enum import StrEnum
 from typing import Any, Self
@@ -129,5 +130,6 @@ class Heartbeat:
         stalled = now - self._moved_at > self._config.stall_s
         if deaf or stalled:
             log.warning("run.killed", run=self._claim.run_id, stage=self.stage, why="deaf" if deaf else "stalled")
-            runs.touch(self._engine, self._claim, self._progress, lease_s=0)
+            with suppress(SQLAlchemyError):  # the lease then runs out by itself
+                runs.touch(self._engine, self._claim, self._progress, lease_s=0)
             os.kill(os.getpid(), signal.SIGKILL)
