@@ -17,9 +17,9 @@ class Params(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    def canonical(self) -> str:
-        """The one spelling under which equal parameters are equal: sorted JSON with the defaults filled in."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    def canonical(self, without: tuple[str, ...] = ()) -> str:
+        """The one spelling under which equal parameters are equal: sorted JSON, defaults filled in, some left out."""
+        return json.dumps(self.model_dump(mode="json", exclude=set(without)), sort_keys=True, separators=(",", ":"))
 
 
 class ShotsParams(Params):
@@ -47,16 +47,17 @@ class WeightsSpec:
 
     Args:
         name: file name in the weights folder.
-        sha256: its hash; also the fingerprint in the key of a run.
-        size: bytes.
+        sha256: its hash; also the fingerprint in the key of a run. None for weights that every operator imports: their
+            fingerprint is what the workers announce.
+        size: bytes; None likewise.
         licence: SPDX id.
         origin: where it comes from.
         how: the command that gets it.
     """
 
     name: str
-    sha256: str
-    size: int
+    sha256: str | None
+    size: int | None
     licence: str
     origin: str
     how: str
@@ -75,6 +76,8 @@ class ModelSpec:
         artifacts: kinds of file it yields.
         weights: its weights; None where it has none.
         weightless: values of parameters with which it runs without weights, as {parameter: value}.
+        regroups: parameters that change nothing before `decode`: a run that differs in these alone reuses what a
+            finished one kept.
     """
 
     name: str
@@ -87,6 +90,7 @@ class ModelSpec:
     artifacts: tuple[str, ...]
     weights: WeightsSpec | None
     weightless: tuple[tuple[str, Any], ...] = ()
+    regroups: tuple[str, ...] = ()
 
     def weights_for(self, params: Params) -> WeightsSpec | None:
         """The weights that a run with these parameters loads."""

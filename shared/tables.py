@@ -98,6 +98,7 @@ class RunRow(Base):
         CheckConstraint("waits >= 0", name="waits"),
         # One live or finished run a key: a twin is shared, never repeated.
         Index("uq_runs_key", "key", unique=True, postgresql_where=text(LIVE_OR_DONE)),
+        Index("ix_runs_encode_key", "encode_key", postgresql_where=text("state = 'done'")),
         Index("ix_runs_queued", "model", "priority", "created_at", postgresql_where=text("state = 'queued'")),
         Index("ix_runs_running", "lease_until", postgresql_where=text("state = 'running'")),
     )
@@ -108,6 +109,7 @@ class RunRow(Base):
     params: Mapped[dict[str, Any]]
     weights: Mapped[str | None] = mapped_column(String(64))
     key: Mapped[str] = mapped_column(String(64))
+    encode_key: Mapped[str] = mapped_column(String(64))
     state: Mapped[str]
     priority: Mapped[int]
     waits: Mapped[int] = mapped_column(server_default="0")

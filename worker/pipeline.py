@@ -7,7 +7,7 @@ cancellation. It knows no database and no queue: `Report` is how the world looks
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,10 +19,11 @@ import torch
 
 from shared.catalog import Params
 from shared.errors import OutOfMemory
-from shared.values import Progress, Stage, Video
-from worker.models.contract import Film, Inputs, Model, Outcome, Picker, Piece, Plan
-from worker.video.feed import Feed, Window
+from shared.values import Progress, Stage, Timeline, Video
+from worker.models.contract import Film, FilmPlan, Inputs, Model, Outcome, Picker, PicturePlan, Piece, Plan
+from worker.video.feed import Feed, Window, cut, seen
 from worker.video.keep import Keeper
+from worker.video.keyframes import windows
 from worker.video.reader import Reader
 
 SHARES = {"plan": 0.01, "encode": 0.92, "infer": 0.02, "decode": 0.03, "store": 0.02}
@@ -118,34 +119,93 @@ def execute(
     """
     room = model.room
     with stages.running("plan"):
-        network = model.network(params)
-        plan = room.plan(video, inputs, params, model.placement)
-    with stages.running("encode", of=video.frames, unit="frame"):
-        pieces, film, frames_decoded = _encode(model, network, plan, path, video, params, scratch, stages)
-        stages.correct("encode", len(film.timeline))
+        recalled = room.recall is not None and bool(inputs.kept)
+        network = None if recalled else model.network(params)
+        plan = None if recalled else room.plan(video, inputs, params, model.placement)
+    material = Material(model, network, path, video, inputs, params, scratch, stages)
+    with stages.running("encode", of=plan_size(plan, video), unit=plan_unit(plan)):
+        pieces, film, frames_decoded = material.read(plan)
     with stages.running("infer"):
-        scores = room.infer(pieces, params)
+        scores = room.recall(inputs.kept) if room.recall and recalled else room.infer(network, pieces, params)
     with stages.running("decode"):
         outcome = room.decode(scores, film, params)
     return Execution(outcome, tuple(stages.stages.values()), film.video, len(film.timeline), frames_decoded)
 
 
-def _encode(
-    model: Model, network: Any, plan: Plan, path: Path, video: Video, params: Params, scratch: Path, stages: Stages
-) -> tuple[list[Piece], Film, int]:
-    with Reader(path, threads=model.placement.decoder_threads, video=video) as reader:
-        keeping = Keeping.of(model, plan, params, scratch, reader)
-        encoder = Encoder(model, network, params, plan.batch, stages.report)
+def plan_size(plan: Plan | None, video: Video) -> int:
+    """Units of the stage `encode`."""
+    match plan:
+        case FilmPlan():
+            return video.frames
+        case PicturePlan():
+            return len(plan.places)
+        case None:
+            return 0
+
+
+def plan_unit(plan: Plan | None) -> str:
+    """What `encode` counts."""
+    return "frame" if isinstance(plan, FilmPlan) else "keyframe"
+
+
+@dataclass(slots=True)
+class Material:
+    """What one run reads and encodes."""
+
+    model: Model
+    network: Any
+    path: Path
+    video: Video
+    inputs: Inputs
+    params: Params
+    scratch: Path
+    stages: Stages
+
+    def read(self, plan: Plan | None) -> tuple[list[Piece], Film, int]:
+        """Pieces, what is known of the film now, and how many frames left the decoder."""
+        match plan:
+            case FilmPlan():
+                return self._film(plan)
+            case PicturePlan():
+                pieces = self._encode(windows(plan.archive, plan.places, plan.crop), plan.batch, lambda _: None, len)
+                return pieces, self._known(self.video, Timeline.nothing(self.video.clock), None), 0
+            case None:
+                return [], self._known(self.video, Timeline.nothing(self.video.clock), None), 0
+
+    def _film(self, plan: FilmPlan) -> tuple[list[Piece], Film, int]:
+        with Reader(self.path, threads=self.model.placement.decoder_threads, video=self.video) as reader:
+            keeping = Keeping.of(self.model, plan, self.params, self.scratch, reader)
+            with keeping:
+                frames = seen(reader, plan.view, keeping.keeper)
+                pieces = self._encode(cut(frames, plan.windows), plan.batch, keeping.follow, _frames)
+                pictures = keeping.end(reader)
+            self.stages.correct("encode", len(reader.timeline))
+            video = self.video.with_failures(reader.decode_failures)
+            return pieces, self._known(video, reader.timeline, pictures), reader.frames_decoded
+
+    def _encode(
+        self,
+        made: Iterable[Window],
+        batch: int,
+        follow: Callable[[Piece], None],
+        count: Callable[[list[Piece]], int],
+    ) -> list[Piece]:
+        encoder = Encoder(self.model, self.network, self.params, batch, self.stages.report)
         pieces: list[Piece] = []
-        with keeping, Feed(reader, plan.view, plan.windows, plan.batch, keeping.keeper) as feed:
-            for batch in feed:
-                for piece in encoder.pieces(batch.windows):
+        with Feed(made, batch) as feed:
+            for ready in feed:
+                for piece in encoder.pieces(ready.windows):
                     pieces.append(piece)
-                    keeping.follow(piece)
-                stages.advance("encode", pieces[-1].stop)
-            pictures = keeping.end(reader)
-        film = Film(video.with_failures(reader.decode_failures), reader.timeline, pictures, scratch)
-        return pieces, film, reader.frames_decoded
+                    follow(piece)
+                self.stages.advance("encode", count(pieces))
+        return pieces
+
+    def _known(self, video: Video, timeline: Timeline, pictures: Path | None) -> Film:
+        return Film(self.path, video, timeline, pictures, self.scratch, self.inputs)
+
+
+def _frames(pieces: list[Piece]) -> int:
+    return pieces[-1].stop
 
 
 @dataclass(slots=True)
@@ -160,7 +220,7 @@ class Keeping:
     _archive: Path | None = None
 
     @staticmethod
-    def of(model: Model, plan: Plan, params: Params, scratch: Path, reader: Reader) -> Keeping:
+    def of(model: Model, plan: FilmPlan, params: Params, scratch: Path, reader: Reader) -> Keeping:
         """For one run."""
         if model.room.picker is None:
             return Keeping()

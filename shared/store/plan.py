@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from shared.catalog import MENU, Params
+from shared.store.workers import announced
 from shared.tables import LIVE_OR_DONE, JobRunRow, NeedRow, RunRow, VideoRow
 from shared.values import RunState, Wake, new_id
 
@@ -54,16 +55,18 @@ class Planner:
             )
         return run_id
 
-    def _key(self, analysis: Analysis, needs: list[str]) -> str:
-        weights = MENU[analysis.model].weights_for(analysis.params)
-        parts = [
-            self.video.sha256,
-            analysis.model,
-            weights.sha256 if weights else "",
-            analysis.params.canonical(),
-            *(self._keys[need] for need in needs),
-        ]
+    def _key(self, analysis: Analysis, needs: list[str], *, encode: bool = False) -> str:
+        """What makes two runs twins; with `encode`, what makes them encode alike."""
+        spec = MENU[analysis.model]
+        params = analysis.params.canonical(spec.regroups if encode else ())
+        below = [self._keys[need] for need in needs]
+        parts = [self.video.sha256, analysis.model, self._fingerprint(analysis) or "", params, *below]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def _fingerprint(self, analysis: Analysis) -> str | None:
+        """Pinned in the menu, or, for weights that an operator imported, what the workers announce."""
+        weights = MENU[analysis.model].weights_for(analysis.params)
+        return (weights.sha256 or announced(self.session, analysis.model)) if weights else None
 
     def _find_or_make(self, analysis: Analysis, key: str, needs: list[str]) -> tuple[str, bool]:
         while True:
@@ -76,7 +79,6 @@ class Planner:
             # The twin failed or was cancelled between the two statements: the key is free again.
 
     def _make(self, analysis: Analysis, key: str, needs: list[str]) -> str | None:
-        weights = MENU[analysis.model].weights_for(analysis.params)
         statement = (
             insert(RunRow)
             .values(
@@ -84,8 +86,9 @@ class Planner:
                 video_id=self.video.id,
                 model=analysis.model,
                 params=analysis.params.model_dump(mode="json"),
-                weights=weights.sha256 if weights else None,
+                weights=self._fingerprint(analysis),
                 key=key,
+                encode_key=self._key(analysis, needs, encode=True),
                 state=RunState.WAITING,
                 priority=self.priority,
                 max_attempts=self.max_attempts,

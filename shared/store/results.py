@@ -97,6 +97,20 @@ def artifact(session: Session, artifact_id: str) -> Artifact:
 
 
 @verb
+def kept(session: Session, run_id: str) -> list[Artifact]:
+    """Artifacts of a finished run that encoded the same film in the same way; the latest, and none if there is none."""
+    alike = select(RunRow.encode_key).where(RunRow.id == run_id).scalar_subquery()
+    twin = (
+        select(RunRow.id)
+        .where(RunRow.encode_key == alike, RunRow.state == RunState.DONE, RunRow.id != run_id)
+        .order_by(RunRow.finished_at.desc())
+        .limit(1)
+    )
+    rows = session.scalars(select(ArtifactRow).where(ArtifactRow.run_id.in_(twin)))
+    return [views.artifact(row) for row in rows]
+
+
+@verb
 def of_runs(session: Session, run_ids: Sequence[str]) -> dict[str, tuple[list[Result], list[Artifact]]]:
     """What finished runs yielded, by model: the inputs of a run that needs them."""
     found: dict[str, tuple[list[Result], list[Artifact]]] = {}

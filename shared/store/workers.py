@@ -69,6 +69,15 @@ def forget(session: Session, worker_id: str) -> None:
         session.delete(row)
 
 
+def announced(session: Session, model: str) -> str | None:
+    """Fingerprint of a model's weights, as the worker heard of last announces it; None when no worker has them."""
+    for models in session.scalars(select(WorkerRow.models).order_by(WorkerRow.heartbeat_at.desc())):
+        for offer in models:
+            if offer["model"] == model and offer["weights"]:
+                return str(offer["weights"])
+    return None
+
+
 @verb
 def all(session: Session) -> list[Worker]:  # noqa: A001 (read as `workers.all`)
     """Every worker heard of in the last day, oldest first."""

@@ -120,6 +120,11 @@ class Timeline:
         self._pts = pts
         self._end_pts = end_pts
 
+    @staticmethod
+    def nothing(clock: Clock) -> Timeline:
+        """That of a film that stayed closed."""
+        return Timeline(clock, array("q"), clock.start_pts)
+
     def __len__(self) -> int:
         return len(self._pts)
 

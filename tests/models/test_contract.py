@@ -67,7 +67,7 @@ def test_the_stages_are_pure(spec: ModelSpec, params: Params, film: Path) -> Non
     first, second = pieces(spec, params, film, 1), pieces(spec, params, film, 1)
     assert all(np.array_equal(one.value, other.value) for one, other in zip(first, second, strict=True))
     before = [piece.value.copy() for piece in first]
-    assert room.infer(first, params) == room.infer(second, params) == room.infer(first, params)
+    assert room.infer(None, first, params) == room.infer(None, second, params) == room.infer(None, first, params)
     assert all(np.array_equal(one.value, copy) for one, copy in zip(first, before, strict=True))
 
 

@@ -57,7 +57,7 @@ def test_the_shots_are_the_published_ones() -> None:
         )
         for window in windows_of(golden["frames_bgr"], COLOUR_WINDOWS)
     ]
-    spans = infer(pieces, params)
+    spans = infer(None, pieces, params)
     assert [span.start for span in spans[1:]] == golden["cuts"].tolist()
     made = [(span.start, span.end, span.end - 1, middle(span.start, span.end)) for span in spans]
     assert made == [(shot["start"], shot["end"], shot["last"], shot["mid"]) for shot in shots["shots"]]

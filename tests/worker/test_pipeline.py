@@ -17,7 +17,7 @@ from iscc_samples import videos
 from shared.catalog import MENU, ModelSpec, Params
 from shared.errors import Cancelled, OutOfMemory
 from shared.values import Progress, Result
-from worker.models.contract import Film, Inputs, Model, Outcome, Picks, Piece, Plan, Room
+from worker.models.contract import Film, FilmPlan, Inputs, Model, Outcome, Picks, Piece, Room
 from worker.models.placement import Placement
 from worker.pipeline import Execution, Stages, execute
 from worker.video.feed import Windows, cut
@@ -91,9 +91,9 @@ def _room(batch: int, encode: Any = _encode) -> Room:
     return Room(
         name="brightness",
         load=lambda folders, placement: None,
-        plan=lambda video, inputs, params, placement: Plan(View.scaled(16, 9), Windows(10, 10), batch),
+        plan=lambda video, inputs, params, placement: FilmPlan(View.scaled(16, 9), Windows(10, 10), batch),
         encode=encode,
-        infer=lambda pieces, params: np.concatenate([piece.value for piece in pieces]),
+        infer=lambda network, pieces, params: np.concatenate([piece.value for piece in pieces]),
         decode=_decode,
         picker=lambda params: Brightness(),
     )
@@ -155,7 +155,7 @@ def test_a_bug_in_a_stage_comes_out_as_itself(tmp_path: Path) -> None:
 
 
 def test_a_fault_of_the_decoding_thread_reaches_the_caller(tmp_path: Path) -> None:
-    impossible = Plan(View.scaled(0, 0), Windows(10, 10), 1)
+    impossible = FilmPlan(View.scaled(0, 0), Windows(10, 10), 1)
     room = replace(_room(1), plan=lambda *_: impossible)
     with pytest.raises(OSError, match="not supported"):
         _run(room, Watch(), tmp_path)

@@ -26,12 +26,13 @@ from shared.catalog import MENU, Params
 from shared.values import FileMade, Result, Timeline, Video
 from worker.models.placement import Placement
 from worker.video.feed import Frames, Windows
+from worker.video.keyframes import Crop, Place
 from worker.video.transform import View
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """How the film is to be read for one run.
+class FilmPlan:
+    """Read the film, every frame once.
 
     Args:
         view: what `encode` sees of a frame.
@@ -44,6 +45,26 @@ class Plan:
     windows: Windows
     batch: int = 1
     keyframe_short_side: int = 256
+
+
+@dataclass(frozen=True, slots=True)
+class PicturePlan:
+    """Read keyframes that an earlier run kept; the film stays closed.
+
+    Args:
+        archive: the pictures.
+        places: which of them go together, and what they answer for.
+        crop: what `encode` sees of a picture.
+        batch: windows in one call of `encode`.
+    """
+
+    archive: Path
+    places: tuple[Place, ...]
+    crop: Crop
+    batch: int = 32
+
+
+Plan = FilmPlan | PicturePlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,20 +100,39 @@ class Picker(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Film:
-    """A film that was read: its facts, the exact time of each frame decoded, and the pictures kept.
+class Inputs:
+    """What earlier runs yielded.
 
     Args:
-        video: facts, with the decode failures counted.
-        timeline: `len(timeline)` frames were decoded.
-        pictures: the archive of pictures that the picker asked for (zip, stored); None without a picker.
-        scratch: an empty folder for files that `decode` makes.
+        results: of the needed runs, by model.
+        files: of the needed runs, by model and kind.
+        kept: files by kind of a finished run that encoded the same film in the same way, if there is one.
     """
 
+    results: Mapping[str, Sequence[Result]] = field(default_factory=dict)
+    files: Mapping[str, Mapping[str, Path]] = field(default_factory=dict)
+    kept: Mapping[str, Path] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Film:
+    """A film as a run has met it: its facts, what was read of it, and what earlier runs found.
+
+    Args:
+        path: the file.
+        video: facts, with the decode failures counted.
+        timeline: exact times of the frames decoded; empty where the film stayed closed.
+        pictures: the archive of pictures that the picker asked for (zip, stored); None without a picker.
+        scratch: an empty folder for files that `decode` makes.
+        inputs: what the needed runs yielded.
+    """
+
+    path: Path
     video: Video
     timeline: Timeline
     pictures: Path | None
     scratch: Path
+    inputs: Inputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,14 +144,6 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Inputs:
-    """What the needed runs yielded: by model, its results and its files by kind."""
-
-    results: Mapping[str, Sequence[Result]] = field(default_factory=dict)
-    files: Mapping[str, Mapping[str, Path]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
 class Room:
     """One model: how its network is loaded and its stages. Each room exports one as `ROOM` in `stages.py`.
 
@@ -120,18 +152,21 @@ class Room:
         load: weights folders in order of search + placement -> network; WeightsMissing, WeightsCorrupt.
         plan: (video, inputs, params, placement) -> Plan.
         encode: (network, frames_BTHWC, params) -> one array per window, leading axis B.
-        infer: (pieces, params) -> scores.
+        infer: (network, pieces, params) -> scores.
         decode: (scores, film, params) -> Outcome.
         picker: (params) -> Picker, for a room that keeps pictures.
+        recall: (files by kind) -> scores, for a room whose files say all that `infer` found: a run that differs in
+            parameters of `decode` alone then reads nothing and computes nothing.
     """
 
     name: str
     load: Callable[[Sequence[Path], Placement], Any]
     plan: Callable[[Video, Inputs, Any, Placement], Plan]
     encode: Callable[[Any, Frames, Any], npt.NDArray[np.float32]]
-    infer: Callable[[Sequence[Piece], Any], Any]
+    infer: Callable[[Any, Sequence[Piece], Any], Any]
     decode: Callable[[Any, Film, Any], Outcome]
     picker: Callable[[Any], Picker] | None = None
+    recall: Callable[[Mapping[str, Path]], Any] | None = None
 
 
 @dataclass(slots=True)

@@ -96,7 +96,14 @@ def _inputs(host: Host, claim: Claim) -> Inputs:
             model: {item.kind: host.files.path(item.sha256) for item in artifacts}
             for model, (_, artifacts) in found.items()
         },
+        kept=_kept(host, claim),
     )
+
+
+def _kept(host: Host, claim: Claim) -> dict[str, Path]:
+    """What a run that encoded alike has kept, where all of it is still there."""
+    paths = {item.kind: host.files.path(item.sha256) for item in results.kept(host.engine, claim.run_id)}
+    return paths if all(path.exists() for path in paths.values()) else {}
 
 
 def _store(host: Host, claim: Claim, file: FileMade) -> Artifact:

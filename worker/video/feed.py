@@ -105,13 +105,17 @@ class Handover:
 
 
 class Feed:
-    """Batches of windows of one film, decoded in a thread; the keeper sees each decoded frame once.
+    """Batches of windows, made in a thread, one batch ahead.
 
     A context manager: leaving it stops the thread, wherever it is.
+
+    Args:
+        windows: a film cut up, or keyframes out of an archive; consumed in the thread.
+        size: windows in a batch.
     """
 
-    def __init__(self, reader: Reader, view: View, windows: Windows, batch: int, keeper: Keeper | None) -> None:
-        self._reader, self._view, self._windows, self._size, self._keeper = reader, view, windows, batch, keeper
+    def __init__(self, windows: Iterable[Window], size: int) -> None:
+        self._windows, self._size = windows, size
         self._batches = Handover()
         self._thread = threading.Thread(target=self._work, name="decode", daemon=True)
 
@@ -131,27 +135,29 @@ class Feed:
 
     def _work(self) -> None:
         try:
-            for batch in self._batch(cut(self._seen(), self._windows)):
+            for batch in self._batched():
                 if not self._batches.give(batch):
                     return
             self._batches.give(None)
         except BaseException as error:  # noqa: BLE001 (handed to the thread that waits for the batch)
             self._batches.give(error)
 
-    def _seen(self) -> Iterator[Frames]:
-        for frame in self._reader.frames():
-            # Seen before it is handed over: two threads must not convert one picture at the same time.
-            seen = see(self._view, frame, self._reader.video)
-            if self._keeper is not None:
-                self._keeper.push(frame)
-            yield seen
-
-    def _batch(self, windows: Iterable[Window]) -> Iterator[Batch]:
+    def _batched(self) -> Iterator[Batch]:
         held: list[Window] = []
-        for window in windows:
+        for window in self._windows:
             held.append(window)
             if len(held) == self._size:
                 yield Batch(tuple(held))
                 held = []
         if held:
             yield Batch(tuple(held))
+
+
+def seen(reader: Reader, view: View, keeper: Keeper | None) -> Iterator[Frames]:
+    """Every frame of a film once, as `view` shows it; the keeper gets each after it was looked at."""
+    for frame in reader.frames():
+        # Seen before it is handed over: two threads must not convert one picture at the same time.
+        picture = see(view, frame, reader.video)
+        if keeper is not None:
+            keeper.push(frame)
+        yield picture

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from shared.catalog import ShotsParams
 from shared.values import FileMade, Shot, Video
-from worker.models.contract import Film, Inputs, Outcome, Picker, Piece, Plan, Room
+from worker.models.contract import Film, FilmPlan, Inputs, Outcome, Picker, Piece, Room
 from worker.models.placement import Placement
 from worker.models.shots.colour import differences
 from worker.models.shots.config import ARCHITECTURE, COLOUR_WINDOWS, LEAD, windows
@@ -22,15 +22,15 @@ from worker.video.feed import Frames
 from worker.video.transform import View
 
 
-def plan(_video: Video, _inputs: Inputs, params: ShotsParams, placement: Placement) -> Plan:
+def plan(_video: Video, _inputs: Inputs, params: ShotsParams, placement: Placement) -> FilmPlan:
     """Small RGB pictures for the network, every f-th pixel in BGR for the colour rule."""
     side = params.keyframe_short_side
     match params.detector:
         case "transnetv2":
             view = View.scaled(ARCHITECTURE.width, ARCHITECTURE.height)
-            return Plan(view, windows(placement), batch=_batch(placement), keyframe_short_side=side)
+            return FilmPlan(view, windows(placement), batch=_batch(placement), keyframe_short_side=side)
         case "hsv_luv":
-            return Plan(View.subsampled(), COLOUR_WINDOWS, keyframe_short_side=side)
+            return FilmPlan(View.subsampled(), COLOUR_WINDOWS, keyframe_short_side=side)
         case _:
             assert_never(params.detector)
 
@@ -50,7 +50,7 @@ def encode(network: Detector | None, frames_BTHWC: Frames, _params: ShotsParams)
     return network(frames_BTHWC)[:, LEAD:-LEAD]
 
 
-def infer(pieces: Sequence[Piece], params: ShotsParams) -> list[Span]:
+def infer(_network: Detector | None, pieces: Sequence[Piece], params: ShotsParams) -> list[Span]:
     """The shots, in frames."""
     cutter = _cutter(params)
     spans = [span for piece in pieces for span in cutter.feed(piece.value)]
