@@ -9,9 +9,11 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from hashlib import file_digest
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,11 +21,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from shared.catalog import MENU, Params, WeightsSpec, model
-from shared.errors import CallersFault, SceneworksError, WeightsCorrupt, WeightsMissing
+from shared.errors import CallersFault, InvalidRequest, SceneworksError, WeightsCorrupt, WeightsMissing
 from shared.settings import settings
 from shared.values import Artifact, FileMade, Progress, Stage, Video, new_id
 
 if TYPE_CHECKING:
+    from worker.encoders.published import Published
     from worker.pipeline import Execution, Stages
 
 FAILED, REFUSED = 1, 2
@@ -36,7 +39,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-weights = typer.Typer(help="The pinned weights files.", no_args_is_help=True)
+weights = typer.Typer(help="The weights of the models.", no_args_is_help=True)
 app.add_typer(weights, name="weights")
 
 
@@ -69,30 +72,51 @@ def run(
 
 @weights.command("list")
 def list_weights() -> None:
-    """List the weights of every model: whether they are there, where they come from, the command that gets them."""
-    from worker.encoders.weights import locate
-
+    """List the weights of every model: whether they are here, where they come from, the command that gets them."""
     for spec in _weights():
-        state = "present" if locate(spec, (settings().weights_dir,)) else "missing"
-        typer.echo(f"{spec.name}  {state}  {spec.size} bytes  sha256 {spec.sha256}  {spec.licence}")
+        typer.echo(f"{spec.name}  {_presence(spec, (settings().weights_dir,))}  {spec.licence}")
         typer.echo(f"  from {spec.origin}: {spec.how}")
 
 
 @weights.command("verify")
 def verify_weights() -> None:
-    """Compare every weights file with its pinned hash; exit code 1 when one is missing or another."""
-    from worker.encoders.weights import verify
+    """Compare every weights file with its hash; exit code 1 when one is missing or another."""
+    from worker.encoders.published import fingerprint
 
     right = True
     for spec in _weights():
         try:
-            verify(spec, (settings().weights_dir,))
-            typer.echo(f"{spec.name}  present")
+            typer.echo(f"{spec.name}  present  sha256 {fingerprint(spec, (settings().weights_dir,))}")
         except (WeightsMissing, WeightsCorrupt) as error:
             right = False
             typer.echo(f"{spec.name}  {error.code}: {error.detail}")
     if not right:
         raise typer.Exit(FAILED)
+
+
+@weights.command("import")
+def import_weights(
+    room: Annotated[str, typer.Argument(help="Model the weights are for.")],
+    files: Annotated[
+        list[Path], typer.Argument(help="Files as published, in any order.", exists=True, dir_okay=False, readable=True)
+    ],
+) -> None:
+    """Take published weights in: read them once, check every tensor, and keep them as safetensors with a card."""
+    with _said():
+        _take_in(_published(room), files)
+
+
+@weights.command("pull")
+def pull_weights(room: Annotated[str, typer.Argument(help="Model to get the weights of.")]) -> None:
+    """Download published weights from their hub, compare them with its hash, and take them in."""
+    from worker.encoders.hub import pull
+
+    folder = settings().weights_dir
+    with _said():
+        declared = _published(room)
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=".pull-", dir=folder) as scratch:
+            _take_in(declared, pull(declared, Path(scratch)))
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
@@ -226,3 +250,36 @@ def _params(pairs: list[str] | None) -> dict[str, Any]:
 
 def _weights() -> Iterator[WeightsSpec]:
     return (spec.weights for spec in MENU.values() if spec.weights is not None)
+
+
+def _presence(spec: WeightsSpec, folders: Sequence[Path]) -> str:
+    """Present or missing, with the hash that menu or card gives, without reading the tensors."""
+    from worker.encoders.published import find_card
+    from worker.encoders.weights import locate
+
+    if spec.sha256:
+        return f"{'present' if locate(spec, folders) else 'missing'}  sha256 {spec.sha256}"
+    try:
+        found = find_card(spec, folders)
+    except WeightsCorrupt as error:
+        return f"{error.code}: {error.detail}"
+    return f"present  sha256 {found[1].weights.sha256}" if found else "missing"
+
+
+def _published(name: str) -> Published:
+    """What a room says of the files that its weights are imported from; InvalidRequest where it imports none."""
+    spec = model(name)
+    declared: Published | None = getattr(import_module(f"worker.models.{name}.weights"), "PUBLISHED", None)
+    if declared is None:
+        how = f" Get them with: {spec.weights.how}" if spec.weights else ""
+        raise InvalidRequest(f"The weights of {name} are not imported.{how}")
+    return declared
+
+
+def _take_in(declared: Published, files: Sequence[Path]) -> None:
+    from worker.encoders.published import import_weights
+
+    card = import_weights(declared, files, settings().weights_dir, datetime.now(UTC))
+    typer.echo(f"{card.weights.name}  {card.weights.size} bytes  sha256 {card.weights.sha256}  {card.licence}")
+    for source in card.sources:
+        typer.echo(f"  from {source.name}  {source.size} bytes  sha256 {source.sha256}")

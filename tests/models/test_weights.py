@@ -121,7 +121,7 @@ def _without(state: State) -> State:
     [
         (_without, r"1 missing \(fc1.bias\)"),
         (lambda state: state | {"fc9.bias": torch.zeros(1)}, r"1 unknown \(fc9.bias\)"),
-        (lambda state: state | {"fc1.bias": torch.zeros(3)}, r"1 of another shape \(fc1.bias\)"),
+        (lambda state: state | {"fc1.bias": torch.zeros(3)}, r"1 of another shape \(fc1.bias: 3 instead of 1024\)"),
     ],
     ids=["missing", "unknown", "shape"],
 )

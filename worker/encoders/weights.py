@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import TYPE_CHECKING
 
 from shared.catalog import WeightsSpec
 from shared.errors import WeightsCorrupt, WeightsMissing
+from worker.encoders.containers import Shapes, misfits, read_container
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -45,10 +45,10 @@ def verify(spec: WeightsSpec, folders: Sequence[Path]) -> Path:
     path = locate(spec, folders)
     if path is None:
         raise WeightsMissing(f"The weights {spec.name} are not there. Get them with: {spec.how}")
-    facts = path.stat()
-    if facts.st_size != spec.size:
-        raise WeightsCorrupt(f"{spec.name} has {facts.st_size} bytes, not {spec.size}. Get it again with: {spec.how}")
-    if _sha256(path, facts.st_mtime_ns, facts.st_size) != spec.sha256:
+    size = path.stat().st_size
+    if size != spec.size:
+        raise WeightsCorrupt(f"{spec.name} has {size} bytes, not {spec.size}. Get it again with: {spec.how}")
+    if sha256(path) != spec.sha256:
         raise WeightsCorrupt(f"{spec.name} is not the pinned file: its hash differs. Get it again with: {spec.how}")
     return path
 
@@ -59,16 +59,7 @@ def read(spec: WeightsSpec, folders: Sequence[Path]) -> dict[str, Tensor]:
     Raises:
         WeightsMissing, WeightsCorrupt: as `verify`; also when the file is no plain state dict.
     """
-    import torch
-
-    path = verify(spec, folders)
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise WeightsCorrupt(f"{spec.name} cannot be read as weights.") from error
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise WeightsCorrupt(f"{spec.name} holds something other than tensors by name.")
-    return state
+    return read_container(verify(spec, folders))
 
 
 def fit(network: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
@@ -77,16 +68,21 @@ def fit(network: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
     Raises:
         WeightsCorrupt: says which names are missing, unknown or of another shape.
     """
-    own = network.state_dict()
-    faults = {
-        "missing": own.keys() - state.keys(),
-        "unknown": state.keys() - own.keys(),
-        "of another shape": {key for key in own.keys() & state.keys() if own[key].shape != state[key].shape},
-    }
-    said = [f"{len(keys)} {fault} ({', '.join(sorted(keys)[:3])})" for fault, keys in faults.items() if keys]
+    said = misfits(shapes(network), state)
     if said:
-        raise WeightsCorrupt(f"{name} does not fit the network: {'; '.join(said)}.")
+        raise WeightsCorrupt(f"{name} does not fit the network: {said}.")
     network.load_state_dict(dict(state), strict=True)
+
+
+def shapes(network: nn.Module) -> Shapes:
+    """Every name of the network's state dict with its shape. A network on the `meta` device costs nothing."""
+    return {key: tuple(value.shape) for key, value in network.state_dict().items()}
+
+
+def sha256(path: Path) -> str:
+    """Hash of the file, calculated once for each state of it: its time and size."""
+    facts = path.stat()
+    return _sha256(path, facts.st_mtime_ns, facts.st_size)
 
 
 def _installed(spec: WeightsSpec) -> Path | None:

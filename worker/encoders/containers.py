@@ -1,0 +1,204 @@
+"""The containers in which networks are published, read once and without running anything that stands in them.
+
+| container | how it is known | what is taken |
+|---|---|---|
+| safetensors | the length of its header, then `{` | every tensor |
+| PyTorch zip (1.6 and newer) | `PK` | the state dict |
+| PyTorch stream (0.4 to 1.5), often named `.pth.tar` | a pickled magic number | the state dict |
+| checkpoint of PyTorch Lightning or of a training script | `state_dict` among its entries | that entry |
+
+A pickle is only ever read by torch's reader for weights (`weights_only=True`). Settings and callbacks that Lightning
+puts beside the weights are classes which that reader does not know: an empty stand-in takes the place of each. What
+a file could run, functions and classes of the standard library, has no stand-in and makes it corrupt.
+"""
+
+from __future__ import annotations
+
+import pickletools
+import struct
+import sys
+import warnings
+import zipfile
+from _compat_pickle import IMPORT_MAPPING
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import IO, TYPE_CHECKING, Any
+
+from shared.errors import WeightsCorrupt
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Shape = tuple[int, ...]
+Shapes = Mapping[str, Shape]
+
+PARALLEL = "module."
+"""Before every name that DataParallel or DistributedDataParallel wrote."""
+NAMED = 5
+"""How many names of a kind an error gives."""
+PICKLES_OF_A_STREAM = 4
+"""Magic number, version of the format, facts about the machine, and the object itself."""
+
+PLAIN = frozenset({
+    "argparse.Namespace", "builtins.bool", "builtins.dict", "builtins.float", "builtins.int", "builtins.list",
+    "builtins.object", "builtins.str", "builtins.tuple", "collections.defaultdict",
+    "numpy._core.multiarray._reconstruct", "numpy._core.multiarray.scalar", "numpy.core.multiarray._reconstruct",
+    "numpy.core.multiarray.scalar", "numpy.dtype", "numpy.ndarray", "pathlib.Path", "pathlib.PosixPath",
+    "pathlib.WindowsPath", "typing.Any",
+})  # fmt: skip
+"""Names in settings and scores that are no class of another package, yet nothing but data. They get a stand-in too."""
+
+SPOKEN = frozenset({
+    "_codecs.encode", "builtins.bytearray", "builtins.complex", "builtins.set", "collections.Counter",
+    "collections.OrderedDict",
+})  # fmt: skip
+"""What torch's reader for weights builds itself, outside of torch."""
+
+UNREADABLE = (
+    UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError, AssertionError,
+    struct.error, zipfile.BadZipFile,
+)  # fmt: skip
+"""How torch and pickletools fail on bytes that are no weights: anywhere, since a reader of opcodes believes them."""
+
+
+def read_container(path: Path) -> dict[str, Tensor]:
+    """The tensors by name, on the CPU; `module.` in front of all names is taken off.
+
+    Raises:
+        WeightsCorrupt: cut off, not a container, or it asks for something that could be run.
+    """
+    import torch
+
+    state = _inner(read_safetensors(path) if _is_safetensors(path) else _pickled(path))
+    if not state or not all(isinstance(key, str) and _is_plain(value) for key, value in state.items()):
+        raise WeightsCorrupt(f"{path.name} holds something other than tensors by name.")
+    cut = len(PARALLEL) if all(key.startswith(PARALLEL) for key in state) else 0
+    return {key[cut:]: torch.Tensor.detach(value) for key, value in state.items()}
+
+
+def misfits(expected: Shapes, state: Mapping[str, Tensor]) -> str:
+    """What keeps the tensors from fitting: names that are missing, unknown, or of another shape; empty if they fit."""
+    other = sorted(key for key in expected.keys() & state.keys() if tuple(state[key].shape) != tuple(expected[key]))
+    faults = {
+        "missing": sorted(expected.keys() - state.keys()),
+        "unknown": sorted(state.keys() - expected.keys()),
+        "of another shape": [f"{key}: {_size(state[key].shape)} instead of {_size(expected[key])}" for key in other],
+    }
+    return "; ".join(f"{len(names)} {fault} ({_some(names)})" for fault, names in faults.items() if names)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
+
+
+def _size(shape: Shape) -> str:
+    return "x".join(map(str, shape)) or "scalar"
+
+
+def _inner(payload: object) -> Mapping[Any, Any]:
+    """The state dict itself: a training script puts it under `state_dict`, beside its epoch and its optimiser."""
+    if not isinstance(payload, Mapping):
+        return {}
+    inner = payload.get("state_dict", payload)
+    return inner if isinstance(inner, Mapping) else {}
+
+
+def _is_plain(value: object) -> bool:
+    import torch
+
+    return isinstance(value, torch.Tensor) and value.layout is torch.strided and not value.is_quantized
+
+
+# Safetensors ----------------------------------------------------------------------------------------------------------
+
+
+def _is_safetensors(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(9)
+    return head[8:] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """The tensors by name, on the CPU; WeightsCorrupt when the file is cut off, damaged or of another kind."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, *UNREADABLE) as error:
+        raise WeightsCorrupt(f"{path.name} cannot be read as weights: it is cut off or damaged.") from error
+
+
+# Pickles --------------------------------------------------------------------------------------------------------------
+
+
+class _StandIn:
+    """In the place of a class that is not weights: whatever is built of it is an empty dict, which takes any state."""
+
+    def __new__(cls, *_: object) -> OrderedDict[Any, Any]:  # type: ignore[misc]
+        return OrderedDict()
+
+
+def _pickled(path: Path) -> object:
+    try:
+        try:
+            return _load(path, [])
+        except UnpicklingError:
+            names = set(_named(path))
+            strangers = sorted(name for name in names if _is_record(name))
+            _refuse_code(path, names)
+            return _load(path, strangers)
+    except UNREADABLE as error:
+        raise WeightsCorrupt(
+            f"{path.name} cannot be read as weights: it is cut off, damaged, or no weights."
+        ) from error
+
+
+def _load(path: Path, strangers: list[str]) -> object:
+    import torch
+
+    with torch.serialization.safe_globals([(_StandIn, name) for name in strangers]), warnings.catch_warnings():
+        # torch warns of every pickle that is not of protocol 2, then reads it or refuses it; that is answer enough.
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _is_record(name: str) -> bool:
+    """Whether a name can only be data: a class of some package, by its capital, or one of `PLAIN`."""
+    top, last = name.partition(".")[0], name.rpartition(".")[2]
+    return name in PLAIN or (not _is_standard(top) and last.lstrip("_")[:1].isupper())
+
+
+def _is_standard(top: str) -> bool:
+    return top in sys.stdlib_module_names or top in IMPORT_MAPPING
+
+
+def _refuse_code(path: Path, names: set[str]) -> None:
+    """WeightsCorrupt for a function, or what the standard library could run. Names of torch are torch's to judge."""
+    code = sorted(name for name in names - SPOKEN if not _is_record(name) and not name.startswith("torch."))
+    if code:
+        raise WeightsCorrupt(f"{path.name} is refused: it asks for {_some(code)}, which no weights need.")
+
+
+def _named(path: Path) -> Iterator[str]:
+    """Every class and function that the pickle names; read, not run."""
+    with path.open("rb") as file:
+        if file.read(2) != b"PK":
+            file.seek(0)
+            for _ in range(PICKLES_OF_A_STREAM):
+                yield from _globals(file)
+            return
+        with zipfile.ZipFile(file) as archive:
+            for entry in archive.namelist():
+                if entry.endswith("/data.pkl"):
+                    with archive.open(entry) as pickled:
+                        yield from _globals(pickled)
+
+
+def _globals(file: IO[bytes]) -> Iterator[str]:
+    """Names by the opcodes of protocol 2, the one that torch writes. Of later ones torch knows no opcode for a name."""
+    for opcode, argument, _ in pickletools.genops(file):
+        if opcode.name in {"GLOBAL", "INST"}:
+            yield str(argument).replace("__builtin__", "builtins").replace(" ", ".")

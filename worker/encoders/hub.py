@@ -1,0 +1,64 @@
+"""Published weights from ModelScope's hub, through the client of the `modelscope` package (`modelscope_hub`).
+
+The package is optional: `pip install sceneworks[modelscope]`. It follows its own settings for the address of the hub,
+tokens and proxies. `modelscope` itself is not imported: that would bring in half of machine learning, and its own list
+of files leaves out the hashes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from shared.errors import InvalidRequest, ModelUnavailable, SourceUnreachable, WeightsCorrupt
+from worker.encoders.published import Published
+from worker.encoders.weights import sha256
+
+
+def pull(published: Published, folder: Path) -> list[Path]:
+    """Download the published files into a folder and compare each with the hash that the hub lists for it.
+
+    Raises:
+        InvalidRequest: these weights are on no hub; the detail says how they are had.
+        ModelUnavailable: the `modelscope` package is not installed.
+        SourceUnreachable: the hub does not answer, or not with these files.
+        WeightsCorrupt: what came is not what the hub lists, or the hub lists no hash.
+    """
+    if published.repository is None:
+        raise InvalidRequest(f"The weights of {published.room} are on no hub. Get them with: {published.spec.how}")
+    try:
+        from modelscope_hub import FileIntegrityError, HubApi, HubError
+    except ImportError:
+        raise ModelUnavailable(
+            "Pulling needs the modelscope package: pip install 'modelscope>=1.40'. "
+            f"A file you have is imported with: sceneworks-worker weights import {published.room} FILE"
+        ) from None
+    try:
+        return _download(HubApi(), published, published.repository, folder)
+    except FileIntegrityError as error:
+        raise WeightsCorrupt(f"What came of {published.repository} is not what the hub lists.") from error
+    except (HubError, OSError) as error:
+        raise SourceUnreachable(
+            f"The hub did not give {published.repository} ({type(error).__name__}). "
+            f"A file you have is imported with: sceneworks-worker weights import {published.room} FILE"
+        ) from error
+
+
+def _download(api: Any, published: Published, repository: str, folder: Path) -> list[Path]:
+    listed = {file.path: file for file in api.list_repo_files(repository, "model")}
+    paths = []
+    for source in published.sources:
+        file = listed.get(source.name)
+        if file is None:
+            raise SourceUnreachable(f"{repository} has no {source.name} any more.")
+        if not file.sha256:
+            raise WeightsCorrupt(f"The hub lists no hash for {source.name}, so what it gives cannot be verified.")
+        path = Path(
+            api.download_file(
+                repository, "model", source.name, local_dir=folder, expected_sha256=file.sha256, file_size=file.size
+            )
+        )
+        if sha256(path) != file.sha256:
+            raise WeightsCorrupt(f"{source.name} is not the file that the hub lists: its hash differs.")
+        paths.append(path)
+    return paths
