@@ -1,0 +1,87 @@
+"""A network in place: on its device, in its arithmetic, ready for pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Generic, Self, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from shared.errors import ModelUnavailable
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of the colours of ImageNet (red, green, blue in 0..1), by which ResNets are trained."""
+
+N = TypeVar("N", bound=nn.Module)
+
+
+@dataclass(frozen=True, slots=True)
+class Placed(Generic[N]):
+    """A network that computes somewhere; build one with `Placed.put`.
+
+    Args:
+        network: with its weights in float32, in evaluation mode.
+        device: where it computes.
+        precision: the arithmetic of this place, `fp32` or `bf16`.
+    """
+
+    network: N
+    device: torch.device
+    precision: str
+
+    @classmethod
+    def put(cls, network: N, device: str, precision: str) -> Self:
+        """Bring a network to a device, its convolutions laid out channels last."""
+        network.eval().requires_grad_(False)
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d):
+                module.to(memory_format=torch.channels_last)
+        return cls(network.to(device), torch.device(device), precision)
+
+    @contextmanager
+    def computing(self, asked: str = "fp32") -> Iterator[None]:
+        """Without gradients, in the arithmetic that was asked for.
+
+        Args:
+            asked: `fp32`, `bf16`, or `auto` for that of the place.
+
+        Raises:
+            ModelUnavailable: bf16 was asked for and this place does not compute in it.
+        """
+        bf16 = settled(asked, self.precision) == "bf16"
+        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+            yield
+
+    def normalised(self, frames_BTHWC: npt.NDArray[np.uint8]) -> Tensor:
+        """Pictures as a ResNet wants them, by `normalised`, on the device."""
+        return normalised(torch.from_numpy(frames_BTHWC).to(self.device))
+
+
+def settled(asked: str, placed: str) -> str:
+    """`fp32` or `bf16`, from what a run asked for (`auto`, `fp32`, `bf16`) and what the place computes in.
+
+    Raises:
+        ModelUnavailable: bf16 was asked for and the place has fp32: never a silent fall back.
+    """
+    if asked == "auto":
+        return placed
+    if asked == "bf16" != placed:
+        raise ModelUnavailable("bf16 was asked for, and this worker computes in fp32.")
+    return asked
+
+
+def normalised(frames_BTHWC: Tensor) -> Tensor:
+    """RGB uint8 (B, T, H, W, 3) -> float32 (B, T * 3, H, W), by the mean and deviation of ImageNet; channels last.
+
+    The three colours of the first picture of a window come first, then those of the second.
+    """
+    mean, std = (torch.tensor(values, device=frames_BTHWC.device) for values in (MEAN, STD))
+    x_BTHWC = frames_BTHWC.float().div_(255).sub_(mean).div_(std)
+    windows, times, height, width, colours = x_BTHWC.shape
+    x_BHWC = x_BTHWC.permute(0, 2, 3, 1, 4).reshape(windows, height, width, times * colours)
+    return x_BHWC.permute(0, 3, 1, 2)

@@ -1,0 +1,57 @@
+"""What a model of scene boundaries found out about the shots of a film, as arrays that are kept and read again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from shared.errors import Internal
+from shared.values import FileMade
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """N shots. Whoever has these needs neither pictures nor a network to group the shots by another threshold.
+
+    Args:
+        features_ND: float32, the feature of each shot.
+        probabilities_N: float32, that a scene ends with the shot.
+    """
+
+    features_ND: Floats
+    probabilities_N: Floats
+
+    def keep(self, folder: Path) -> tuple[FileMade, ...]:
+        """Both arrays as NPY files in `folder`; the same numbers make the same bytes."""
+        arrays = {"features": self.features_ND, "probabilities": self.probabilities_N}
+        return tuple(_keep(kind, array, folder) for kind, array in arrays.items())
+
+    @staticmethod
+    def read(files: Mapping[str, Path]) -> Scored:
+        """The arrays of a finished run, from its files by kind. Internal when they are not what `keep` wrote."""
+        features_ND, probabilities_N = (_read(files[kind]) for kind in ("features", "probabilities"))
+        if features_ND.ndim != 2 or probabilities_N.shape != features_ND.shape[:1]:
+            raise Internal("The kept features and probabilities do not belong together.")
+        return Scored(features_ND, probabilities_N)
+
+
+def _keep(kind: str, array: Floats, folder: Path) -> FileMade:
+    path = folder / f"{kind}.npy"
+    np.save(path, array, allow_pickle=False)
+    return FileMade(kind, path.name, "application/octet-stream", path)
+
+
+def _read(path: Path) -> Floats:
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise Internal("A kept array cannot be read.") from error
+    if not isinstance(array, np.ndarray) or array.dtype != np.float32:
+        raise Internal("A kept array is not of float32.")
+    return array

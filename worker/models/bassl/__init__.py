@@ -1,0 +1,1 @@
+"""The room of BaSSL: where one scene ends and the next begins, by a transformer over 17 shots."""

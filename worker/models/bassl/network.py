@@ -1,0 +1,195 @@
+"""BaSSL (Mun et al., ACCV 2022, arXiv:2201.05277) for scene boundaries, with the published parameter names.
+
+Shapes are in the names: N pictures, B windows of S = 17 shots, L = S + 1 tokens, D features of a shot, C hidden width.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import BertConfig
+from transformers.models.bert.modeling_bert import BertEncoder, eager_attention_forward
+
+from worker.encoders.resnet import ResNet50
+from worker.models.bassl.config import ARCHITECTURE, Architecture, Pooling
+
+
+class ShotEmbedding(nn.Module):
+    """Features of shots to tokens: one more in front for the window, a linear layer, positions, layer normalisation."""
+
+    pos_ids: Tensor
+
+    def __init__(self, shape: Architecture) -> None:
+        super().__init__()
+        self.shot_embedding = nn.Linear(shape.features, shape.hidden)
+        self.position_embedding = nn.Embedding(shape.tokens, shape.hidden)
+        self.mask_embedding = nn.Embedding(2, shape.features, padding_idx=0)
+        self.LayerNorm = nn.LayerNorm(shape.hidden, eps=shape.eps)
+        self.dropout = nn.Dropout(shape.dropout)
+        self.register_buffer("pos_ids", torch.arange(shape.tokens))
+
+    def forward(self, shots_BSD: Tensor, mask_BS: Tensor | None = None) -> Tensor:
+        """Tokens of windows.
+
+        Args:
+            shots_BSD: features, float32.
+            mask_BS: 1 where a shot is hidden behind the learned mask feature.
+
+        Returns:
+            (B, L, C).
+        """
+        if mask_BS is not None:
+            # Row 0 of the table stands for "not masked" and is taken as zero whatever a checkpoint holds there.
+            mask_BS1 = mask_BS.to(shots_BSD.dtype).unsqueeze(2)
+            shots_BSD = shots_BSD * (1 - mask_BS1) + mask_BS1 * self.mask_embedding.weight[1]
+        return self.placed(self.shot_embedding(with_mean(shots_BSD)))
+
+    def placed(self, tokens_BLC: Tensor) -> Tensor:
+        """Tokens (B, L, C) at their positions."""
+        return self.dropout(self.LayerNorm(tokens_BLC + self.position_embedding(self.pos_ids)))
+
+
+class ContextNetwork(nn.Module):
+    """The contextual relation network: a BERT encoder over the tokens of a window (paper, section 3.1).
+
+    `attention_mask` is a part of the published checkpoints. It is all zero, so it changes nothing and is not added.
+    """
+
+    attention_mask: Tensor
+
+    def __init__(self, shape: Architecture) -> None:
+        super().__init__()
+        self.shot_embedding = ShotEmbedding(shape)
+        self.encoder = BertEncoder(_bert(shape))
+        self.register_buffer("attention_mask", torch.zeros(1, 1, 1, shape.tokens))
+
+    def forward(self, shots_BSD: Tensor, mask_BS: Tensor | None = None) -> Tensor:
+        """Features of shots, with a mask as in `ShotEmbedding` -> tokens (B, L, C)."""
+        encoded_BLC: Tensor = self.encoder(self.shot_embedding(shots_BSD, mask_BS)).last_hidden_state
+        return encoded_BLC
+
+    def token(self, shots_BSC: Tensor, at: int) -> Tensor:
+        """One token of what `forward` gives, for about half of its arithmetic: the last layer computes no other.
+
+        Args:
+            shots_BSC: features of shots that went through `shot_embedding.shot_embedding`.
+            at: number of the token.
+
+        Returns:
+            (B, C); equal to `forward` up to rounding.
+        """
+        # The layer is linear, so the mean over a window may be taken behind it.
+        tokens_BLC = self.shot_embedding.placed(with_mean(shots_BSC))
+        *layers, last = self.encoder.layer
+        for layer in layers:
+            tokens_BLC = layer(tokens_BLC)
+        asked_B1C, attention = tokens_BLC[:, at : at + 1], last.attention.self
+        parts = attention.query(asked_B1C), attention.key(tokens_BLC), attention.value(tokens_BLC)
+        heads = (part.unflatten(-1, (-1, attention.attention_head_size)).transpose(1, 2) for part in parts)
+        seen_BHC, _ = eager_attention_forward(attention, *heads, None, scaling=attention.scaling)
+        answer_B1C: Tensor = last.feed_forward_chunk(last.attention.output(seen_BHC.flatten(2), asked_B1C))
+        return answer_B1C.squeeze(1)
+
+
+class BaSSL(nn.Module):
+    """The whole network.
+
+    Args:
+        shape: its architecture.
+    """
+
+    def __init__(self, shape: Architecture = ARCHITECTURE) -> None:
+        super().__init__()
+        self.pooling, self.window = shape.pooling, shape.window
+        self.shot_encoder = ResNet50()
+        self.crn = ContextNetwork(shape)
+        self.head_sbd = nn.Linear(shape.hidden, 2)
+
+    def features(self, pictures_NCHW: Tensor) -> Tensor:
+        """Features of keyframes: float32 (N, 3, H, W), normalised -> (N, D)."""
+        return self.shot_encoder.features(pictures_NCHW)
+
+    def forward(self, shots_BSD: Tensor) -> Tensor:
+        """Whether a scene ends with the shot in the middle of each window.
+
+        Args:
+            shots_BSD: features, each the mean of those of the shot's keyframes.
+
+        Returns:
+            (B, 2) logits: no, yes.
+        """
+        logits_B2: Tensor = self.head_sbd(pooled(self.crn(shots_BSD), self.pooling))
+        return logits_B2
+
+    def film(self, features_ND: Tensor, batch: int) -> Tensor:
+        """Probability that a scene ends with each shot of a film.
+
+        What `forward` says about the window around each shot, but each shot goes through the first layer once, not
+        once in each of its 17 windows, and only the token that answers goes through the last.
+
+        Args:
+            features_ND: of all its shots, at least one.
+            batch: windows at a time.
+
+        Returns:
+            (N,).
+        """
+        middle, central = self.window // 2, self.pooling == "center"
+        shots_NC = self.crn.shot_embedding.shot_embedding(features_ND)
+        parts = []
+        for window_BS in around(len(features_ND), middle).to(features_ND.device).split(batch):
+            if central:
+                logits_B2 = self.head_sbd(self.crn.token(shots_NC[window_BS], at=middle + 1))
+            else:
+                logits_B2 = self(features_ND[window_BS])
+            parts.append(probabilities(logits_B2))
+        return torch.cat(parts)
+
+
+def with_mean(shots_BSC: Tensor) -> Tensor:
+    """Their mean in front of the shots of a window: (B, S, C) -> (B, S + 1, C)."""
+    return torch.cat([shots_BSC.mean(dim=1, keepdim=True), shots_BSC], dim=1)
+
+
+def around(shots: int, reach: int) -> Tensor:
+    """Numbers of the shots around each shot, (N, 2 * reach + 1); outside the film stands its first or last shot."""
+    offsets_S = torch.arange(-reach, reach + 1)
+    return (torch.arange(shots)[:, None] + offsets_S).clamp(0, shots - 1)
+
+
+def pooled(tokens_BLC: Tensor, pooling: Pooling) -> Tensor:
+    """The one token (or what the shots' tokens say together) that answers for a window: (B, L, C) -> (B, C)."""
+    match pooling:
+        case "center":
+            return tokens_BLC[:, tokens_BLC.shape[1] // 2]
+        case "cls":
+            return tokens_BLC[:, 0]
+        case "avg":
+            return tokens_BLC[:, 1:].mean(dim=1)
+        case "max":
+            return tokens_BLC[:, 1:].amax(dim=1)
+        case _:
+            assert_never(pooling)
+
+
+def probabilities(logits_B2: Tensor) -> Tensor:
+    """Of "yes": (B, 2) -> (B,)."""
+    return functional.softmax(logits_B2, dim=-1)[..., 1]
+
+
+def _bert(shape: Architecture) -> BertConfig:
+    """`eager` attention is the published arithmetic, to the last bit."""
+    return BertConfig(
+        hidden_size=shape.hidden,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        intermediate_size=shape.intermediate,
+        hidden_act="gelu",
+        hidden_dropout_prob=shape.dropout,
+        attention_probs_dropout_prob=shape.dropout,
+        layer_norm_eps=shape.eps,
+        attn_implementation="eager",
+    )

@@ -1,0 +1,78 @@
+"""Constants of the room: the shape of SCRL's boundary network, what its encoder sees of a shot, and its parameters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import Field
+
+from shared.catalog import Params
+from worker.video.keyframes import Crop
+
+
+class ScrlParams(Params):
+    """Parameters of `scrl`."""
+
+    threshold: float = Field(
+        0.5, gt=0, lt=1, description="Probability above which a shot is the last of its scene; regrouping is instant."
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto",
+        description="Arithmetic of the picture encoder. auto: bf16 where the worker's hardware has it. "
+        "fp32: the published numbers.",
+    )
+    split_scenes: bool = Field(False, description="Also yield each scene as an mp4 clip.")
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """SCRL as published (Wu et al., CVPR 2022, section 4.3 and the released code).
+
+    Args:
+        features: width of a shot's feature, as ResNet-50 gives it.
+        embedded: width after the first linear layer.
+        hidden: units of the LSTM in each direction, and width before the last layer.
+        layers: of the LSTM.
+        input_dropout, lstm_dropout, fc_dropout: in training.
+    """
+
+    features: int = 2048
+    embedded: int = 1024
+    hidden: int = 512
+    layers: int = 2
+    input_dropout: float = 0.2
+    lstm_dropout: float = 0.6
+    fc_dropout: float = 0.7
+
+
+@dataclass(frozen=True, slots=True)
+class Sliding:
+    """How the shots of a film are cut into windows (released evaluation code).
+
+    Args:
+        length: shots in a window.
+        step: from one window to the next, and shots that a window answers for.
+        lead: shots before those; as many copies of the film's first shot come before it, and of its last after it.
+    """
+
+    length: int = 40
+    step: int = 20
+    lead: int = 10
+
+    def padded(self, shots: int) -> int:
+        """Shots with the copies on both sides: the next multiple of `step`."""
+        return -(-(shots + 2 * self.lead) // self.step) * self.step
+
+
+ARCHITECTURE = Architecture()
+SLIDING = Sliding()
+
+KEYFRAMES = 3
+"""Keyframes of a shot: one picture of nine channels."""
+
+CROP = Crop(short_side=224, filter="bilinear", side=224)
+"""What the encoder sees of a keyframe: the published extraction transform."""
+
+WINDOWS = 64
+"""Windows of shots that go through the boundary network together."""

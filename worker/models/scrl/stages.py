@@ -1,0 +1,99 @@
+"""The stages of `scrl`: shots to features, features to probabilities, probabilities to scenes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from shared.values import Result, TimeRange
+from shared.values.scenes import boundaries, scenes
+from worker.encoders.placed import Placed
+from worker.encoders.scored import Scored
+from worker.models.contract import Outcome, Piece
+from worker.models.scrl.config import ARCHITECTURE, SLIDING, WINDOWS, ScrlParams
+from worker.models.scrl.network import SCRL, BoundaryNetwork, probabilities
+from worker.video.feed import Frames
+from worker.video.keyframes import Place, together
+
+
+def places(shots: Sequence[TimeRange]) -> tuple[Place, ...]:
+    """What `encode` is to see: the three keyframes of each shot; shot n has place n."""
+    return together(len(shots))
+
+
+def encode(network: Placed[SCRL], frames_BTHWC: Frames, params: ScrlParams) -> npt.NDArray[np.float32]:
+    """Features of shots.
+
+    Args:
+        network: in place.
+        frames_BTHWC: RGB uint8 (B, 3, 224, 224, 3), as `config.CROP` sees the keyframes of a shot.
+        params: for the precision.
+
+    Returns:
+        (B, 1, 2048).
+    """
+    with network.computing(params.precision):
+        features_BD = network.network.features(network.normalised(frames_BTHWC))
+        features_B1D: npt.NDArray[np.float32] = features_BD.float().unsqueeze(1).cpu().numpy()
+    return features_B1D
+
+
+def infer(network: Placed[SCRL], pieces: Sequence[Piece], _params: ScrlParams) -> Scored:
+    """Feature of each shot, and the probability that a scene ends with it, always in fp32.
+
+    Args:
+        network: in place.
+        pieces: what `encode` gave for `places`, in order: (1, 2048) each.
+    """
+    if not pieces:
+        return Scored(np.empty((0, ARCHITECTURE.features), np.float32), np.empty(0, np.float32))
+    features_ND = np.concatenate([piece.value for piece in pieces])
+    with network.computing():
+        on_device = torch.from_numpy(features_ND).to(network.device)
+        probabilities_N = slid(network.network.boundary, on_device).cpu().numpy()
+    return Scored(features_ND, probabilities_N)
+
+
+def decode(scored: Scored, shots: Sequence[Result], scratch: Path, params: ScrlParams) -> Outcome:
+    """The probability after each shot, the scenes, and both arrays as files.
+
+    Args:
+        scored: of this run, or of a finished one with another threshold.
+        shots: rows of kind `shot`, in order.
+        scratch: a folder for the files.
+        params: for the threshold.
+    """
+    bounds = boundaries(shots, scored.probabilities_N.tolist())
+    return Outcome((*bounds, *scenes(bounds, params.threshold)), scored.keep(scratch))
+
+
+def slid(network: BoundaryNetwork, features_ND: Tensor) -> Tensor:
+    """Probability after each shot, by windows of 40 shots of which the 20 in the middle count.
+
+    The released code has one more window, of the last 20 shots alone. The copies behind the last shot are so many that
+    none of that window's values stands for a shot of the film, so it is not computed.
+
+    Args:
+        network: the boundary network, in evaluation mode.
+        features_ND: of all shots of a film, at least one.
+
+    Returns:
+        (N,).
+    """
+    windows_BLD = padded(features_ND).unfold(0, SLIDING.length, SLIDING.step).transpose(1, 2)
+    parts = [probabilities(network(some_BLD)) for some_BLD in windows_BLD.split(WINDOWS)]
+    middle_BL = torch.cat(parts)[:, SLIDING.lead : SLIDING.lead + SLIDING.step]
+    return middle_BL.flatten()[: len(features_ND)]
+
+
+def padded(features_ND: Tensor) -> Tensor:
+    """With copies of the first shot in front and of the last behind, up to a multiple of the step."""
+    shots = len(features_ND)
+    behind = SLIDING.padded(shots) - shots - SLIDING.lead
+    first, last = features_ND[:1], features_ND[-1:]
+    return torch.cat([first.expand(SLIDING.lead, -1), features_ND, last.expand(behind, -1)])
