@@ -19,7 +19,7 @@ import struct
 import sys
 import warnings
 import zipfile
-from _compat_pickle import IMPORT_MAPPING
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -58,9 +58,10 @@ SPOKEN = frozenset({
 
 UNREADABLE = (
     UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError, AssertionError,
-    struct.error, zipfile.BadZipFile,
+    MemoryError, OSError, struct.error, zipfile.BadZipFile,
 )  # fmt: skip
-"""How torch and pickletools fail on bytes that are no weights: anywhere, since a reader of opcodes believes them."""
+"""How torch and pickletools fail on bytes that are no weights: anywhere, since a reader of opcodes believes them.
+torch seeks where a broken table of contents points to, hence OSError."""
 
 
 def read_container(path: Path) -> dict[str, Tensor]:
@@ -135,10 +136,20 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 class _StandIn:
-    """In the place of a class that is not weights: whatever is built of it is an empty dict, which takes any state."""
+    """In the place of a class that is not weights. What is built of it is a dict: that takes entries and attributes."""
 
     def __new__(cls, *_: object) -> OrderedDict[Any, Any]:  # type: ignore[misc]
         return OrderedDict()
+
+
+class _Nothing:
+    """In the place of numpy's scalars and types, whose state is a tuple."""
+
+    def __init__(self, *_: object) -> None:
+        """Whatever it is made of."""
+
+    def __setstate__(self, _: object) -> None:
+        """Whatever it is told."""
 
 
 def _pickled(path: Path) -> object:
@@ -159,20 +170,20 @@ def _pickled(path: Path) -> object:
 def _load(path: Path, strangers: list[str]) -> object:
     import torch
 
-    with torch.serialization.safe_globals([(_StandIn, name) for name in strangers]), warnings.catch_warnings():
+    with torch.serialization.safe_globals([(_stand_in(name), name) for name in strangers]), warnings.catch_warnings():
         # torch warns of every pickle that is not of protocol 2, then reads it or refuses it; that is answer enough.
         warnings.simplefilter("ignore", UserWarning)
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
+def _stand_in(name: str) -> type:
+    return _Nothing if name.startswith("numpy.") else _StandIn
+
+
 def _is_record(name: str) -> bool:
     """Whether a name can only be data: a class of some package, by its capital, or one of `PLAIN`."""
     top, last = name.partition(".")[0], name.rpartition(".")[2]
-    return name in PLAIN or (not _is_standard(top) and last.lstrip("_")[:1].isupper())
-
-
-def _is_standard(top: str) -> bool:
-    return top in sys.stdlib_module_names or top in IMPORT_MAPPING
+    return name in PLAIN or (top not in sys.stdlib_module_names and last.lstrip("_")[:1].isupper())
 
 
 def _refuse_code(path: Path, names: set[str]) -> None:
@@ -201,4 +212,7 @@ def _globals(file: IO[bytes]) -> Iterator[str]:
     """Names by the opcodes of protocol 2, the one that torch writes. Of later ones torch knows no opcode for a name."""
     for opcode, argument, _ in pickletools.genops(file):
         if opcode.name in {"GLOBAL", "INST"}:
-            yield str(argument).replace("__builtin__", "builtins").replace(" ", ".")
+            module, _, name = str(argument).partition(" ")
+            # Protocol 2 spells the standard library as Python 2 did.
+            module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
+            yield f"{module}.{name}"

@@ -1,0 +1,94 @@
+"""A room of seven tensors and two parts, and its weights in every container in which networks are published."""
+
+from __future__ import annotations
+
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from shared.catalog import WeightsSpec
+from worker.encoders.published import Published, Source
+from worker.encoders.weights import shapes
+
+State = dict[str, Tensor]
+AT = datetime(2026, 11, 20, 12, tzinfo=UTC)
+
+
+class Network(nn.Module):
+    """A part that encodes and a part that answers, each as small as it can be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(OrderedDict(conv1=nn.Conv2d(3, 4, 3), bn1=nn.BatchNorm2d(4)))
+        self.boundary = nn.Linear(4, 2)
+
+
+EXPECTED = shapes(Network())
+ONE = Published(
+    WeightsSpec("tiny.safetensors", "", 0, "MIT", "made here", "sceneworks-worker weights import tiny tiny.pt"),
+    (Source("tiny.pt", "everything"),),
+    {"layers": 2},
+    {"short_side": 224},
+    lambda: EXPECTED,
+)
+ENCODER = Source(
+    "encoder.pth.tar", "the encoder after pre-training",
+    drop=("encoder_k.*", "encoder_q.fc.*", "queue", "queue_ptr"), strip="encoder_q.", put="encoder.",
+)  # fmt: skip
+TWO = Published(
+    ONE.spec, (ENCODER, Source("model_best.pth.tar", "the head", put="boundary.")), {}, {}, lambda: EXPECTED
+)
+
+
+def seeded(names: dict[str, tuple[int, ...]]) -> State:
+    """Every tensor a function of its name and shape."""
+    state = {}
+    for name, shape in names.items():
+        values = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(shape)
+        counts = name.endswith("num_batches_tracked")
+        state[name] = torch.tensor(0) if counts else torch.from_numpy(np.asarray(values, dtype=np.float32))
+    return state
+
+
+STATE = seeded(dict(EXPECTED))
+
+
+# Containers -----------------------------------------------------------------------------------------------------------
+
+
+def zipped(payload: Any, path: Path) -> None:
+    torch.save(payload, path)
+
+
+def streamed(payload: Any, path: Path) -> None:
+    torch.save(payload, path, _use_new_zipfile_serialization=False)
+
+
+def trained(state: State) -> dict[str, Any]:
+    """What a training script keeps: its own entries beside the state dict of a network on many GPUs."""
+    wrapped = {f"module.{name}": value for name, value in state.items()}
+    return {"epoch": 100, "arch": "resnet50", "state_dict": wrapped, "optimizer": {"state": {}, "param_groups": [{}]}}
+
+
+CONTAINERS: dict[str, Callable[[State, Path], None]] = {
+    "flat": zipped,
+    "flat stream": streamed,
+    "ordered": lambda state, path: zipped(OrderedDict(state), path),
+    "parameters": lambda state, path: zipped({key: nn.Parameter(state[key], False) for key in state}, path),
+    "state_dict": lambda state, path: zipped({"state_dict": state, "epoch": 3}, path),
+    "training script": lambda state, path: zipped(trained(state), path),
+    "training script, stream": lambda state, path: streamed(trained(state), path),
+    "safetensors": save_file,
+}
+
+
+def same(one: State, other: State) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
