@@ -8,6 +8,7 @@ retried and deleted.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -332,6 +333,12 @@ def lasting(seconds: float | Fraction) -> str:
         return f"{exact:.2f} s" if exact < 1 else f"{exact:.1f} s"
     minutes, rest = divmod(round(exact), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
+
+
+@bp.app_template_filter("remaining")
+def remaining(seconds: float) -> str:
+    """Time to go, without parts of a second: `18 s`, `2:05`."""
+    return f"{math.ceil(seconds)} s" if seconds < 59 else lasting(seconds)
 
 
 @bp.app_template_filter("grouped")
