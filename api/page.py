@@ -20,7 +20,7 @@ from apiflask import APIBlueprint
 from flask import Response, g, redirect, render_template, request, send_from_directory
 
 from api import jobs as job_routes
-from api.errors import open_to_all, page, read_token
+from api.errors import KEY_COOKIE, open_to_all, page, read_token
 from api.health import services
 from shared.catalog import MENU, ModelSpec
 from shared.errors import InvalidRequest, NotFound
@@ -33,7 +33,6 @@ bp = APIBlueprint("page", __name__, template_folder=str(WEB), enable_openapi=Fal
 
 JOBS, SHOTS = 20, 300
 """On one page of the list, and of the filmstrip."""
-KEY_COOKIE = "sceneworks_key"
 LONGEST_KEY = 512
 SCRIPTS_AND_STYLE = ("page.css", "page.js", "live.js", "submit.js", "film.js")
 POLICY = (

@@ -14,7 +14,8 @@ from flask.testing import FlaskClient
 from pydantic import BaseModel, Field
 from sqlalchemy import Engine
 
-from api.page import KEY_COOKIE, SCRIPTS_AND_STYLE, WEB, blanks, lasting, size
+from api.errors import KEY_COOKIE
+from api.page import SCRIPTS_AND_STYLE, WEB, blanks, lasting, size
 from shared.catalog import MENU, ModelSpec, Params
 from shared.errors import NotFound, OutOfMemory
 from shared.files import Files
