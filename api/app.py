@@ -25,6 +25,7 @@ from flask import Response, current_app, g, request, send_from_directory
 
 from api import artifacts, catalog, health, jobs, page, videos
 from api.errors import (
+    KEY_COOKIE,
     MAX_JSON_BYTES,
     Problem,
     StrictRequest,
@@ -45,7 +46,6 @@ log = logger(__name__)
 
 API_VERSION = "1.0.0"
 """Of the contract under `/v1`."""
-KEY_COOKIE = "sceneworks_key"
 MEMORY_FOLDER = Path("/dev/shm")  # noqa: S108 (gunicorn makes its own file in it, unlinked at once)
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 DOCS_ASSETS = ("swagger-ui.css", "swagger-ui-bundle.js", "favicon-32x32.png")

@@ -27,6 +27,8 @@ from shared.log import logger
 
 log = logger(__name__)
 
+KEY_COOKIE = "sceneworks_key"
+"""Where the page keeps an API key."""
 MAX_JSON_BYTES = 1 << 20
 MAX_JSON_DEPTH = 32
 RETRY_AFTER_S = 5

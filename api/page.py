@@ -8,6 +8,7 @@ retried and deleted.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,7 +20,7 @@ from apiflask import APIBlueprint
 from flask import Response, g, redirect, render_template, request, send_from_directory
 
 from api import jobs as job_routes
-from api.errors import open_to_all, page, read_token
+from api.errors import KEY_COOKIE, open_to_all, page, read_token
 from api.health import services
 from shared.catalog import MENU, ModelSpec
 from shared.errors import InvalidRequest, NotFound
@@ -32,7 +33,6 @@ bp = APIBlueprint("page", __name__, template_folder=str(WEB), enable_openapi=Fal
 
 JOBS, SHOTS = 20, 300
 """On one page of the list, and of the filmstrip."""
-KEY_COOKIE = "sceneworks_key"
 LONGEST_KEY = 512
 SCRIPTS_AND_STYLE = ("page.css", "page.js", "live.js", "submit.js", "film.js")
 POLICY = (
@@ -332,6 +332,12 @@ def lasting(seconds: float | Fraction) -> str:
         return f"{exact:.2f} s" if exact < 1 else f"{exact:.1f} s"
     minutes, rest = divmod(round(exact), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
+
+
+@bp.app_template_filter("remaining")
+def remaining(seconds: float) -> str:
+    """Time to go, without parts of a second: `18 s`, `2:05`."""
+    return f"{math.ceil(seconds)} s" if seconds < 59 else lasting(seconds)
 
 
 @bp.app_template_filter("grouped")

@@ -29,7 +29,7 @@ from shared.errors import (
     VideoTooLarge,
     VideoTooLong,
 )
-from shared.files import CHUNK, Stored
+from shared.files import Stored
 from shared.log import logger
 from shared.store import videos
 from shared.values import StoredVideo, Video
@@ -37,11 +37,6 @@ from shared.values import StoredVideo, Video
 log = logger(__name__)
 bp = APIBlueprint("videos", __name__, url_prefix="/v1/videos", tag="Videos")
 
-ROOT = Path(__file__).resolve().parents[1]
-STALL_S = 60
-"""A client that sends nothing for so long has gone: its thread is needed."""
-LINGER_S = 5
-LOOK_AT_DISK_EVERY = 64 * CHUNK
 MEDIA_TYPES = {
     "mov": "video/mp4",
     "mp4": "video/mp4",

@@ -136,6 +136,7 @@ function measure(view) {
     view.offset = mediaTime;
     seek(view);
   });
+  if (view.video.readyState > 0) view.video.load(); // the first picture may have been shown before: once more
 }
 
 /** Index of the shot at a time since the first frame; a gradual change between two shots belongs to the former. */

@@ -90,16 +90,20 @@ function become(old, next) {
   let at = old.firstChild;
   for (const wanted of [...next.childNodes]) {
     const found = wanted.id ? named.get(wanted.id) : alike(at, wanted) ? at : null;
+    while (found && at !== found && !at.id) at = without(at); // what is moved loses the focus: clear its way instead
     if (found && found === at) at = at.nextSibling;
     else old.insertBefore(found ?? document.importNode(wanted, true), at);
     if (found?.nodeType === Node.ELEMENT_NODE) become(found, wanted);
     else if (found && found.nodeValue !== wanted.nodeValue) found.nodeValue = wanted.nodeValue;
   }
-  while (at) {
-    const gone = at;
-    at = at.nextSibling;
-    gone.remove();
-  }
+  while (at) at = without(at);
+}
+
+/** Removes a node; the one after it. */
+function without(node) {
+  const next = node.nextSibling;
+  node.remove();
+  return next;
 }
 
 function alike(one, other) {

@@ -15,8 +15,8 @@ from flask.testing import FlaskClient
 from openapi_spec_validator import validate
 from sqlalchemy.engine import make_url
 
-from api.app import KEY_COOKIE, _read_keys, gunicorn_options
-from api.errors import MAX_JSON_BYTES
+from api.app import _read_keys, gunicorn_options
+from api.errors import KEY_COOKIE, MAX_JSON_BYTES
 from api.local.servers import free_port
 from shared import queue
 from shared.errors import InvalidRequest, Unauthorized, leaves

@@ -1,0 +1,151 @@
+"""The list and the form, as a person uses them: from a film to its shots."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect
+from sqlalchemy import Engine
+
+from shared.errors import NotFound
+from shared.files import Files
+from shared.store import jobs, runs, workers
+from shared.values import Job, Progress, Stage
+from tests import factories
+from tests.api.conftest import Served, make_film
+from tests.browser.conftest import CLIP, GREY, PATIENCE_MS, Visit, colours, finish, fits, submitted, wait_for
+
+pytestmark = pytest.mark.browser
+
+
+@contextmanager
+def worker(served: Served, broker_url: str, log: Path) -> Iterator[None]:
+    """A real worker beside that API, ready."""
+    database = served.database
+    place = database.url.render_as_string(hide_password=False)
+    env = os.environ | {"DATABASE_URL": place, "REDIS_URL": broker_url, "SCENEWORKS_DATA_DIR": str(served.data_dir)}
+    with log.open("wb") as said:
+        process = subprocess.Popen([sys.executable, "-m", "worker.main"], env=env, stdout=said, stderr=said)
+    try:
+        deadline = time.monotonic() + 60
+        while not any(one.state == "ready" for one in workers.all(database)):
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.1)
+        yield
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@pytest.mark.flow
+def test_from_a_film_to_its_shots(visit: Visit, served: Served, broker_url: str, tmp_path: Path) -> None:
+    """Choose a film, watch the job, open it, see its shots, play one: as a person would."""
+    film = tmp_path / "a <b>film & more.mp4"
+    film.write_bytes(CLIP.read_bytes() + b"\0\0\0\x08free")  # an empty box: other bytes are another video
+    page = visit()
+    with worker(served, broker_url, tmp_path / "worker.log"):
+        page.get_by_label("Choose a film").set_input_files(film)
+        page.get_by_text("Parameters").click()
+        page.get_by_label("detector").select_option("hsv_luv")
+        page.get_by_role("button", name="Submit").click()
+        expect(page.locator("#outcome")).to_contain_text("Accepted: a <b>film & more.mp4")
+        row = page.locator(".job").first
+        expect(row.locator(".name")).to_have_text("a <b>film & more.mp4")
+        expect(row.locator(".badge")).to_have_text("succeeded", timeout=PATIENCE_MS)
+    assert jobs.page(served.database, limit=1)[0].runs[0].params["detector"] == "hsv_luv"
+    row.locator(".name").click()
+    cells = page.locator("#strip a")
+    expect(cells.first).to_be_visible()
+    shots = cells.count()
+    assert shots > 20
+    assert page.locator("#total").inner_text() == str(shots)
+    wait_for(page, "document.querySelectorAll('#strip img')[1].naturalWidth > 0")
+    wait_for(page, "player.readyState >= 2")
+    cells.nth(3).click()
+    start = float(cells.nth(3).get_attribute("data-start") or "")
+    wait_for(page, f"player.currentTime > {start} && !player.paused")
+    assert page.evaluate("player.currentTime") < start + 10
+    assert page.evaluate("player.videoWidth") == 176
+    assert int(page.locator("#strip a[aria-current]").get_attribute("data-at") or "") >= 3
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_what_the_list_looks_like_on_a_phone(scheme: str, visit: Visit, shown: Job) -> None:
+    page = visit("/", 375, 800, scheme)
+    expect(page.get_by_role("heading", name="New job")).to_be_in_viewport()
+    expect(page.locator(f"#{shown.id} .name")).to_have_text("demo.mp4")
+    page.get_by_text("Parameters").click()
+    assert fits(page)
+    assert page.locator("main").screenshot() != page.locator(".top").screenshot()
+    assert colours(page, "main") > 100
+
+
+def test_the_list_is_live(visit: Visit, database: Engine) -> None:
+    """A job moves on without a reload, and the keyboard focus stays where it is."""
+    job = factories.job(database)
+    page = visit()
+    row = page.locator(f"#{job.id}")
+    expect(row.locator(".badge")).to_have_text("queued")
+    row.locator(".name").focus()
+    claim = factories.claim(database, job.runs[0].id)
+    assert claim is not None
+    stages = (Stage("encode", "running", 120, 240, "frame", 0.5),)
+    runs.touch(database, claim, Progress(stages, 0.5), lease_s=30)
+    expect(row.locator(".badge")).to_have_text("running")
+    expect(row.locator(".pace")).to_contain_text("encode 120 of 240 frames · 240 frames/s")
+    expect(page.locator("#said")).to_have_text("film.mp4: running")
+    assert page.locator(".job progress").evaluate("(bar) => bar.value") == 0.5
+    newer = factories.job(database)
+    expect(page.locator(".job").first).to_have_id(newer.id)
+    jobs.delete(database, newer.id)
+    expect(page.locator(".job").first).to_have_id(job.id)
+    assert page.evaluate("document.activeElement.closest('.job').id") == job.id
+
+
+def test_a_running_job_becomes_a_film(visit: Visit, database: Engine, files: Files, tmp_path: Path) -> None:
+    """Its shots and its player come without a reload."""
+    film = make_film(tmp_path / "running.mp4", *GREY, "-g", "7")
+    job = submitted(database, files, film)
+    page = visit(f"/jobs/{job.id}")
+    expect(page.locator("#job .badge")).to_have_text("queued")
+    page.get_by_text("Delete …").click()
+    finish(database, files, tmp_path, film, job, [0, 50])
+    expect(page.locator("#strip a")).to_have_count(2)
+    expect(page.locator("#strip a[aria-current]")).to_have_attribute("data-at", "0")
+    expect(page.locator("#job .badge")).to_have_text("succeeded")
+    expect(page.locator("#said")).to_have_text("running.mp4: succeeded")
+    page.locator("#strip a").nth(1).click()
+    wait_for(page, "player.currentTime > 2")
+    page.get_by_role("button", name="Delete for good").click()  # still open
+    expect(page.get_by_role("heading", name="New job")).to_be_visible()
+    with pytest.raises(NotFound):
+        jobs.get(database, job.id)
+
+
+def test_what_is_not_taken_is_said_where_it_is(visit: Visit, tmp_path: Path) -> None:
+    """A file that is no film, dropped on the form; then a film with a parameter out of its range."""
+    page = visit(refused={415, 400})
+    page.locator(".drop").dispatch_event("drop", {"dataTransfer": page.evaluate_handle(
+        "() => { const data = new DataTransfer(); data.items.add(new File(['no film'], 'notes.txt')); return data; }"
+    )})  # fmt: skip
+    expect(page.locator("#chosen")).to_contain_text("notes.txt")
+    page.get_by_role("button", name="Submit").click()
+    expect(page.locator("#outcome.error")).to_contain_text("(unsupported_media)")
+    page.get_by_text("Parameters").click()
+    page.get_by_label("threshold").fill("0")
+    page.get_by_label("Choose a film").set_input_files(make_film(tmp_path / "short.mp4", *GREY, "-g", "5"))
+    page.get_by_role("button", name="Submit").click()
+    expect(page.locator(".field:has([name=threshold]) .fault")).to_contain_text("greater than 0")
+    expect(page.get_by_label("threshold")).to_be_focused()
+    page.get_by_label("threshold").fill("0.6")
+    page.get_by_role("button", name="Submit").click()
+    expect(page.locator("#outcome")).to_contain_text("Accepted: short.mp4")
+    expect(page.locator(".fault")).to_have_count(0)
