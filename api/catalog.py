@@ -27,8 +27,8 @@ class WeightsRecord(Record):
     """The weights of a model, and whether the live workers have them."""
 
     name: str
-    fingerprint: str
-    size: int
+    fingerprint: str | None = Field(description="Pinned, or what the workers announce; null while none has them.")
+    size: int | None = Field(description="Bytes; null for weights that each operator imports.")
     licence: str
     origin: str
     how: str = Field(description="The command that gets them.")
@@ -188,7 +188,7 @@ def _record(spec: ModelSpec, heard: list[Worker]) -> dict[str, Any]:
         "needs": list(spec.needs),
         "results": list(spec.results),
         "artifacts": list(spec.artifacts),
-        "weights": _weights(spec, [entry["error"] for _, entry in serving]),
+        "weights": _weights(spec, [entry for _, entry in serving]),
         "available": any(worker.serves(spec.name) for worker, _ in serving),
         "workers": [
             {name: getattr(worker, name) for name in ("id", "state", "device", "precision")} | {"error": entry["error"]}
@@ -197,14 +197,16 @@ def _record(spec: ModelSpec, heard: list[Worker]) -> dict[str, Any]:
     }
 
 
-def _weights(spec: ModelSpec, errors: list[dict[str, Any] | None]) -> dict[str, Any] | None:
+def _weights(spec: ModelSpec, offers: list[dict[str, Any]]) -> dict[str, Any] | None:
     if spec.weights is None:
         return None
+    errors = [offer["error"] for offer in offers]
     said = [STATES.get(error["code"], "unknown") if error else "present" for error in errors]
+    announced = next((offer["weights"] for offer in offers if offer["weights"]), None)
     state = next((state for state in ("present", "missing", "corrupt") if state in said), "unknown")
     return {
         "name": spec.weights.name,
-        "fingerprint": spec.weights.sha256,
+        "fingerprint": spec.weights.sha256 or announced,
         "size": spec.weights.size,
         "licence": spec.weights.licence,
         "origin": spec.weights.origin,

@@ -127,6 +127,7 @@ def finish(
     claim: Claim,
     *,
     progress: Progress,
+    weights: str | None = None,
     decode_failures: int,
     results: Sequence[Result],
     artifacts: Sequence[Artifact],
@@ -140,6 +141,7 @@ def finish(
         .where(*_mine(claim))
         .values(
             state=RunState.DONE,
+            weights=func.coalesce(RunRow.weights, weights),
             stages=[stage.record() for stage in progress.stages],
             fraction=1.0,
             eta_s=None,

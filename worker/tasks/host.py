@@ -17,12 +17,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from shared.catalog import MENU, served
 from shared.db import engine
-from shared.errors import Internal, SceneworksError
+from shared.errors import Internal, SceneworksError, WeightsMissing
 from shared.files import Files
 from shared.log import logger
 from shared.settings import Settings, settings
 from shared.store import workers
-from worker.encoders.weights import verify
+from worker.encoders.published import fingerprint
 from worker.models import load
 from worker.models.contract import Model
 from worker.models.placement import Placement, place
@@ -50,6 +50,7 @@ class Host:
         self.failed: SceneworksError | None = None
         self._names = served(config.models)
         self._models: OrderedDict[str, Model] = OrderedDict()
+        self._fingerprints: dict[str, str] = {}
         self._run_id: str | None = None
         torch.set_num_threads(self.placement.threads)
 
@@ -66,18 +67,18 @@ class Host:
         """What the ledger says of one model: its weights and what is wrong with it."""
         spec = MENU[name]
         error: SceneworksError | None = None
+        weights: str | None = None
         try:
             load(name)
             if spec.weights:
-                verify(spec.weights, self._folders)
+                weights = self._fingerprints[name] = fingerprint(spec.weights, self._folders)
                 self._preload(name)
         except SceneworksError as fault:
             error = fault
         except Exception:
             log.exception("model.broken", model=name)
             error = Internal(f"The model {name} cannot be loaded; the worker's log says why.")
-        weights = spec.weights.sha256 if spec.weights and error is None else None
-        return {"model": name, "weights": weights, "error": error.problem() if error else None}
+        return {"model": name, "weights": None if error else weights, "error": error.problem() if error else None}
 
     def _preload(self, name: str) -> None:
         if len(self._names) == 1:
@@ -114,6 +115,17 @@ class Host:
     def occupy(self, run_id: str | None) -> None:
         """Which run the worker is on, for those who watch."""
         self._run_id = run_id
+
+    def weights(self, name: str, wanted: str | None) -> str | None:
+        """Fingerprint of the weights that a run of this model is computed with.
+
+        Raises:
+            WeightsMissing: the run was planned with other weights, which have been replaced since.
+        """
+        here = self._fingerprints.get(name)
+        if wanted and here and wanted != here:
+            raise WeightsMissing("The weights were replaced after the job was planned: retry it to use the new ones.")
+        return wanted or here
 
     def model(self, name: str) -> Model:
         """A model in memory; the one used longest ago makes room."""

@@ -81,11 +81,19 @@ def _perform(host: Host, claim: Claim, heart: Heartbeat) -> tuple[Wake, ...] | N
 
 def _execute(host: Host, claim: Claim, stages: Stages, scratch: Path) -> Execution:
     params = MENU[claim.model].read_params(claim.params)
+    host.weights(claim.model, claim.weights)
     path = host.files.path(claim.video.sha256)
     if not path.exists():
         raise MediaCorrupt("The bytes of this video are no longer in the store.")
     inputs = _inputs(host, claim)
     return pipeline.execute(host.model(claim.model), path, claim.video.video, inputs, params, scratch, stages)
+
+
+def _weights(host: Host, claim: Claim) -> str | None:
+    """Fingerprint for the record; a run that was planned while no worker was heard of learns it here."""
+    spec = MENU[claim.model]
+    used = spec.weights_for(spec.read_params(claim.params))
+    return host.weights(claim.model, claim.weights) if used else None
 
 
 def _inputs(host: Host, claim: Claim) -> Inputs:
@@ -121,6 +129,7 @@ def _finish(
                 host.engine,
                 claim,
                 progress=progress,
+                weights=_weights(host, claim),
                 decode_failures=execution.video.decode_failures,
                 results=execution.outcome.results,
                 artifacts=artifacts,
