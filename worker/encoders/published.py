@@ -256,8 +256,7 @@ def _write(
     with TemporaryDirectory(prefix=".import-", dir=folder) as scratch:
         tensors = Path(scratch) / published.spec.name
         text = tensors.with_suffix(CARD_SUFFIX)
-        # Tensors may be views of one storage or of a larger one: each gets its own.
-        save_file({key: value.clone().contiguous() for key, value in state.items()}, tensors)
+        save_file({key: _own(value) for key, value in state.items()}, tensors)
         card = Card(
             published.room,
             FileFacts.of(tensors),
@@ -274,6 +273,11 @@ def _write(
             file.replace(folder / file.name)
     _sync(folder)
     return card
+
+
+def _own(value: Tensor) -> Tensor:
+    """A tensor with a storage of its own, real numbers in float32: networks are built in it and take what they get."""
+    return (value.float() if value.is_floating_point() else value).clone().contiguous()
 
 
 def _sync(path: Path) -> None:

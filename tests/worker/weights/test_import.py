@@ -102,6 +102,15 @@ def test_a_view_does_not_bring_what_it_is_a_view_of(tmp_path: Path) -> None:
     assert load_imported(ONE.spec, (tmp_path / "weights",), EXPECTED)["boundary.weight"].sum() == 0
 
 
+def test_half_precision_becomes_float32(tmp_path: Path) -> None:
+    halved = {key: value.half() if value.is_floating_point() else value for key, value in STATE.items()}
+    zipped(halved, tmp_path / "tiny.pt")
+    import_weights(ONE, [tmp_path / "tiny.pt"], tmp_path / "weights", AT)
+    served = load_imported(ONE.spec, (tmp_path / "weights",), EXPECTED)
+    assert {key: value.dtype for key, value in served.items()} == {key: value.dtype for key, value in STATE.items()}
+    assert all(torch.equal(served[key], halved[key].to(served[key].dtype)) for key in served)
+
+
 # What does not fit ----------------------------------------------------------------------------------------------------
 
 
