@@ -89,10 +89,10 @@ def scenes(bounds: Sequence[Result], threshold: float) -> tuple[Result, ...]:
             raise ValueError(f"boundary {row.seq} has no range or no score")
         ranges.append(row.range)
         scores.append(row.score)
-    groups = grouped(scores, threshold)
-    spans = [TimeRange(ranges[first].start, ranges[last].end) for first, last in groups]
-    closing = [scores[last] if above(scores[last], threshold) else None for _, last in groups]
-    made = [Scene(*group, *rest) for group, *rest in zip(groups, spans, closing, strict=True)]
+    made = []
+    for first, last in grouped(scores, threshold):
+        closing = scores[last] if above(scores[last], threshold) else None
+        made.append(Scene(first, last, TimeRange(ranges[first].start, ranges[last].end), closing))
     return tuple(scene.result(seq) for seq, scene in enumerate(made))
 
 

@@ -25,7 +25,7 @@ class Placed(Generic[N]):
     """A network that computes somewhere; build one with `Placed.put`.
 
     Args:
-        network: with its weights in float32, in evaluation mode.
+        network: in evaluation mode, its weights in float32 whatever they came in.
         device: where it computes.
         precision: the arithmetic of this place, `fp32` or `bf16`.
     """
@@ -37,10 +37,10 @@ class Placed(Generic[N]):
     @classmethod
     def put(cls, network: N, device: str, precision: str) -> Self:
         """Bring a network to a device, its convolutions laid out channels last."""
-        network.eval().requires_grad_(False)
+        network.float().eval().requires_grad_(False)
         for module in network.modules():
             if isinstance(module, nn.Conv2d):
-                module.to(memory_format=torch.channels_last)
+                module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
         return cls(network.to(device), torch.device(device), precision)
 
     @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from shared.errors import Internal
-from shared.values import FileMade
+from shared.values import FileMade, Result, Video
+from worker.video.reader import Reader
+from worker.video.render import clip
 
 Floats = npt.NDArray[np.float32]
 
@@ -20,16 +22,16 @@ class Scored:
     """N shots. Whoever has these needs neither pictures nor a network to group the shots by another threshold.
 
     Args:
-        features_ND: float32, the feature of each shot.
-        probabilities_N: float32, that a scene ends with the shot.
+        features: (N, D) float32, the feature of each shot.
+        probabilities: (N,) float32, that a scene ends with the shot.
     """
 
-    features_ND: Floats
-    probabilities_N: Floats
+    features: Floats
+    probabilities: Floats
 
     def keep(self, folder: Path) -> tuple[FileMade, ...]:
         """Both arrays as NPY files in `folder`; the same numbers make the same bytes."""
-        arrays = {"features": self.features_ND, "probabilities": self.probabilities_N}
+        arrays = {"features": self.features, "probabilities": self.probabilities}
         return tuple(_keep(kind, array, folder) for kind, array in arrays.items())
 
     @staticmethod
@@ -39,6 +41,26 @@ class Scored:
         if features_ND.ndim != 2 or probabilities_N.shape != features_ND.shape[:1]:
             raise Internal("The kept features and probabilities do not belong together.")
         return Scored(features_ND, probabilities_N)
+
+
+def cut_scenes(path: Path, video: Video, scenes: Sequence[Result], folder: Path) -> tuple[FileMade, ...]:
+    """Each scene as a clip of its own, exact to the frame: `scene_0000.mp4` and so on, as the published pipeline does.
+
+    Args:
+        path: the film.
+        video: its facts.
+        scenes: rows of kind `scene`.
+        folder: for the clips.
+    """
+    with Reader(path, video=video) as reader:
+        return tuple(_cut(reader, row, folder) for row in scenes)
+
+
+def _cut(reader: Reader, scene: Result, folder: Path) -> FileMade:
+    if scene.range is None:
+        raise Internal(f"Scene {scene.seq} has no range.")
+    path = clip(reader, scene.range, folder / f"scene_{scene.seq:04d}.mp4")
+    return FileMade("scene_clip", path.name, "video/mp4", path)
 
 
 def _keep(kind: str, array: Floats, folder: Path) -> FileMade:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from shared.catalog import Params
+from shared.catalog import Params, WeightsSpec
 from worker.video.keyframes import Crop
 
 Pooling = Literal["center", "cls", "avg", "max"]
@@ -74,3 +74,15 @@ CROP = Crop(short_side=256, filter="bicubic", side=224)
 
 WINDOWS = 64
 """Windows of shots that go through the context network together: 100 MB of activations."""
+
+BATCH = 32
+"""Pictures that go through the encoder together."""
+
+WEIGHTS = WeightsSpec(
+    name="bassl.safetensors",
+    sha256=None,
+    size=None,
+    licence="Apache-2.0",
+    origin="ModelScope damo/cv_resnet50-bert_video-scene-segmentation_movienet",
+    how="sceneworks-worker weights pull bassl",
+)

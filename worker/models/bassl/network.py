@@ -5,13 +5,13 @@ Shapes are in the names: N pictures, B windows of S = 17 shots, L = S + 1 tokens
 
 from __future__ import annotations
 
-from typing import assert_never
+from typing import Any, assert_never
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import BertConfig
-from transformers.models.bert.modeling_bert import BertEncoder, eager_attention_forward
+from transformers.models.bert.modeling_bert import BertEncoder
 
 from worker.encoders.resnet import ResNet50
 from worker.models.bassl.config import ARCHITECTURE, Architecture, Pooling
@@ -45,11 +45,13 @@ class ShotEmbedding(nn.Module):
             # Row 0 of the table stands for "not masked" and is taken as zero whatever a checkpoint holds there.
             mask_BS1 = mask_BS.to(shots_BSD.dtype).unsqueeze(2)
             shots_BSD = shots_BSD * (1 - mask_BS1) + mask_BS1 * self.mask_embedding.weight[1]
-        return self.placed(self.shot_embedding(with_mean(shots_BSD)))
+        tokens_BLC: Tensor = self.shot_embedding(with_mean(shots_BSD))
+        return self.placed(tokens_BLC)
 
     def placed(self, tokens_BLC: Tensor) -> Tensor:
         """Tokens (B, L, C) at their positions."""
-        return self.dropout(self.LayerNorm(tokens_BLC + self.position_embedding(self.pos_ids)))
+        placed_BLC: Tensor = self.dropout(self.LayerNorm(tokens_BLC + self.position_embedding(self.pos_ids)))
+        return placed_BLC
 
 
 class ContextNetwork(nn.Module):
@@ -63,7 +65,7 @@ class ContextNetwork(nn.Module):
     def __init__(self, shape: Architecture) -> None:
         super().__init__()
         self.shot_embedding = ShotEmbedding(shape)
-        self.encoder = BertEncoder(_bert(shape))
+        self.encoder: nn.Module = BertEncoder(_bert(shape))  # type: ignore[no-untyped-call] # published so
         self.register_buffer("attention_mask", torch.zeros(1, 1, 1, shape.tokens))
 
     def forward(self, shots_BSD: Tensor, mask_BS: Tensor | None = None) -> Tensor:
@@ -83,15 +85,10 @@ class ContextNetwork(nn.Module):
         """
         # The layer is linear, so the mean over a window may be taken behind it.
         tokens_BLC = self.shot_embedding.placed(with_mean(shots_BSC))
-        *layers, last = self.encoder.layer
+        *layers, last = self.encoder.get_submodule("layer").children()
         for layer in layers:
             tokens_BLC = layer(tokens_BLC)
-        asked_B1C, attention = tokens_BLC[:, at : at + 1], last.attention.self
-        parts = attention.query(asked_B1C), attention.key(tokens_BLC), attention.value(tokens_BLC)
-        heads = (part.unflatten(-1, (-1, attention.attention_head_size)).transpose(1, 2) for part in parts)
-        seen_BHC, _ = eager_attention_forward(attention, *heads, None, scaling=attention.scaling)
-        answer_B1C: Tensor = last.feed_forward_chunk(last.attention.output(seen_BHC.flatten(2), asked_B1C))
-        return answer_B1C.squeeze(1)
+        return answer(last, tokens_BLC, at)
 
 
 class BaSSL(nn.Module):
@@ -140,13 +137,23 @@ class BaSSL(nn.Module):
         middle, central = self.window // 2, self.pooling == "center"
         shots_NC = self.crn.shot_embedding.shot_embedding(features_ND)
         parts = []
-        for window_BS in around(len(features_ND), middle).to(features_ND.device).split(batch):
+        for window_BS in torch.split(around(len(features_ND), middle).to(features_ND.device), batch):
             if central:
                 logits_B2 = self.head_sbd(self.crn.token(shots_NC[window_BS], at=middle + 1))
             else:
                 logits_B2 = self(features_ND[window_BS])
             parts.append(probabilities(logits_B2))
         return torch.cat(parts)
+
+
+def answer(layer: Any, tokens_BLC: Tensor, at: int) -> Tensor:
+    """What a BERT layer says for one token, in evaluation mode: (B, L, C) -> (B, C)."""
+    asked_B1C, attention = tokens_BLC[:, at : at + 1], layer.attention.self
+    parts = attention.query(asked_B1C), attention.key(tokens_BLC), attention.value(tokens_BLC)
+    query, key, value = (part.unflatten(-1, (-1, attention.attention_head_size)).transpose(1, 2) for part in parts)
+    seen_BHC = functional.scaled_dot_product_attention(query, key, value).transpose(1, 2)
+    answered_B1C: Tensor = layer.feed_forward_chunk(layer.attention.output(seen_BHC.flatten(2), asked_B1C))
+    return answered_B1C.squeeze(1)
 
 
 def with_mean(shots_BSC: Tensor) -> Tensor:
@@ -182,14 +189,15 @@ def probabilities(logits_B2: Tensor) -> Tensor:
 
 def _bert(shape: Architecture) -> BertConfig:
     """`eager` attention is the published arithmetic, to the last bit."""
-    return BertConfig(
-        hidden_size=shape.hidden,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        intermediate_size=shape.intermediate,
-        hidden_act="gelu",
-        hidden_dropout_prob=shape.dropout,
-        attention_probs_dropout_prob=shape.dropout,
-        layer_norm_eps=shape.eps,
-        attn_implementation="eager",
-    )
+    settings: dict[str, Any] = {
+        "hidden_size": shape.hidden,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "intermediate_size": shape.intermediate,
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": shape.dropout,
+        "attention_probs_dropout_prob": shape.dropout,
+        "layer_norm_eps": shape.eps,
+        "attn_implementation": "eager",
+    }
+    return BertConfig(**settings)

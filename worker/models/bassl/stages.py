@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from shared.values import Result, TimeRange
+from shared.values import Video
 from shared.values.scenes import boundaries, scenes
-from worker.encoders.placed import Placed
-from worker.encoders.scored import Scored
-from worker.models.bassl.config import ARCHITECTURE, KEYFRAMES, WINDOWS, BasslParams
+from worker.encoders.placed import Placed, settled
+from worker.encoders.scored import Scored, cut_scenes
+from worker.models.bassl.config import ARCHITECTURE, BATCH, CROP, KEYFRAMES, WINDOWS, BasslParams
 from worker.models.bassl.network import BaSSL
-from worker.models.contract import Outcome, Piece
+from worker.models.bassl.weights import load
+from worker.models.contract import Film, Inputs, Outcome, PicturePlan, Piece, Room
+from worker.models.placement import Placement
 from worker.video.feed import Frames
-from worker.video.keyframes import Place, apart
+from worker.video.keyframes import apart
 
 
-def places(shots: Sequence[TimeRange]) -> tuple[Place, ...]:
-    """What `encode` is to see: each distinct keyframe of the film, once. Keyframe k of shot n has place 3n + k."""
-    return apart(shots)
+def plan(_video: Video, inputs: Inputs, params: BasslParams, placement: Placement) -> PicturePlan:
+    """What `encode` is to see: each distinct keyframe of the film, once. Keyframe k of shot n has place 3n + k.
+
+    Raises:
+        ModelUnavailable: bf16 was asked for, and the place computes in fp32.
+    """
+    settled(params.precision, placement.precision)
+    spans = [row.range for row in inputs.results["shots"] if row.kind == "shot" and row.range]
+    archive = inputs.files["shots"]["keyframes"]
+    return PicturePlan(archive, apart(spans), CROP, BATCH)
 
 
 def encode(network: Placed[BaSSL], frames_BTHWC: Frames, params: BasslParams) -> npt.NDArray[np.float32]:
@@ -47,7 +55,7 @@ def infer(network: Placed[BaSSL], pieces: Sequence[Piece], _params: BasslParams)
 
     Args:
         network: in place.
-        pieces: what `encode` gave for `places`, in order.
+        pieces: what `encode` gave for the places that `plan` names, in order.
     """
     features_ND = of_shots(pieces)
     if not len(features_ND):
@@ -58,17 +66,21 @@ def infer(network: Placed[BaSSL], pieces: Sequence[Piece], _params: BasslParams)
     return Scored(features_ND, probabilities_N)
 
 
-def decode(scored: Scored, shots: Sequence[Result], scratch: Path, params: BasslParams) -> Outcome:
-    """The probability after each shot, the scenes, and both arrays as files.
+def decode(scored: Scored, film: Film, params: BasslParams) -> Outcome:
+    """The probability after each shot, the scenes, both arrays as files, and on request each scene as a clip.
 
     Args:
-        scored: of this run, or of a finished one with another threshold.
-        shots: rows of kind `shot`, in order.
-        scratch: a folder for the files.
+        scored: of this run, or recalled from one that differs in the threshold.
+        film: with the rows of `shots` among its inputs.
         params: for the threshold.
     """
-    bounds = boundaries(shots, scored.probabilities_N.tolist())
-    return Outcome((*bounds, *scenes(bounds, params.threshold)), scored.keep(scratch))
+    shots = [row for row in film.inputs.results["shots"] if row.kind == "shot"]
+    bounds = boundaries(shots, scored.probabilities.tolist())
+    found = scenes(bounds, params.threshold)
+    files = scored.keep(film.scratch)
+    if params.split_scenes:
+        files += cut_scenes(film.path, film.video, found, film.scratch)
+    return Outcome((*bounds, *found), files)
 
 
 def of_shots(pieces: Sequence[Piece]) -> npt.NDArray[np.float32]:
@@ -84,6 +96,9 @@ def of_shots(pieces: Sequence[Piece]) -> npt.NDArray[np.float32]:
         return np.empty((0, ARCHITECTURE.features), np.float32)
     values_PD = torch.from_numpy(np.concatenate([piece.value for piece in pieces]))
     counts_P = torch.tensor([piece.stop - piece.start for piece in pieces])
-    keyframes_NKD = values_PD.repeat_interleave(counts_P, dim=0).unflatten(0, (-1, KEYFRAMES))
+    keyframes_NKD = values_PD.repeat_interleave(counts_P, dim=0).view(-1, KEYFRAMES, values_PD.shape[1])
     features_ND: npt.NDArray[np.float32] = keyframes_NKD.mean(dim=1).numpy()
     return features_ND
+
+
+ROOM = Room(name="bassl", load=load, plan=plan, encode=encode, infer=infer, decode=decode, recall=Scored.read)

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from shared.catalog import Params
+from shared.catalog import Params, WeightsSpec
 from worker.video.keyframes import Crop
 
 
@@ -76,3 +76,15 @@ CROP = Crop(short_side=224, filter="bilinear", side=224)
 
 WINDOWS = 64
 """Windows of shots that go through the boundary network together."""
+
+BATCH = 32
+"""Pictures that go through the encoder together."""
+
+WEIGHTS = WeightsSpec(
+    name="scrl.safetensors",
+    sha256=None,
+    size=None,
+    licence="NOASSERTION",
+    origin="the authors' drive, linked from TencentYoutuResearch/SceneSegmentation-SCRL",
+    how="sceneworks-worker weights import scrl checkpoint.pth.tar model_best.pth.tar",
+)

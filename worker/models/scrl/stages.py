@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from shared.values import Result, TimeRange
+from shared.values import Video
 from shared.values.scenes import boundaries, scenes
-from worker.encoders.placed import Placed
-from worker.encoders.scored import Scored
-from worker.models.contract import Outcome, Piece
-from worker.models.scrl.config import ARCHITECTURE, SLIDING, WINDOWS, ScrlParams
+from worker.encoders.placed import Placed, settled
+from worker.encoders.scored import Scored, cut_scenes
+from worker.models.contract import Film, Inputs, Outcome, PicturePlan, Piece, Room
+from worker.models.placement import Placement
+from worker.models.scrl.config import ARCHITECTURE, BATCH, CROP, SLIDING, WINDOWS, ScrlParams
 from worker.models.scrl.network import SCRL, BoundaryNetwork, probabilities
+from worker.models.scrl.weights import load
 from worker.video.feed import Frames
-from worker.video.keyframes import Place, together
+from worker.video.keyframes import together
 
 
-def places(shots: Sequence[TimeRange]) -> tuple[Place, ...]:
-    """What `encode` is to see: the three keyframes of each shot; shot n has place n."""
-    return together(len(shots))
+def plan(_video: Video, inputs: Inputs, params: ScrlParams, placement: Placement) -> PicturePlan:
+    """What `encode` is to see: the three keyframes of each shot; shot n has place n.
+
+    Raises:
+        ModelUnavailable: bf16 was asked for, and the place computes in fp32.
+    """
+    settled(params.precision, placement.precision)
+    spans = [row.range for row in inputs.results["shots"] if row.kind == "shot" and row.range]
+    archive = inputs.files["shots"]["keyframes"]
+    return PicturePlan(archive, together(len(spans)), CROP, BATCH)
 
 
 def encode(network: Placed[SCRL], frames_BTHWC: Frames, params: ScrlParams) -> npt.NDArray[np.float32]:
@@ -48,7 +56,7 @@ def infer(network: Placed[SCRL], pieces: Sequence[Piece], _params: ScrlParams) -
 
     Args:
         network: in place.
-        pieces: what `encode` gave for `places`, in order: (1, 2048) each.
+        pieces: what `encode` gave for the places that `plan` names, in order: (1, 2048) each.
     """
     if not pieces:
         return Scored(np.empty((0, ARCHITECTURE.features), np.float32), np.empty(0, np.float32))
@@ -59,17 +67,21 @@ def infer(network: Placed[SCRL], pieces: Sequence[Piece], _params: ScrlParams) -
     return Scored(features_ND, probabilities_N)
 
 
-def decode(scored: Scored, shots: Sequence[Result], scratch: Path, params: ScrlParams) -> Outcome:
-    """The probability after each shot, the scenes, and both arrays as files.
+def decode(scored: Scored, film: Film, params: ScrlParams) -> Outcome:
+    """The probability after each shot, the scenes, both arrays as files, and on request each scene as a clip.
 
     Args:
-        scored: of this run, or of a finished one with another threshold.
-        shots: rows of kind `shot`, in order.
-        scratch: a folder for the files.
+        scored: of this run, or recalled from one that differs in the threshold.
+        film: with the rows of `shots` among its inputs.
         params: for the threshold.
     """
-    bounds = boundaries(shots, scored.probabilities_N.tolist())
-    return Outcome((*bounds, *scenes(bounds, params.threshold)), scored.keep(scratch))
+    shots = [row for row in film.inputs.results["shots"] if row.kind == "shot"]
+    bounds = boundaries(shots, scored.probabilities.tolist())
+    found = scenes(bounds, params.threshold)
+    files = scored.keep(film.scratch)
+    if params.split_scenes:
+        files += cut_scenes(film.path, film.video, found, film.scratch)
+    return Outcome((*bounds, *found), files)
 
 
 def slid(network: BoundaryNetwork, features_ND: Tensor) -> Tensor:
@@ -86,7 +98,7 @@ def slid(network: BoundaryNetwork, features_ND: Tensor) -> Tensor:
         (N,).
     """
     windows_BLD = padded(features_ND).unfold(0, SLIDING.length, SLIDING.step).transpose(1, 2)
-    parts = [probabilities(network(some_BLD)) for some_BLD in windows_BLD.split(WINDOWS)]
+    parts = [probabilities(network(some_BLD)) for some_BLD in torch.split(windows_BLD, WINDOWS)]
     middle_BL = torch.cat(parts)[:, SLIDING.lead : SLIDING.lead + SLIDING.step]
     return middle_BL.flatten()[: len(features_ND)]
 
@@ -97,3 +109,6 @@ def padded(features_ND: Tensor) -> Tensor:
     behind = SLIDING.padded(shots) - shots - SLIDING.lead
     first, last = features_ND[:1], features_ND[-1:]
     return torch.cat([first.expand(SLIDING.lead, -1), features_ND, last.expand(behind, -1)])
+
+
+ROOM = Room(name="scrl", load=load, plan=plan, encode=encode, infer=infer, decode=decode, recall=Scored.read)

@@ -1,0 +1,126 @@
+"""ResNet-50 with the published names and the published numbers, and a network in place."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from shared.errors import ModelUnavailable
+from tests.models.films import pattern
+from tests.models.seeded import GOLDEN, SAME, given, off, own, published, rnd, seeded
+from worker.encoders.placed import Placed, normalised, settled
+from worker.encoders.resnet import FEATURES, Head, ResNet50
+
+
+@pytest.fixture(scope="module")
+def encoder() -> ResNet50:
+    """The shot encoder of BaSSL."""
+    network = ResNet50()
+    seeded(network, "bassl", only="shot_encoder.")
+    return network
+
+
+@pytest.fixture
+def placed(encoder: ResNet50) -> Placed[ResNet50]:
+    """The same, in a place that has bf16."""
+    network = ResNet50()
+    network.load_state_dict(encoder.state_dict())
+    return Placed.put(network, "cpu", "bf16")
+
+
+def pictures(count: int = 3) -> np.ndarray:
+    """Windows of one picture: (B, 1, 224, 224, 3)."""
+    return np.stack([pattern(seed, 224, 224) for seed in range(count)])[:, None]
+
+
+def test_three_channels_without_a_head_have_the_published_names() -> None:
+    named = {f"shot_encoder.{key}": value for key, value in own(ResNet50()).items()}
+    assert named == {key: value for key, value in published("bassl").items() if key in named}
+    assert len(named) == sum(key.startswith("shot_encoder.") for key in published("bassl"))
+
+
+def test_nine_channels_with_a_linear_head_have_the_published_names() -> None:
+    assert own(ResNet50(channels=9, head=Head.LINEAR)) == published("scrl_encoder")
+
+
+def test_the_head_of_pre_training_has_the_published_names() -> None:
+    names = own(ResNet50(channels=9, head=Head.MLP)).keys() - own(ResNet50(channels=9)).keys()
+    assert names == {"fc.0.weight", "fc.0.bias", "fc.2.weight", "fc.2.bias"}
+
+
+@torch.inference_mode()
+def test_the_numbers_are_the_published_ones(encoder: ResNet50) -> None:
+    golden = np.load(GOLDEN / "bassl_encoder.npz")
+    x = torch.from_numpy(golden["x"]).float()
+    assert off(encoder(x), golden["y"]) < SAME
+    assert off(encoder(x.to(memory_format=torch.channels_last)), golden["y"]) < SAME
+
+
+@torch.inference_mode()
+def test_nine_channels_give_the_published_numbers_with_and_without_the_head() -> None:
+    fixture = given("scrl_encoder.npz")
+    network = ResNet50(channels=9, head=Head.LINEAR)
+    seeded(network, "scrl_encoder")
+    x = torch.from_numpy(fixture["x"])
+    assert torch.equal(x, rnd(21, 2, 9, 64, 64))
+    assert off(network.features(x), fixture["embedding"]) < SAME
+    assert off(network(x), fixture["with_fc"]) < SAME
+
+
+@torch.inference_mode()
+def test_the_head_of_pre_training_is_two_layers_behind_the_feature() -> None:
+    network, x = ResNet50(head=Head.MLP).eval(), rnd(1, 2, 3, 64, 64)
+    first, last = network.get_submodule("fc.0"), network.get_submodule("fc.2")
+    assert isinstance(first, nn.Linear)
+    assert isinstance(last, nn.Linear)
+    hidden = network.features(x) @ first.weight.T + first.bias
+    wanted = hidden.clamp_min(0) @ last.weight.T + last.bias
+    assert network(x).shape == (2, FEATURES)
+    assert torch.allclose(network(x), wanted, atol=1e-5)
+
+
+def test_pictures_are_normalised_colour_by_colour_and_picture_by_picture() -> None:
+    frames = np.random.default_rng(1).integers(0, 256, (2, 3, 4, 5, 3), np.uint8)
+    made = normalised(torch.from_numpy(frames))
+    assert made.shape == (2, 9, 4, 5)
+    assert made.is_contiguous(memory_format=torch.channels_last)
+    for picture in range(3):
+        for colour, (mean, std) in enumerate([(0.485, 0.229), (0.456, 0.224), (0.406, 0.225)]):
+            wanted = (frames[:, picture, :, :, colour] / 255 - mean) / std
+            assert np.allclose(made[:, 3 * picture + colour].numpy(), wanted, atol=1e-6)
+
+
+def test_a_batch_of_n_is_n_batches_of_one_in_place(placed: Placed[ResNet50]) -> None:
+    frames = pictures()
+    with placed.computing("fp32"):
+        together = placed.network(placed.normalised(frames))
+        alone = torch.cat([placed.network(placed.normalised(frames[n : n + 1])) for n in range(len(frames))])
+    assert off(together, alone.numpy()) < SAME
+
+
+def test_bf16_is_computed_where_it_is_asked_for_and_is_near(placed: Placed[ResNet50]) -> None:
+    x = placed.normalised(pictures())
+    with placed.computing("fp32"):
+        exact = placed.network(x)
+    with placed.computing("auto"):
+        by_default = placed.network(x)
+    with placed.computing("bf16"):
+        coarse = placed.network(x)
+    assert (exact.dtype, by_default.dtype, coarse.dtype) == (torch.float32, torch.bfloat16, torch.bfloat16)
+    assert torch.equal(by_default, coarse)
+    assert nn.functional.cosine_similarity(exact, coarse.float()).min() > 0.999
+
+
+@pytest.mark.parametrize(
+    ("asked", "placed", "wanted"),
+    [("auto", "fp32", "fp32"), ("auto", "bf16", "bf16"), ("fp32", "bf16", "fp32"), ("bf16", "bf16", "bf16")],
+)
+def test_what_was_asked_for_is_done(asked: str, placed: str, wanted: str) -> None:
+    assert settled(asked, placed) == wanted
+
+
+def test_bf16_is_refused_where_there_is_none(encoder: ResNet50) -> None:
+    with pytest.raises(ModelUnavailable, match="bf16"):
+        settled("bf16", "fp32")

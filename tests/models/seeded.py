@@ -1,0 +1,105 @@
+"""Name-seeded weights: each tensor is a function of its key, its shape and its kind, so no checkpoint has to lie about.
+
+The numbers in the fixtures were computed by the published networks with these weights. A row of a state dict's table
+holds key, shape, dtype, role, number of elements and kind; rows of kind `keep` are constants of the network.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.models.films import MATERIAL, REPOSITORY
+
+GOLDEN = REPOSITORY / "tests/golden"
+FIXTURES = MATERIAL / "specs/fixtures"
+SAME = 1e-5
+
+KINDS: dict[str, Callable[[np.random.RandomState, tuple[int, ...]], npt.NDArray[np.float64]]] = {
+    "running_mean": lambda draw, shape: 0.1 * draw.standard_normal(shape),
+    "bias": lambda draw, shape: 0.1 * draw.standard_normal(shape),
+    "running_var": lambda draw, shape: 0.5 + draw.random_sample(shape),
+    "norm_weight": lambda draw, shape: 1 + 0.1 * draw.standard_normal(shape),
+    "normal_fanin": lambda draw, shape: draw.standard_normal(shape) / np.sqrt(float(np.prod(shape[1:]))),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One tensor of a published state dict."""
+
+    key: str
+    shape: tuple[int, ...]
+    dtype: str
+    kind: str
+
+    def value(self) -> Tensor:
+        draw = np.random.RandomState(zlib.crc32(self.key.encode()))
+        return torch.from_numpy(KINDS[self.kind](draw, self.shape).astype(np.float32))
+
+
+def table(name: str) -> list[Row]:
+    """The rows of `tests/golden/<name>_state_dict.tsv`."""
+    lines = (GOLDEN / f"{name}_state_dict.tsv").read_text().splitlines()
+    cells = [line.split("\t") for line in lines if line and not line.startswith("#")]
+    return [Row(key, _shape(shape), dtype, kind) for key, shape, dtype, _role, _numel, kind in cells]
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    return () if text == "scalar" else tuple(int(length) for length in text.split("x"))
+
+
+def published(name: str) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape and dtype of every tensor of the published state dict, constants included."""
+    return {row.key: (row.shape, row.dtype) for row in table(name)}
+
+
+def own(network: nn.Module) -> dict[str, tuple[tuple[int, ...], str]]:
+    """The same of a network."""
+    return {key: (tuple(value.shape), str(value.dtype).split(".")[1]) for key, value in network.state_dict().items()}
+
+
+def seeded(network: nn.Module, name: str, only: str = "", drop: str = "\0") -> None:
+    """Load the weights strictly, in evaluation mode.
+
+    Args:
+        network: to be filled; its constants stay as it made them.
+        name: of the table.
+        only: prefix of the keys to be taken, and taken off.
+        drop: prefix of keys to be left out.
+    """
+    constants = {row.key for row in table(name) if row.kind == "keep"}
+    state = {key: value for key, value in network.state_dict().items() if only + key in constants}
+    filled = [row for row in table(name) if row.kind != "keep" and row.key.startswith(only)]
+    state |= {row.key.removeprefix(only): row.value() for row in filled if not row.key.startswith(drop)}
+    network.load_state_dict(state, strict=True)
+    network.eval()
+
+
+def rnd(seed: int, *shape: int) -> Tensor:
+    """Standard normal numbers, as the fixtures draw them."""
+    return torch.from_numpy(np.random.RandomState(seed).standard_normal(shape).astype(np.float32))
+
+
+def given(name: str) -> dict[str, npt.NDArray[np.generic]]:
+    """A fixture that is too large for the repository; skips where it is absent."""
+    path = FIXTURES / name
+    if not path.exists():
+        pytest.skip("the fixtures do not lie beside this checkout")
+    with np.load(path) as arrays:
+        return dict(arrays)
+
+
+def off(made: Tensor | npt.NDArray[np.generic], wanted: npt.NDArray[np.generic]) -> float:
+    """Largest difference over the largest value wanted; the shapes must agree."""
+    mine = made.detach().cpu().numpy() if isinstance(made, Tensor) else made
+    assert mine.shape == wanted.shape
+    difference = np.abs(mine.astype(np.float64) - wanted.astype(np.float64)).max()
+    return float(difference / np.abs(wanted.astype(np.float64)).max())
