@@ -61,9 +61,11 @@ def published(name: str) -> dict[str, tuple[tuple[int, ...], str]]:
     return {row.key: (row.shape, row.dtype) for row in table(name)}
 
 
-def own(network: nn.Module) -> dict[str, tuple[tuple[int, ...], str]]:
-    """The same of a network."""
-    return {key: (tuple(value.shape), str(value.dtype).split(".")[1]) for key, value in network.state_dict().items()}
+def own(build: Callable[[], nn.Module]) -> dict[str, tuple[tuple[int, ...], str]]:
+    """The same of a network that is built without numbers."""
+    with torch.device("meta"):
+        state = build().state_dict()
+    return {key: (tuple(value.shape), str(value.dtype).split(".")[1]) for key, value in state.items()}
 
 
 def seeded(network: nn.Module, name: str, only: str = "", drop: str = "\0") -> None:

@@ -50,7 +50,7 @@ def placed(network: BaSSL) -> Placed[BaSSL]:
 
 
 def test_the_names_are_the_published_ones() -> None:
-    assert own(BaSSL()) == published("bassl")
+    assert own(BaSSL) == published("bassl")
 
 
 @torch.inference_mode()
@@ -122,11 +122,11 @@ def test_pictures_are_prepared_as_published() -> None:
 
 
 def test_keyframes_are_encoded_by_themselves(placed: Placed[BaSSL]) -> None:
-    frames = np.stack([pattern(seed, 224, 224) for seed in range(3)])[:, None]
+    frames = np.stack([pattern(seed, 224, 224) for seed in range(2)])[:, None]
     made = encode(placed, frames, BasslParams())
-    assert made.shape == (3, 1, 2048)
+    assert made.shape == (2, 1, 2048)
     assert made.dtype == np.float32
-    alone = np.concatenate([encode(placed, frames[n : n + 1], BasslParams()) for n in range(3)])
+    alone = np.concatenate([encode(placed, frames[n : n + 1], BasslParams()) for n in range(2)])
     assert off(made, alone) < SAME
 
 

@@ -54,11 +54,11 @@ def published_way(network: BoundaryNetwork, features_ND: Tensor) -> Tensor:
 
 
 def test_the_names_are_the_published_ones() -> None:
-    assert own(BoundaryNetwork()) == published("scrl_bilstm")
+    assert own(BoundaryNetwork) == published("scrl_bilstm")
     encoder = {key: value for key, value in published("scrl_encoder").items() if not key.startswith("fc.")}
     wanted = {f"encoder.{key}": value for key, value in encoder.items()}
     wanted |= {f"boundary.{key}": value for key, value in published("scrl_bilstm").items()}
-    assert own(SCRL()) == wanted
+    assert own(SCRL) == wanted
 
 
 @torch.inference_mode()
@@ -124,7 +124,7 @@ def test_the_keyframes_of_a_shot_are_one_picture_of_nine_channels(placed: Placed
     assert off(made[:, 0], wanted.numpy()) < SAME
 
 
-@pytest.mark.parametrize("shots", [1, 2, 12_000])
+@pytest.mark.parametrize("shots", [1, 2, pytest.param(12_000, marks=pytest.mark.slow)])
 def test_films_of_any_length(placed: Placed[SCRL], shots: int, tmp_path: Path) -> None:
     features_ND = rnd(9, shots, 2048)
     scored = infer(placed, pieces_of(features_ND.numpy()[:, None]), ScrlParams())
