@@ -8,20 +8,22 @@ import zipfile
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from apiflask import APIBlueprint
-from flask import Response, request, send_file
+from flask import Response, jsonify, request, send_file
 from pydantic import Field
 from werkzeug.exceptions import RequestedRangeNotSatisfiable
 
 from api.errors import Query, Record, bad_query, page, problems, read_token
 from api.health import services
+from shared.catalog import MENU
 from shared.errors import NotFound
 from shared.log import logger
 from shared.store import jobs, results, videos
 from shared.store.results import Found
-from shared.values import Artifact, Job, Run, StoredVideo
+from shared.values import Artifact, Job, Run, RunState, StoredVideo
+from shared.values.scenes import Stamp, modelscope
 
 log = logger(__name__)
 bp = APIBlueprint("artifacts", __name__, url_prefix="/v1", tag="Results and artifacts")
@@ -37,6 +39,38 @@ FILE_DOC: dict[int | str, Any] = {
     206: {"description": "The range asked for.", "content": {"*/*": {}}},
     304: {"description": "Not modified."},
     416: {"description": "No such range."},
+}
+EVERY_ROW = 2**31 - 1
+TWO_TEXTS = {"type": "array", "items": {"type": "string"}, "minItems": 2, "maxItems": 2}
+SPAN = {"frame": TWO_TEXTS, "timestamps": TWO_TEXTS}
+PUBLISHED: dict[str, Any] = {
+    "title": "ModelScope",
+    "description": "Shots and scenes with the keys of the published BaSSL pipeline: frames (the last one inclusive) "
+    "and time stamps `HH:MM:SS.mmm`, all as text.",
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["shot_num", "shot_meta_list", "scene_num", "scene_meta_list"],
+    "properties": {
+        "shot_num": {"type": "integer"},
+        "shot_meta_list": {"type": "array", "items": {"type": "object", "properties": SPAN, "required": [*SPAN]}},
+        "scene_num": {"type": "integer"},
+        "scene_meta_list": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {"shot": {"type": "array", "items": {"type": "string"}}, **SPAN},
+                "required": ["shot", *SPAN],
+            },
+        },
+    },
+}
+RESULTS_DOC: dict[int | str, Any] = {
+    200: {
+        "description": "A page of results; with `format=modelscope` the whole film in one document.",
+        "content": {
+            "application/json": {"schema": {"oneOf": [{"$ref": "#/components/schemas/ResultPage"}, PUBLISHED]}}
+        },
+    }
 }
 
 
@@ -126,18 +160,27 @@ class ResultsQuery(Query):
     kind: str | None = Field(None, description="Only of this kind, such as `shot`.")
     limit: int = Field(500, ge=1, le=5000)
     page_token: str | None = None
+    format: Literal["json", "modelscope"] = Field(
+        "json", description="modelscope: shots and scenes of one finished run, in the form of the published pipeline."
+    )
+    threshold: float | None = Field(
+        None, ge=0, le=1, description="modelscope: groups the shots by another threshold than the run's, at once."
+    )
 
 
 @bp.get("/jobs/<job_id>/results")
 @bp.input(ResultsQuery, location="query", arg_name="query")
 @bp.output(ResultPage)
-@bp.doc(responses=problems(NotFound))
-def results_of(job_id: str, query: ResultsQuery) -> tuple[dict[str, Any], dict[str, str]]:
+@bp.doc(responses=problems(NotFound, also=RESULTS_DOC))
+def results_of(job_id: str, query: ResultsQuery) -> tuple[dict[str, Any], dict[str, str]] | Response:
     """Results of a job; those of a finished run can be read while other runs go on."""
     engine = services().engine
     job = jobs.get(engine, job_id)
     if query.model is not None and query.model not in {run.model for run in job.runs}:
         raise bad_query("model", "unknown_model", "This job has no run of that model.")
+    _check_format(query)
+    if query.format == "modelscope":
+        return jsonify(_published(job, query))
     after = read_token("results", query.page_token, (int, str, int))
     found = results.page(engine, job_id, model=query.model, kind=query.kind, limit=query.limit + 1, after=after)
     items, token, headers = page("results", found, query.limit, lambda one: one.cursor)
@@ -233,6 +276,49 @@ def _read_member(archive: Path, name: str) -> tuple[bytes, int]:
         _, name_length, extra_length = LOCAL_HEADER.unpack(file.read(LOCAL_HEADER.size))
         file.seek(name_length + extra_length, 1)
         return file.read(info.file_size), info.CRC
+
+
+def scene_runs(job: Job) -> list[Run]:
+    """The job's finished runs that found scenes."""
+    return [run for run in job.runs if run.state is RunState.DONE and _finds_scenes(run.model)]
+
+
+def _finds_scenes(model: str) -> bool:
+    return model in MENU and "scene" in MENU[model].results
+
+
+def _check_format(query: ResultsQuery) -> None:
+    """A parameter of the other format would change nothing: it is refused, so that nobody believes it did."""
+    strange = {"threshold"} if query.format == "json" else {"kind", "limit", "page_token"}
+    for name in sorted(strange & query.model_fields_set):
+        raise bad_query(name, "not_in_this_format", f"{name} has no meaning with format={query.format}.")
+
+
+def _published(job: Job, query: ResultsQuery) -> dict[str, Any]:
+    """The scenes of one run as the published pipeline writes them."""
+    run = _scene_run(job, query.model)
+    found = results.page(services().engine, job.id, run_id=run.id, kind="boundary", limit=EVERY_ROW)
+    stamps, probabilities = [], []
+    for span, score in ((one.result.range, one.result.score) for one in found):
+        if span is None or score is None:
+            raise ValueError(f"a boundary of {run.id} has no times or no probability")
+        stamps.append(Stamp.of(span))
+        probabilities.append(score)
+    threshold = run.params["threshold"] if query.threshold is None else query.threshold
+    return modelscope(stamps, probabilities, threshold)
+
+
+def _scene_run(job: Job, model: str | None) -> Run:
+    """The first finished run of that model, which may be left open where the job has but one that finds scenes."""
+    names = list(dict.fromkeys(run.model for run in job.runs if _finds_scenes(run.model)))
+    if model is None and len(names) > 1:
+        raise bad_query("model", "ambiguous_model", f"Several models of this job find scenes: {', '.join(names)}.")
+    if model is not None and not _finds_scenes(model):
+        raise bad_query("model", "no_scenes", f"{model} finds no scenes; format=modelscope is for models that do.")
+    run = next((run for run in scene_runs(job) if model in {None, run.model}), None)
+    if run is None:
+        raise bad_query("format", "no_scenes", "This job has no finished run that found scenes.")
+    return run
 
 
 def _result(found: Found) -> dict[str, Any]:

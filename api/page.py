@@ -20,6 +20,7 @@ from apiflask import APIBlueprint
 from flask import Response, g, redirect, render_template, request, send_from_directory
 
 from api import jobs as job_routes
+from api.artifacts import EVERY_ROW, scene_runs
 from api.errors import KEY_COOKIE, open_to_all, page, read_token
 from api.health import services
 from shared.catalog import MENU, ModelSpec
@@ -34,7 +35,7 @@ bp = APIBlueprint("page", __name__, template_folder=str(WEB), enable_openapi=Fal
 JOBS, SHOTS = 20, 300
 """On one page of the list, and of the filmstrip."""
 LONGEST_KEY = 512
-SCRIPTS_AND_STYLE = ("page.css", "page.js", "live.js", "submit.js", "film.js")
+SCRIPTS_AND_STYLE = ("page.css", "page.js", "live.js", "submit.js", "film.js", "scenes.js")
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; media-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -92,6 +93,15 @@ class Film:
     offset: float
 
 
+@dataclass(frozen=True, slots=True)
+class Scenes:
+    """The scenes of one run; `runs` are all that have some, this one included."""
+
+    run: Run
+    runs: tuple[Run, ...]
+    rows: tuple[Found, ...]
+
+
 @bp.get("/")
 def index() -> str:
     """A form for a film, and the jobs, newest first."""
@@ -119,7 +129,14 @@ def show(job_id: str) -> str:
     video = videos.get(engine, job.video_id)
     files = results.artifacts(engine, job_id)
     return render_template(
-        "job.html", job=job, stored=video, facts=_facts(video), menu=MENU, files=files, film=_film(job, video, files)
+        "job.html",
+        job=job,
+        stored=video,
+        facts=_facts(video),
+        menu=MENU,
+        files=files,
+        film=_film(job, video, files),
+        scenes=None if "after" in request.args else _scenes(job),
     )
 
 
@@ -219,6 +236,16 @@ def _film(job: Job, video: StoredVideo, files: Sequence[tuple[str, str, Artifact
 
 def _has_shots(run: Run) -> bool:
     return run.model in MENU and "shot" in MENU[run.model].results
+
+
+def _scenes(job: Job) -> Scenes | None:
+    """The scenes of the run asked for, or of the first that has some; None while there are none."""
+    done = scene_runs(job)
+    run = next((run for run in done if request.args.get("scenes") in {None, run.id}), None)
+    if run is None:
+        return None
+    rows = results.page(services().engine, job.id, run_id=run.id, kind="scene", limit=EVERY_ROW)
+    return Scenes(run, tuple(done), tuple(rows))
 
 
 def _cell(found: Found, archive: str | None) -> Cell:

@@ -6,7 +6,8 @@ const PATIENCE = 1_000; // ms to wait for the first picture
 const HANDS_OFF = 4_000; // ms for which the strip does not move by itself after a reader has moved it
 const KEYS = { ArrowLeft: -1, ArrowRight: 1 };
 
-/** Starts the section: every shot can be played, by pointer and by keys, and the one that plays is shown. */
+/** Starts the section: every shot can be played, by pointer and by keys, and the one that plays is shown. Says `cells`
+ * on it when more shots have come, and `shot` when another one is the current one. Returns the view. */
 export function film(section) {
   const view = {
     section,
@@ -14,6 +15,7 @@ export function film(section) {
     strip: section.querySelector("#strip"),
     line: section.querySelector("#line"),
     stills: section.querySelector("#stills"),
+    heads: section.getElementsByClassName("head"),
     offset: Number(section.dataset.offset),
     duration: Number(section.dataset.duration),
     cells: [],
@@ -21,6 +23,7 @@ export function film(section) {
     playable: true,
     measured: false,
     wanted: null,
+    stretch: null,
     movedAt: 0,
   };
   measure(view);
@@ -32,6 +35,7 @@ export function film(section) {
     loadRest(view);
   }
   watchFailure(view);
+  return view;
 }
 
 /** Takes cells in. One of them can be reached by Tab: the current one. */
@@ -54,6 +58,7 @@ async function loadRest(view) {
     const items = [...page.querySelectorAll("#strip > li")].map((item) => document.importNode(item, true));
     view.strip.append(...items);
     gather(view, items.map((item) => item.querySelector("a")));
+    view.section.dispatchEvent(new Event("cells"));
     const next = page.querySelector("#more");
     if (next) link.href = next.href;
     else link = null;
@@ -85,12 +90,13 @@ function listen(view) {
     strip.addEventListener(kind, () => { view.movedAt = Date.now(); }, { passive: true });
   }
   for (const kind of ["timeupdate", "seeking", "seeked"]) video.addEventListener(kind, () => follow(view));
+  video.addEventListener("seeking", () => leave(view));
   video.addEventListener("play", () => run(view));
   wrapping(view);
 }
 
 function keys(view, event) {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("button, .keys a")) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("button, .keys a, #scene-tools *")) return;
   const last = view.cells.length - 1;
   let next = null;
   if (event.key in KEYS) next = Math.min(last, Math.max(0, view.current + KEYS[event.key]));
@@ -107,15 +113,25 @@ function keys(view, event) {
 
 /** Goes to the first frame of a shot. */
 function go(view, index, play) {
-  const cell = view.cells[index];
+  view.stretch = null;
+  goTo(view, index, view.cells[index].start, play);
+}
+
+/** Plays from one time to another, in seconds since the first frame, and stops on the last frame before the latter. */
+export function play(view, start, end) {
+  view.stretch = { start, end };
+  goTo(view, at(view, start), start, true);
+}
+
+function goTo(view, index, seconds, play) {
   view.movedAt = 0;
   show(view, index, true);
   if (!view.playable) {
-    enlarge(view, cell);
+    enlarge(view, view.cells[index]);
     return;
   }
   if (play) view.video.play().catch(() => follow(view)); // refused or overtaken: the player shows that it stands still
-  view.wanted = cell.start;
+  view.wanted = seconds;
   if (view.measured) seek(view);
   else setTimeout(() => seek(view), PATIENCE);
 }
@@ -139,6 +155,21 @@ function measure(view) {
   if (view.video.readyState > 0) view.video.load(); // the first picture may have been shown before: once more
 }
 
+/** A reader who goes elsewhere by the player's own controls is not held back at the end of what was to be played. */
+function leave(view) {
+  const seconds = view.video.currentTime - view.offset;
+  if (view.wanted === null && view.stretch && (seconds < view.stretch.start || seconds >= view.stretch.end)) view.stretch = null;
+}
+
+/** Holds the film where the stretch that was to be played ends; whether it has. */
+function held(view, seconds) {
+  if (!view.stretch || view.video.seeking || seconds < view.stretch.end) return false;
+  view.video.pause();
+  view.video.currentTime = view.offset + Math.max(view.stretch.start, view.stretch.end - 10 * INSIDE);
+  view.stretch = null;
+  return true;
+}
+
 /** Index of the shot at a time since the first frame; a gradual change between two shots belongs to the former. */
 function at(view, seconds) {
   let low = 0, high = view.cells.length - 1;
@@ -160,8 +191,9 @@ function run(view) {
 function follow(view) {
   if (view.wanted !== null) return;
   const seconds = Math.max(0, view.video.currentTime - view.offset);
+  if (held(view, seconds)) return; // and told again when it stands there
   show(view, at(view, seconds), true);
-  view.line.querySelector(".head").setAttribute("d", `M${seconds} 0V10`);
+  for (const head of view.heads) head.setAttribute("d", `M${seconds} 0V10`);
 }
 
 /** Marks a shot as the current one, in the strip and on the line. */
@@ -178,6 +210,7 @@ function show(view, index, move) {
   view.line.setAttribute("aria-valuetext", words);
   view.line.querySelector(".now").setAttribute("d", box(cell));
   view.section.querySelector("#now").textContent = words;
+  view.section.dispatchEvent(new Event("shot"));
   if (move && Date.now() - view.movedAt > HANDS_OFF) centre(view, cell.link.parentElement);
 }
 
@@ -197,21 +230,27 @@ function box({ start, end }) {
 
 /** Draws the time line: two paths, however many shots there are. */
 function drawLine(view) {
+  view.line.replaceChildren(drawing(view, {
+    even: view.cells.filter((_, index) => index % 2 === 0).map(box).join(""),
+    odd: view.cells.filter((_, index) => index % 2 === 1).map(box).join(""),
+    now: view.current >= 0 ? box(view.cells[view.current]) : "",
+  }));
+  view.line.hidden = false;
+}
+
+/** Paths by class, and the head of the player, over the length of the film: x is seconds, y goes from 0 down to 10. */
+export function drawing(view, paths) {
   const svg = document.createElementNS(SVG, "svg");
   svg.setAttribute("viewBox", `0 0 ${view.duration} 10`);
   svg.setAttribute("preserveAspectRatio", "none");
-  const shape = (name, d) => {
+  const head = `M${Math.max(0, view.video.currentTime - view.offset)} 0V10`;
+  for (const [name, d] of Object.entries({ ...paths, head })) {
     const path = document.createElementNS(SVG, "path");
     path.setAttribute("class", name);
     path.setAttribute("d", d);
     svg.append(path);
-  };
-  shape("even", view.cells.filter((_, index) => index % 2 === 0).map(box).join(""));
-  shape("odd", view.cells.filter((_, index) => index % 2 === 1).map(box).join(""));
-  shape("now", view.current >= 0 ? box(view.cells[view.current]) : "");
-  shape("head", `M${Math.max(0, view.video.currentTime - view.offset)} 0V10`);
-  view.line.replaceChildren(svg);
-  view.line.hidden = false;
+  }
+  return svg;
 }
 
 /** The switch between one row and all shots at once. */

@@ -6,7 +6,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -23,7 +24,10 @@ from api.app import create_app, gunicorn_options
 from api.local.servers import free_port
 from shared.db import connect
 from shared.settings import Settings
-from shared.store import videos
+from shared.store import runs, videos
+from shared.values import Job, Progress, Result, Shot, TimeRange
+from shared.values.scenes import boundaries, scenes
+from tests import factories
 from tests.conftest import administer, named
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -37,6 +41,27 @@ def make_film(out: Path, *options: str, seconds: float = 2) -> Path:
         [get_ffmpeg_exe(), "-v", "error", "-y", *(options or (*source, "-pix_fmt", "yuv420p")), str(out)], check=True
     )
     return out
+
+
+def finish_shots(database: Engine, job: Job, shots: Sequence[TimeRange]) -> None:
+    """End the run that finds the shots of a job; it keeps no pictures."""
+    found = [Shot(one).result(seq) for seq, one in enumerate(shots)]
+    _finish(database, job, "shots", found)
+
+
+def finish_scenes(
+    database: Engine, job: Job, model: str, shots: Sequence[TimeRange], probabilities: Sequence[float]
+) -> None:
+    """End the run of a model of scenes as its room does: with float32 probabilities, grouped by its threshold."""
+    (run,) = [run for run in job.runs if run.model == model]
+    rows = boundaries([Shot(one).result(seq) for seq, one in enumerate(shots)], array("f", probabilities))
+    _finish(database, job, model, [*rows, *scenes(rows, run.params["threshold"])])
+
+
+def _finish(database: Engine, job: Job, model: str, found: list[Result]) -> None:
+    claim = factories.claim(database, next(run.id for run in job.runs if run.model == model))
+    assert claim is not None
+    runs.finish(database, claim, progress=Progress((), 1.0), decode_failures=0, results=found, artifacts=[])
 
 
 @pytest.fixture(scope="session")
