@@ -14,8 +14,7 @@ from typing import Self
 from av.video.frame import VideoFrame
 
 from shared.values import Clock, Timeline, Video
-from worker.video.clip import pictures_of_clip
-from worker.video.decoder import Decoder, Form
+from worker.video.decoder import Decoder, Form, pictures_of_clip
 from worker.video.packets import PacketIndex, scan, usual_step
 from worker.video.probe import probe
 from worker.video.source import main_stream, open_media
@@ -113,7 +112,7 @@ class Reader:
         Args:
             indices: once the film was read to its end, numbers among the decoded frames; before that, numbers among
                 the packets, which is the same unless the film is damaged. IndexError outside.
-            decord: let decord serve where it is exact, which is checked (`clip.pictures_of_clip`): its pictures come
+            decord: let decord serve where it is exact, which is checked (`decoder.pictures_of_clip`): its pictures come
                 converted to RGB. PyAV serves otherwise, and says why in `decord_refused`.
         """
         times = self._times()

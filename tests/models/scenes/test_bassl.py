@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from shared.catalog import BasslParams
 from shared.errors import ModelUnavailable
 from shared.values import Result, Shot
 from shared.values.scenes import Stamp, modelscope
@@ -21,7 +22,7 @@ from tests.models.scenes.made import film_of, pieces_of, shots_of
 from tests.models.seeded import FIXTURES, GOLDEN, SAME, given, off, own, published, rnd, seeded
 from worker.encoders.placed import Placed
 from worker.encoders.scored import Scored
-from worker.models.bassl.config import CROP, BasslParams
+from worker.models.bassl.config import CROP
 from worker.models.bassl.network import BaSSL, Pooling, around, pooled, probabilities
 from worker.models.bassl.stages import decode, encode, infer, of_shots, plan
 from worker.models.contract import Inputs, Piece

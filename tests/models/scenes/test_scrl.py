@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from shared.catalog import ScrlParams
 from tests.factories import video
 from tests.models.films import pattern
 from tests.models.scenes.made import film_of, pieces_of, shots_of
@@ -16,7 +17,7 @@ from tests.models.seeded import FIXTURES, GOLDEN, SAME, given, off, own, publish
 from worker.encoders.placed import Placed
 from worker.models.contract import Inputs
 from worker.models.placement import Placement
-from worker.models.scrl.config import SLIDING, ScrlParams
+from worker.models.scrl.config import SLIDING
 from worker.models.scrl.network import SCRL, BoundaryNetwork, probabilities
 from worker.models.scrl.stages import decode, encode, infer, padded, plan, slid
 

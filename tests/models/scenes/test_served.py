@@ -12,17 +12,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from shared.catalog import BasslParams, ScrlParams
 from shared.errors import WeightsCorrupt, WeightsMissing
 from tests.models.scenes.made import pieces_of
 from tests.models.seeded import GOLDEN, SAME, off, rnd, table
 from worker.encoders.published import import_weights
 from worker.models.bassl import weights as bassl
-from worker.models.bassl.config import BasslParams
 from worker.models.bassl.network import BaSSL
 from worker.models.bassl.stages import ROOM as BASSL
 from worker.models.placement import Placement
 from worker.models.scrl import weights as scrl
-from worker.models.scrl.config import ScrlParams
 from worker.models.scrl.stages import ROOM as SCRL
 
 AT = datetime(2026, 11, 20, 12, tzinfo=UTC)

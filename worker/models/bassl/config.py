@@ -1,30 +1,13 @@
-"""Constants of the room: the shape of BaSSL, what it sees of a keyframe, and its parameters."""
+"""Constants of the room: the shape of BaSSL, and what it sees of a keyframe."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import Field
-
-from shared.catalog import Params, WeightsSpec
 from worker.video.keyframes import Crop
 
 Pooling = Literal["center", "cls", "avg", "max"]
-
-
-class BasslParams(Params):
-    """Parameters of `bassl`."""
-
-    threshold: float = Field(
-        0.8, gt=0, lt=1, description="Probability above which a shot is the last of its scene; regrouping is instant."
-    )
-    precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto",
-        description="Arithmetic of the picture encoder. auto: bf16 where the worker's hardware has it. "
-        "fp32: the published numbers.",
-    )
-    split_scenes: bool = Field(False, description="Also yield each scene as an mp4 clip.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +57,3 @@ CROP = Crop(short_side=256, filter="bicubic", side=224)
 
 WINDOWS = 64
 """Windows of shots that go through the context network together: 100 MB of activations."""
-
-BATCH = 32
-"""Pictures that go through the encoder together."""
-
-WEIGHTS = WeightsSpec(
-    name="bassl.safetensors",
-    sha256=None,
-    size=None,
-    licence="Apache-2.0",
-    origin="ModelScope damo/cv_resnet50-bert_video-scene-segmentation_movienet",
-    how="sceneworks-worker weights pull bassl",
-)

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import torch
 
+from shared.catalog import MENU
 from worker.encoders.placed import MEAN, STD, Placed
 from worker.encoders.published import Published, Source, load_imported
 from worker.encoders.weights import shapes
-from worker.models.bassl.config import ARCHITECTURE, CROP, WEIGHTS
+from worker.models.bassl.config import ARCHITECTURE, CROP
 from worker.models.bassl.network import BaSSL
 from worker.models.placement import Placement
 
@@ -23,7 +24,7 @@ def load(folders: Sequence[Path], placement: Placement) -> Placed[BaSSL]:
         WeightsMissing, WeightsCorrupt: as `worker.encoders.published`.
     """
     network = _empty()
-    network.load_state_dict(load_imported(WEIGHTS, folders, shapes(network)), strict=True, assign=True)
+    network.load_state_dict(load_imported(PUBLISHED.spec, folders, shapes(network)), strict=True, assign=True)
     return Placed.put(network, placement.device, placement.precision)
 
 
@@ -33,8 +34,10 @@ def _empty() -> BaSSL:
         return BaSSL()
 
 
+SPEC = MENU["bassl"].weights
+assert SPEC is not None
 PUBLISHED = Published(
-    spec=WEIGHTS,
+    spec=SPEC,
     sources=(
         Source(
             name="pytorch_model.pt",

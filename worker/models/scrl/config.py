@@ -1,28 +1,10 @@
-"""Constants of the room: the shape of SCRL's boundary network, what its encoder sees of a shot, and its parameters."""
+"""Constants of the room: the shape of SCRL's boundary network, and what its encoder sees of a shot."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
-from pydantic import Field
-
-from shared.catalog import Params, WeightsSpec
 from worker.video.keyframes import Crop
-
-
-class ScrlParams(Params):
-    """Parameters of `scrl`."""
-
-    threshold: float = Field(
-        0.5, gt=0, lt=1, description="Probability above which a shot is the last of its scene; regrouping is instant."
-    )
-    precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto",
-        description="Arithmetic of the picture encoder. auto: bf16 where the worker's hardware has it. "
-        "fp32: the published numbers.",
-    )
-    split_scenes: bool = Field(False, description="Also yield each scene as an mp4 clip.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +58,3 @@ CROP = Crop(short_side=224, filter="bilinear", side=224)
 
 WINDOWS = 64
 """Windows of shots that go through the boundary network together."""
-
-BATCH = 32
-"""Pictures that go through the encoder together."""
-
-WEIGHTS = WeightsSpec(
-    name="scrl.safetensors",
-    sha256=None,
-    size=None,
-    licence="NOASSERTION",
-    origin="the authors' drive, linked from TencentYoutuResearch/SceneSegmentation-SCRL",
-    how="sceneworks-worker weights import scrl checkpoint.pth.tar model_best.pth.tar",
-)

@@ -9,13 +9,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from shared.catalog import ScrlParams
 from shared.values import Video
 from shared.values.scenes import boundaries, scenes
 from worker.encoders.placed import Placed, settled
 from worker.encoders.scored import Scored, cut_scenes
 from worker.models.contract import Film, Inputs, Outcome, PicturePlan, Piece, Room
 from worker.models.placement import Placement
-from worker.models.scrl.config import ARCHITECTURE, BATCH, CROP, SLIDING, WINDOWS, ScrlParams
+from worker.models.scrl.config import ARCHITECTURE, CROP, SLIDING, WINDOWS
 from worker.models.scrl.network import SCRL, BoundaryNetwork, probabilities
 from worker.models.scrl.weights import load
 from worker.video.feed import Frames
@@ -31,7 +32,7 @@ def plan(_video: Video, inputs: Inputs, params: ScrlParams, placement: Placement
     settled(params.precision, placement.precision)
     spans = [row.range for row in inputs.results["shots"] if row.kind == "shot" and row.range]
     archive = inputs.files["shots"]["keyframes"]
-    return PicturePlan(archive, together(len(spans)), CROP, BATCH)
+    return PicturePlan(archive, together(len(spans)), CROP)
 
 
 def encode(network: Placed[SCRL], frames_BTHWC: Frames, params: ScrlParams) -> npt.NDArray[np.float32]:

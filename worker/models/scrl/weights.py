@@ -8,11 +8,12 @@ from pathlib import Path
 
 import torch
 
+from shared.catalog import MENU
 from worker.encoders.placed import MEAN, STD, Placed
 from worker.encoders.published import Published, Source, load_imported
 from worker.encoders.weights import shapes
 from worker.models.placement import Placement
-from worker.models.scrl.config import ARCHITECTURE, CROP, WEIGHTS
+from worker.models.scrl.config import ARCHITECTURE, CROP
 from worker.models.scrl.network import SCRL
 
 
@@ -23,7 +24,7 @@ def load(folders: Sequence[Path], placement: Placement) -> Placed[SCRL]:
         WeightsMissing, WeightsCorrupt: as `worker.encoders.published`.
     """
     network = _empty()
-    network.load_state_dict(load_imported(WEIGHTS, folders, shapes(network)), strict=True, assign=True)
+    network.load_state_dict(load_imported(PUBLISHED.spec, folders, shapes(network)), strict=True, assign=True)
     return Placed.put(network, placement.device, placement.precision)
 
 
@@ -33,8 +34,10 @@ def _empty() -> SCRL:
         return SCRL()
 
 
+SPEC = MENU["scrl"].weights
+assert SPEC is not None
 PUBLISHED = Published(
-    spec=WEIGHTS,
+    spec=SPEC,
     sources=(
         Source(
             name="checkpoint.pth.tar",
