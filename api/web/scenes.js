@@ -201,6 +201,7 @@ function drawBands({ bands, view, groups, shots }) {
 
 /** Colours the cells of the strip; only those that change are touched. */
 function overStrip({ view, groups }) {
+  if (!groups.length) return; // not loaded yet
   let at = 0;
   view.cells.forEach(({ link, start }, index) => {
     while (at < groups.length - 1 && groups[at + 1].start <= start) at += 1;

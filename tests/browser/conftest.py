@@ -123,13 +123,14 @@ def drawn(shot: int, image: int) -> bytes:
     return out.getvalue()
 
 
-def submitted(database: Engine, files: Files, film: Path) -> Job:
-    """A job on a real film, in the ledger."""
+def submitted(database: Engine, files: Files, film: Path, *models: str) -> Job:
+    """A job on a real film, in the ledger; its first run finds the shots."""
     stored = files.put(film)
     video, _ = videos.add(
         database, sha256=stored.sha256, size=stored.size, name=film.name, media_type="video/mp4", video=probe(film)
     )
-    return factories.job(database, video.id)
+    asked = tuple(factories.analysis(model) for model in models or ("shots",))
+    return factories.job(database, video.id, analyses=asked)
 
 
 def finished(database: Engine, files: Files, folder: Path, film: Path, cuts: list[int]) -> Job:
