@@ -17,7 +17,7 @@ from worker.video.render import clip
 Floats = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Scored:
     """N shots. Whoever has these needs neither pictures nor a network to group the shots by another threshold.
 
@@ -28,6 +28,14 @@ class Scored:
 
     features: Floats
     probabilities: Floats
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Scored):
+            return NotImplemented
+        pairs = (self.features, other.features), (self.probabilities, other.probabilities)
+        return all(np.array_equal(one, another) for one, another in pairs)
+
+    __hash__ = None  # type: ignore[assignment] # arrays have none
 
     def keep(self, folder: Path) -> tuple[FileMade, ...]:
         """Both arrays as NPY files in `folder`; the same numbers make the same bytes."""

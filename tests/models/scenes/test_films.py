@@ -1,0 +1,89 @@
+"""Both rooms on real films, by the real loop: shots first, then scenes out of the keyframes that it kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from shared.catalog import MENU, ShotsParams
+from tests.models.films import PLACE, Quiet, run, shots_film
+from tests.models.seeded import seeded
+from worker.encoders.placed import Placed
+from worker.models import load
+from worker.models.bassl.network import BaSSL
+from worker.models.contract import Inputs, Model, Outcome
+from worker.models.scrl.network import SCRL
+from worker.pipeline import Execution, Stages, execute
+from worker.video.probe import probe
+
+LENGTHS = [40, 25, 60, 30]
+
+
+def bassl() -> BaSSL:
+    network = BaSSL()
+    seeded(network, "bassl")
+    return network
+
+
+def scrl() -> SCRL:
+    network = SCRL()
+    seeded(network.encoder, "scrl_encoder", drop="fc.")
+    seeded(network.boundary, "scrl_bilstm")
+    return network
+
+
+@pytest.fixture(scope="module", params=[bassl, scrl])
+def model(request: pytest.FixtureRequest) -> Model:
+    """A room whose network has name-seeded weights."""
+    build: Callable[[], Any] = request.param
+    return Model(load(build.__name__), PLACE, (), Placed.put(build(), "cpu", "fp32"))
+
+
+def inputs(shots: Outcome, kept: Outcome | None = None) -> Inputs:
+    files = {file.kind: file.path for file in shots.files}
+    again = {file.kind: file.path for file in kept.files} if kept else {}
+    return Inputs({"shots": shots.results}, {"shots": files}, again)
+
+
+def scenes(model: Model, path: Path, given: Inputs, scratch: Path, **params: Any) -> Execution:
+    scratch.mkdir()
+    chosen = MENU[model.room.name].read_params(params)
+    return execute(model, path, probe(path), given, chosen, scratch, Stages(Quiet()))
+
+
+@pytest.mark.parametrize("lengths", [[1], [2], LENGTHS], ids=["one frame", "two frames", "four shots"])
+def test_scenes_come_out_of_the_keyframes_and_the_film_stays_closed(
+    model: Model, lengths: list[int], tmp_path: Path
+) -> None:
+    path = shots_film(lengths, tmp_path / "film.mp4")
+    shots = run("shots", path, ShotsParams(detector="hsv_luv"), tmp_path / "shots").outcome
+    assert len(shots.results) == (4 if lengths == LENGTHS else 1)
+    done = scenes(model, path, inputs(shots), tmp_path / "scenes")
+    assert done.frames_decoded == 0
+    bounds = [row for row in done.outcome.results if row.kind == "boundary"]
+    assert [row.range for row in bounds] == [row.range for row in shots.results]
+    assert all(row.score is not None and 0 < row.score < 1 for row in bounds)
+    found = [row for row in done.outcome.results if row.kind == "scene"]
+    assert found[0].range
+    assert found[-1].range
+    assert (found[0].range.start.frame, found[-1].range.end.frame) == (0, sum(lengths))
+    assert [file.kind for file in done.outcome.files] == ["features", "probabilities"]
+
+
+def test_another_threshold_encodes_nothing(model: Model, tmp_path: Path) -> None:
+    path = shots_film(LENGTHS, tmp_path / "film.mp4")
+    shots = run("shots", path, ShotsParams(detector="hsv_luv"), tmp_path / "shots").outcome
+    first = scenes(model, path, inputs(shots), tmp_path / "first").outcome
+    scores = sorted(row.score for row in first.results if row.kind == "boundary" and row.score is not None)
+    empty = Model(model.room, PLACE, ())  # would have to load weights, and there are none
+    again = scenes(empty, path, inputs(shots, first), tmp_path / "again", threshold=scores[0] * 0.99).outcome
+    assert [row.data["shots"] for row in again.results if row.kind == "scene"] == [[n, n] for n in range(4)]
+    assert [row.score for row in again.results if row.kind == "boundary"] == [
+        row.score for row in first.results if row.kind == "boundary"
+    ]
+    for one, other in zip(first.files, again.files, strict=True):
+        assert np.array_equal(np.load(one.path), np.load(other.path))
