@@ -12,7 +12,7 @@ Pooling = Literal["center", "cls", "avg", "max"]
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """BaSSL as published (Mun et al., ACCV 2022, section 4.1 and supplement).
+    """BaSSL as published (Mun et al., ACCV 2022, and the released configuration).
 
     Args:
         features: width of a shot's feature, as ResNet-50 gives it.

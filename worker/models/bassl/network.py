@@ -55,7 +55,7 @@ class ShotEmbedding(nn.Module):
 
 
 class ContextNetwork(nn.Module):
-    """The contextual relation network: a BERT encoder over the tokens of a window (paper, section 3.1).
+    """The contextual relation network: a BERT encoder over the tokens of a window.
 
     `attention_mask` is a part of the published checkpoints. It is all zero, so it changes nothing and is not added.
     """

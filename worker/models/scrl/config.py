@@ -9,7 +9,7 @@ from worker.video.keyframes import Crop
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """SCRL as published (Wu et al., CVPR 2022, section 4.3 and the released code).
+    """SCRL as published (Wu et al., CVPR 2022, and the released code).
 
     Args:
         features: width of a shot's feature, as ResNet-50 gives it.

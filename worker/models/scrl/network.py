@@ -13,7 +13,7 @@ from worker.models.scrl.config import ARCHITECTURE, KEYFRAMES, Architecture
 
 
 class BoundaryNetwork(nn.Module):
-    """A bidirectional LSTM over the features of shots, between two batch-normalised linear layers (paper, section 4.3).
+    """A bidirectional LSTM over the features of shots, between two batch-normalised linear layers.
 
     Args:
         shape: its architecture.
