@@ -83,7 +83,7 @@ LONG = Windows(length=300, step=250, lead=LEAD)
 """Fewer frames computed twice, for the runtime where speed was asked for: what it changes is measured in README.md."""
 
 COLOUR_WINDOWS = Windows(length=33, step=32, lead=1)
-"""Each frame and the one before it; the lead costs one picture in 33. Longer windows let go of frames later: no faster."""
+"""Each frame and the one before it; the lead costs one picture in 33. Longer ones let go of frames later."""
 
 
 def windows(placement: Placement) -> Windows:
