@@ -53,7 +53,7 @@ class Keeper:
         reread: how many pictures had to be read again.
     """
 
-    def __init__(self, archive: Path, video: Video, short_side: int, budget_bytes: int = 192 * 2**20) -> None:
+    def __init__(self, archive: Path, video: Video, short_side: int, budget_bytes: int = 256 * 2**20) -> None:
         self._video, self._view = video, View.short_side(short_side)
         self._archive = archive
         self._zip = zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED)

@@ -66,7 +66,11 @@ class View:
 
     @staticmethod
     def short_side(size: int) -> View:
-        """RGB with its short side `size`, or its own where that is smaller; bicubic. The long side is even."""
+        """RGB with its short side `size`, or its own where that is smaller. The long side is even.
+
+        Each pixel is the mean of those it stands for (swscale's area filter): free of aliasing, and at 720p twice as fast
+        as bicubic.
+        """
         return View(Sight.SHORT_SIDE, size, size)
 
     @staticmethod
@@ -102,7 +106,7 @@ def see(view: View, frame: Frame, video: Video) -> Picture:
     else:
         shown = shown_size(picture.width, picture.height, video.sample_aspect_ratio, video.rotation)
         size = shown if view.sight is Sight.FULL else _shortened(*shown, view.width)
-        filter_ = Interpolation.BICUBIC
+        filter_ = Interpolation.BICUBIC if view.sight is Sight.FULL else Interpolation.AREA
     return turned(_rgb(picture, (size[1], size[0]) if turns % 2 else size, filter_), turns)
 
 
