@@ -283,3 +283,7 @@ def _take_in(declared: Published, files: Sequence[Path]) -> None:
     typer.echo(f"{card.weights.name}  {card.weights.size} bytes  sha256 {card.weights.sha256}  {card.licence}")
     for source in card.sources:
         typer.echo(f"  from {source.name}  {source.size} bytes  sha256 {source.sha256}")
+
+
+if __name__ == "__main__":
+    main()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -57,12 +59,17 @@ class System:
     environment: Mapping[str, str]
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
+    @property
+    def whole_environment(self) -> dict[str, str]:
+        """That of its processes."""
+        return {**os.environ, **self.environment}
+
     def start(self, *command: str, **environment: str) -> subprocess.Popen[bytes]:
         """A process of ours; what it says goes into the test's folder."""
         with (self.folder / f"process-{len(self.processes)}.log").open("wb") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", *command],
-                env={**os.environ, **self.environment, **environment},
+                env={**self.whole_environment, **environment},
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -132,6 +139,23 @@ class System:
             process.wait()
 
 
+def finished(client: httpx.Client, *analyses: dict[str, Any]) -> dict[str, Any]:
+    """A job on the clip, once it has ended."""
+    video = client.post("/v1/videos", params={"name": "clip.mp4"}, content=CLIP.read_bytes()).raise_for_status().json()
+    body = {"video_id": video["id"], "analyses": analyses}
+    job: dict[str, Any] = client.post("/v1/jobs", json=body).raise_for_status().json()
+    while job["state"] in {"queued", "running"}:
+        job = client.get(job["urls"]["self"], params={"wait": 25}, timeout=40).raise_for_status().json()
+    return job
+
+
+def events(folder: Path, action: str) -> list[dict[str, Any]]:
+    """What the processes of a test have logged under that action."""
+    lines = [line for log in sorted(folder.glob("process-*.log")) for line in log.read_text().splitlines()]
+    told = [json.loads(line) for line in lines if line.startswith("{")]
+    return [event for event in told if event["action"] == action]
+
+
 @pytest.fixture
 def system(
     environment: None, database: Engine, database_url: str, broker_url: str, data_dir: Path, tmp_path: Path
@@ -176,4 +200,4 @@ def api(system: System) -> str:
     return url
 
 
-__all__ = ["CLIP", "JobState", "RunState", "System", "until"]
+__all__ = ["CLIP", "JobState", "RunState", "System", "events", "finished", "until"]

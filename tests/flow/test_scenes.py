@@ -1,0 +1,84 @@
+"""Scenes over HTTP: weights imported by the command, shots and scenes by real workers, the film decoded once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import torch
+
+from tests.flow.conftest import CLIP, System, events, finished
+from tests.models.seeded import table
+from worker.models.bassl.network import BaSSL
+
+pytestmark = pytest.mark.flow
+
+SHOTS = {"model": "shots", "params": {"detector": "hsv_luv"}}
+EXACT = {"precision": "fp32"}
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """BaSSL's weights in the container that its authors publish, with name-seeded numbers."""
+    state = dict(BaSSL().state_dict()) | {row.key: row.value() for row in table("bassl") if row.kind != "keep"}
+    path = tmp_path_factory.mktemp("published") / "pytorch_model.pt"
+    torch.save(state, path)
+    return path
+
+
+def _import(system: System, *files: Path) -> None:
+    command = [sys.executable, "-m", "worker.cli", "weights", "import", "bassl", *map(str, files)]
+    subprocess.run(command, env=system.whole_environment, check=True, capture_output=True)
+
+
+def test_a_job_is_refused_while_the_weights_are_missing(system: System, api: str) -> None:
+    system.worker()
+    with httpx.Client(base_url=api) as client:
+        video = client.post("/v1/videos", content=CLIP.read_bytes()).json()
+        refused = client.post("/v1/jobs", json={"video_id": video["id"], "analyses": [{"model": "bassl"}]})
+        assert (refused.status_code, refused.json()["code"]) == (503, "weights_missing")
+        assert "sceneworks-worker weights pull bassl" in refused.json()["detail"]
+        assert client.get("/v1/jobs").json()["items"] == []
+        menu = {item["name"]: item for item in client.get("/v1/models").json()["items"]}
+        assert menu["bassl"]["weights"]["state"] == "missing"
+        assert menu["shots"]["weights"]["state"] == "present"
+
+
+def test_a_film_becomes_scenes_and_another_threshold_encodes_nothing(system: System, api: str, published: Path) -> None:
+    _import(system, published)
+    system.worker()
+    with httpx.Client(base_url=api) as client:
+        first = finished(client, SHOTS, {"model": "bassl", "params": EXACT})
+        assert first["state"] == "succeeded", first["error"]
+        rows = client.get(first["urls"]["results"], params={"model": "bassl"}).json()
+        shots = client.get(first["urls"]["results"], params={"model": "shots"}).json()["items"]
+        bounds = [row for row in rows["items"] if row["kind"] == "boundary"]
+        assert [(row["start"], row["end"]) for row in bounds] == [(row["start"], row["end"]) for row in shots]
+        _cover(rows["items"], len(shots))
+        scores = sorted(row["score"] for row in bounds)
+        middle = scores[len(scores) // 2]
+        again = finished(client, SHOTS, {"model": "bassl", "params": EXACT | {"threshold": middle}})
+        regrouped = client.get(again["urls"]["results"], params={"model": "bassl"}).json()
+        assert _scores(regrouped["items"]) == _scores(rows["items"])
+        _cover(regrouped["items"], len(shots))
+        assert len([row for row in regrouped["items"] if row["kind"] == "scene"]) > 2
+        fingerprints = {entry["model"]: entry["weights"] for entry in regrouped["provenance"]}
+        assert len(fingerprints["bassl"]["fingerprint"]) == 64
+    executed = events(system.folder, "run.executed")
+    assert [(event["model"], event["decoded"]) for event in executed] == [("shots", 1441), ("bassl", 0), ("bassl", 0)]
+    encode = next(stage for stage in again["runs"][-1]["stages"] if stage["name"] == "encode")
+    assert encode["of"] == 0
+
+
+def _scores(rows: list[dict[str, Any]]) -> list[float]:
+    return [row["score"] for row in rows if row["kind"] == "boundary"]
+
+
+def _cover(rows: list[dict[str, Any]], shots: int) -> None:
+    """Scenes hold every shot once, in order."""
+    spans = [row["data"]["shots"] for row in rows if row["kind"] == "scene"]
+    assert [shot for first, last in spans for shot in range(first, last + 1)] == list(range(shots))
