@@ -15,6 +15,7 @@ function startFilm() {
 
 function startScenes() {
   const section = document.getElementById("scenes");
+  attach?.(null);
   document.querySelector("#film #scene-tools")?.remove(); // those of the scenes before
   attach = section && scenes(section);
   if (view) attach?.(view);

@@ -5,9 +5,12 @@ import { drawing, play } from "./film.js";
 
 const COLOURS = 6;
 const ROWS = 5_000; // of one page of results: the most that the API gives
+const FEW = 600; // cells of the strip that are coloured at once; more of them, when the slider rests
+const REST = 150; // ms
 const LABEL = 22; // px that a number needs inside its band
 
-/** Starts the section. Returns what brings the bands over a film: to be called with the view of each film that comes. */
+/** Starts the section. Returns what brings the bands over a film: to be called with the view of each film that comes, and
+ * with null when other scenes take the place of these. */
 export function scenes(section) {
   const tools = section.querySelector("#scene-tools");
   const state = {
@@ -19,7 +22,7 @@ export function scenes(section) {
     bands: tools.querySelector("#bands"),
     list: section.querySelector("#scene-list"),
     kept: new Map(), // run -> shots and threshold
-    shots: [], groups: [], threshold: 0, run: null, view: null, planned: false,
+    shots: [], groups: [], threshold: 0, run: null, view: null, planned: false, later: 0, over: null,
   };
   state.list.open = false;
   listen(state);
@@ -29,16 +32,21 @@ export function scenes(section) {
 
 /** Puts the bands over the time line of a film, and over its strip. */
 function attach(state, view) {
+  state.over?.abort();
+  state.view = null;
+  clearTimeout(state.later);
+  if (!view) return;
+  const { signal } = state.over = new AbortController();
   const place = view.section.querySelector("#over-line");
   if (!place) return;
   state.view = view;
   place.replaceChildren(state.tools);
-  view.section.addEventListener("cells", () => overStrip(state));
-  view.section.addEventListener("shot", () => mark(state));
+  view.section.addEventListener("cells", () => overStrip(state), { signal });
+  view.section.addEventListener("shot", () => mark(state), { signal });
   view.strip.addEventListener("click", (event) => {
     const cell = event.target.closest("li");
-    if (!event.target.closest("a") && cell?.dataset.colour) playScene(state, sceneOf(state, cell));
-  });
+    if (!event.target.closest("a") && cell?.className) playScene(state, sceneOf(state, cell));
+  }, { signal });
   draw(state);
 }
 
@@ -143,7 +151,9 @@ function draw(state) {
   if (!state.view) return;
   drawGraph(state);
   drawBands(state);
-  overStrip(state);
+  clearTimeout(state.later);
+  if (state.view.cells.length <= FEW) overStrip(state);
+  else state.later = setTimeout(() => overStrip(state), REST);
   mark(state);
 }
 
@@ -186,7 +196,7 @@ function drawBands({ bands, view, groups, shots }) {
     band.type = "button";
     band.tabIndex = -1;
     band.dataset.at = at;
-    band.dataset.colour = at % COLOURS;
+    band.className = colour(at);
     band.style.left = `${(100 * scene.start) / view.duration}%`;
     band.style.width = `${(100 * length) / view.duration}%`;
     if (length * second >= LABEL) band.textContent = at + 1;
@@ -203,21 +213,20 @@ function drawBands({ bands, view, groups, shots }) {
 function overStrip({ view, groups }) {
   if (!groups.length) return; // not loaded yet
   let at = 0;
+  view.strip.classList.add("scened");
   view.cells.forEach(({ link, start }, index) => {
     while (at < groups.length - 1 && groups[at + 1].start <= start) at += 1;
-    const next = view.cells[index + 1]?.start;
-    const { dataset } = link.parentElement;
+    const next = view.cells[index + 1]?.start, item = link.parentElement;
     const opens = index === 0 || view.cells[index - 1].start < groups[at].start;
     const closes = next === undefined || (at < groups.length - 1 && groups[at + 1].start <= next);
-    change(dataset, "colour", String(at % COLOURS));
-    change(dataset, "scene", opens ? `Scene ${at + 1}` : null);
-    change(dataset, "last", closes ? "" : null);
+    const classes = `${colour(at)}${opens ? " opens" : ""}${closes ? " closes" : ""}`;
+    if (item.className !== classes) item.className = classes;
+    if ((item.dataset.scene ?? "") !== (opens ? `Scene ${at + 1}` : "")) item.dataset.scene = opens ? `Scene ${at + 1}` : "";
   });
 }
 
-function change(dataset, name, value) {
-  if (value === null) delete dataset[name];
-  else if (dataset[name] !== value) dataset[name] = value;
+function colour(at) {
+  return `c${at % COLOURS}`;
 }
 
 /** Marks the scene of the current shot. */
@@ -241,7 +250,7 @@ function fillList({ list, groups, shots, threshold }) {
     link.href = `${place}#t=${offset + scene.start},${offset + scene.end}`;
     link.dataset.at = at;
     link.lastChild.textContent = at + 1;
-    link.querySelector("i").dataset.colour = at % COLOURS;
+    link.querySelector("i").className = `chip ${colour(at)}`;
     from.textContent = shots[scene.first].timecode;
     length.textContent = lasting(scene.end - scene.start);
     which.textContent = shotsOf(scene).replace(/^shots? /, "");

@@ -66,8 +66,15 @@ def test_the_form_comes_from_the_menu(client: FlaskClient) -> None:
     for spec in MENU.values():
         assert spec.title in html
         for name, field in spec.params.model_json_schema()["properties"].items():
-            assert f'id="{spec.name}.{name}" name="{name}"' in html
-            assert f"<option selected>{field['default']}</option>" in html or f'value="{field["default"]}"' in html
+            (blank,) = re.findall(
+                rf'<(?:input|select)[^>]*id="{spec.name}.{name}" name="{name}".*?</div>', html, re.DOTALL
+            )
+            if isinstance(field["default"], bool):
+                assert ('type="checkbox"' in blank, " checked" in blank) == (True, field["default"])
+            else:
+                assert (
+                    f"<option selected>{field['default']}</option>" in blank or f'value="{field["default"]}"' in blank
+                )
     assert "No jobs yet." in html
 
 
