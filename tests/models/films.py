@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from shared.catalog import Params
+from shared.catalog import MENU, Params
 from shared.values import Progress
+from tests.models.networks import NETWORKS
 from worker.models import load
 from worker.models.contract import Inputs, Model
 from worker.models.placement import Placement
@@ -20,8 +21,6 @@ from worker.video.feed import Window, Windows, cut
 from worker.video.probe import probe
 from worker.video.render import film
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-MATERIAL = REPOSITORY.parent / "shared"
 FPS = Fraction(25)
 PLACE = Placement(threads=2)
 
@@ -52,7 +51,20 @@ def shots_film(lengths: Sequence[int], out: Path) -> Path:
     return film((pattern(seed) for seed, length in enumerate(lengths) for _ in range(length)), out, FPS)
 
 
-def run(name: str, path: Path, params: Params, scratch: Path, placement: Placement = PLACE) -> Execution:
-    """One model on one film, by the real loop."""
+def run(
+    name: str, path: Path, params: Params, scratch: Path, placement: Placement = PLACE, inputs: Inputs | None = None
+) -> Execution:
+    """One model on one film, by the real loop; a model whose weights are imported has name-seeded ones."""
     scratch.mkdir()
-    return execute(Model(load(name), placement, ()), path, probe(path), Inputs(), params, scratch, Stages(Quiet()))
+    model = Model(load(name), placement, (), NETWORKS[name]() if name in NETWORKS else None)
+    return execute(model, path, probe(path), inputs or Inputs(), params, scratch, Stages(Quiet()))
+
+
+def needed(name: str, path: Path, scratch: Path) -> Inputs:
+    """What the runs that a model needs yield, each by its quickest way."""
+    results, files = {}, {}
+    for need in MENU[name].needs:
+        outcome = run(need, path, MENU[need].params(**dict(MENU[need].weightless)), scratch / need).outcome
+        results[need] = outcome.results
+        files[need] = {file.kind: file.path for file in outcome.files}
+    return Inputs(results, files)

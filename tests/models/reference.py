@@ -11,7 +11,7 @@ import sys
 import numpy as np
 from iscc_samples import videos
 
-from worker.bench import published, small_frames
+from worker.bench.shots import published, small_frames
 
 FRAMES = 200
 CLIP = next(path for path in videos() if path.name == "demo.mp4")

@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.models.films import MATERIAL, REPOSITORY
+from tests.conftest import MATERIAL, REPOSITORY
 
 GOLDEN = REPOSITORY / "tests/golden"
 FIXTURES = MATERIAL / "specs/fixtures"

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from shared.catalog import ShotsParams
-from tests.models.films import MATERIAL, REPOSITORY, windows_of
+from tests.conftest import MATERIAL, REPOSITORY
+from tests.models.films import windows_of
 from worker.models.contract import Piece
 from worker.models.shots.colour import differences, mean_difference
 from worker.models.shots.config import COLOUR_WINDOWS, ColourRule

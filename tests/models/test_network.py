@@ -11,7 +11,8 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from tests.models.films import REPOSITORY, windows_of
+from tests.conftest import REPOSITORY
+from tests.models.films import windows_of
 from worker.models.placement import Placement
 from worker.models.shots.config import ARCHITECTURE, LEAD, LONG, PUBLISHED
 from worker.models.shots.network import ColourHistograms, band, to_space, to_time

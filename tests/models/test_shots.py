@@ -12,7 +12,8 @@ from PIL import Image
 from shared.catalog import ShotsParams
 from shared.errors import ModelUnavailable
 from shared.values import Result
-from tests.models.films import MATERIAL, pattern, run, shots_film
+from tests.conftest import MATERIAL
+from tests.models.films import pattern, run, shots_film
 from worker.models.placement import Placement, place
 from worker.models.shots.sheet import GAP, MARGIN, MOST, WIDTH, chosen
 from worker.models.shots.weights import load

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,36 +10,19 @@ import pytest
 
 from shared.catalog import MENU, ShotsParams
 from tests.models.films import PLACE, Quiet, run, shots_film
-from tests.models.seeded import seeded
-from worker.encoders.placed import Placed
+from tests.models.networks import NETWORKS
 from worker.models import load
-from worker.models.bassl.network import BaSSL
 from worker.models.contract import Inputs, Model, Outcome
-from worker.models.scrl.network import SCRL
 from worker.pipeline import Execution, Stages, execute
 from worker.video.probe import probe
 
 LENGTHS = [40, 25, 60, 30]
 
 
-def bassl() -> BaSSL:
-    network = BaSSL()
-    seeded(network, "bassl")
-    return network
-
-
-def scrl() -> SCRL:
-    network = SCRL()
-    seeded(network.encoder, "scrl_encoder", drop="fc.")
-    seeded(network.boundary, "scrl_bilstm")
-    return network
-
-
-@pytest.fixture(scope="module", params=[bassl, scrl])
+@pytest.fixture(scope="module", params=["bassl", "scrl"])
 def model(request: pytest.FixtureRequest) -> Model:
     """A room whose network has name-seeded weights."""
-    build: Callable[[], Any] = request.param
-    return Model(load(build.__name__), PLACE, (), Placed.put(build(), "cpu", "fp32"))
+    return Model(load(request.param), PLACE, (), NETWORKS[request.param]())
 
 
 def inputs(shots: Outcome, kept: Outcome | None = None) -> Inputs:
