@@ -8,7 +8,8 @@ from hypothesis import given, settings, strategies as st
 
 from worker.models.contract import Picker, Piece
 from worker.models.shots.config import COLOUR_RULE
-from worker.models.shots.cuts import ColourCuts, Cutter, Keyframes, Span, Transitions, middle, name
+from worker.models.shots.cuts import ColourCuts, Cutter, Keyframes, Span, Transitions
+from worker.video.keyframes import middle, name
 
 HALF = 0.5
 

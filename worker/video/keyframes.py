@@ -68,9 +68,14 @@ def name(shot: int, image: int) -> str:
     return f"shot_{shot:04d}_img_{image}.jpg"
 
 
+def middle(start: int, end: int) -> int:
+    """The middle frame of a shot (end exclusive), as LGSS counts: rounded down."""
+    return start + (end - 1 - start) // 2
+
+
 def numbers(start: int, end: int) -> tuple[int, int, int]:
-    """Frames of a shot's keyframes: the first, the middle one (rounded down) and the last; `end` is exclusive."""
-    return start, start + (end - 1 - start) // 2, end - 1
+    """Frames of a shot's keyframes: the first, the middle one and the last; `end` is exclusive."""
+    return start, middle(start, end), end - 1
 
 
 def apart(shots: Sequence[TimeRange]) -> tuple[Place, ...]:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from worker.models.contract import Picks, Piece
 from worker.models.shots.config import COLOUR_RULE, ColourRule
+from worker.video.keyframes import middle, name
 
 Scores = npt.NDArray[np.float32]
 
@@ -184,13 +185,3 @@ class Keyframes:
         taken = tuple(self._pictures)
         self._pictures.clear()
         return taken
-
-
-def middle(start: int, end: int) -> int:
-    """The middle frame of a shot (end exclusive), as LGSS counts."""
-    return start + (end - 1 - start) // 2
-
-
-def name(shot: int, image: int) -> str:
-    """File name of a keyframe."""
-    return f"shot_{shot:04d}_img_{image}.jpg"

@@ -15,10 +15,11 @@ from worker.models.contract import Film, FilmPlan, Inputs, Outcome, Picker, Piec
 from worker.models.placement import Placement
 from worker.models.shots.colour import differences
 from worker.models.shots.config import ARCHITECTURE, COLOUR_WINDOWS, LEAD, windows
-from worker.models.shots.cuts import ColourCuts, Cutter, Keyframes, Span, Transitions, name
+from worker.models.shots.cuts import ColourCuts, Cutter, Keyframes, Span, Transitions
 from worker.models.shots.sheet import chosen, draw
 from worker.models.shots.weights import Detector, load
 from worker.video.feed import Frames
+from worker.video.keyframes import name
 from worker.video.transform import View
 
 
