@@ -54,7 +54,12 @@ def run(
     name: Annotated[str, typer.Option("--model", "-m", help="Model to run.")],
     param: Annotated[
         list[str] | None,
-        typer.Option("--param", "-p", metavar="NAME=VALUE", help="Parameter, as JSON or text; may be given again."),
+        typer.Option(
+            "--param",
+            "-p",
+            metavar="NAME=VALUE",
+            help="Parameter, as JSON or text; may be given again. That of a needed run: `shots.detector=hsv_luv`.",
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the artifacts.", file_okay=False)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object in the API's record shapes.")] = False,
@@ -62,8 +67,7 @@ def run(
 ) -> None:
     """Run a model on a file."""
     with _said():
-        params = model(name).read_params(_params(param))
-        answer = perform(file, name, params, out, allow_damaged=allow_damaged)
+        answer = perform(file, name, _params(param), out, allow_damaged=allow_damaged)
     if as_json:
         typer.echo(json.dumps(answer, indent=2))
     else:
@@ -135,43 +139,71 @@ def serve() -> None:
     boot()
 
 
-def perform(file: Path, name: str, params: Params, out: Path | None, *, allow_damaged: bool = False) -> dict[str, Any]:
-    """One run: `{"video": ..., "results": [...], "artifacts": [...], "stages": [...]}` in the API's record shapes.
+def perform(
+    file: Path, name: str, raw: dict[str, Any], out: Path | None, *, allow_damaged: bool = False
+) -> dict[str, Any]:
+    """A run: `{"video": ..., "results": [...], "artifacts": [...], "stages": [...]}` in the API's record shapes.
+
+    The runs that the model needs are done first, and their results and artifacts stand before its own.
+
+    Args:
+        file: the film.
+        name: the model.
+        raw: its parameters; those of a needed run under its name and a dot, such as `shots.detector`.
+        out: folder for the artifacts.
+        allow_damaged: take a file that is cut off.
 
     Raises:
         SceneworksError: the file, the weights or the device cannot be used.
     """
-    from worker.pipeline import Stages
     from worker.video.probe import probe
 
-    stages = Stages(Screen())
+    params = _by_model(name, raw)
+    done: dict[str, Execution] = {}
     with TemporaryDirectory(prefix="sceneworks-") as scratch:
         video = probe(file, allow_damaged=allow_damaged)
-        execution = _execute(file, video, name, params, Path(scratch), stages)
-        files = execution.outcome.files
-        with stages.running("store", of=max(1, len(files)), unit="file"):
-            artifacts = [_keep(made, out) for made in files]
+        for each in params:
+            stages = _execute(file, video, each, params[each], Path(scratch), done)
+        made = [made for execution in done.values() for made in execution.outcome.files]
+        with stages.running("store", of=max(1, len(made)), unit="file"):
+            artifacts = [_keep(one, out) for one in made]
     return {
-        "video": execution.video.record(),
-        "results": [result.record() for result in execution.outcome.results],
+        "video": next(iter(done.values())).video.record(),
+        "results": [result.record() for execution in done.values() for result in execution.outcome.results],
         "artifacts": [artifact.record() for artifact in artifacts],
         "stages": [stage.record() for stage in stages.progress().stages],
     }
 
 
-def _execute(file: Path, video: Video, name: str, params: Params, scratch: Path, stages: Stages) -> Execution:
+def _by_model(name: str, raw: dict[str, Any]) -> dict[str, Params]:
+    """Checked parameters of the models to be run, needs first; InvalidRequest."""
+    spec = model(name)
+    inside: dict[str, dict[str, Any]] = {each: {} for each in (*spec.needs, name)}
+    for key, value in raw.items():
+        owner, dot, rest = key.partition(".")
+        inside[owner if dot and owner in spec.needs else name][rest if dot and owner in spec.needs else key] = value
+    return {each: model(each).read_params(inside[each]) for each in inside}
+
+
+def _execute(file: Path, video: Video, name: str, params: Params, scratch: Path, done: dict[str, Execution]) -> Stages:
+    """One run, into `done`; its stages."""
     import torch
 
     from worker.models import load
     from worker.models.contract import Inputs, Model
     from worker.models.placement import place
-    from worker.pipeline import execute
+    from worker.pipeline import Stages, execute
 
     config = settings()
     placement = place(config.device, config.precision, config.runtime, config.threads)
     torch.set_num_threads(placement.threads)
-    ready = Model(load(name), placement, (config.weights_dir,))
-    return execute(ready, file, video, Inputs(), params, scratch, stages)
+    ready, stages = Model(load(name), placement, (config.weights_dir,)), Stages(Screen())
+    results = {need: done[need].outcome.results for need in MENU[name].needs}
+    files = {need: {file.kind: file.path for file in done[need].outcome.files} for need in MENU[name].needs}
+    folder = scratch / name
+    folder.mkdir()
+    done[name] = execute(ready, file, video, Inputs(results, files), params, folder, stages)
+    return stages
 
 
 def _keep(made: FileMade, out: Path | None) -> Artifact:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from tests.flow.conftest import CLIP, System, events, finished
 from tests.models.seeded import table
 from worker.models.bassl.network import BaSSL
+from worker.video.probe import probe
 
 pytestmark = pytest.mark.flow
 
@@ -72,6 +74,26 @@ def test_a_film_becomes_scenes_and_another_threshold_encodes_nothing(system: Sys
     assert [(event["model"], event["decoded"]) for event in executed] == [("shots", 1441), ("bassl", 0), ("bassl", 0)]
     encode = next(stage for stage in again["runs"][-1]["stages"] if stage["name"] == "encode")
     assert encode["of"] == 0
+
+
+def test_scenes_without_queue_and_database(system: System, published: Path) -> None:
+    _import(system, published)
+    command = ["run", "--model", "bassl", "-p", "shots.detector=hsv_luv", "-p", "split_scenes=true", "--json", str(CLIP)]
+    done = subprocess.run(
+        [sys.executable, "-m", "worker.cli", *command, "--out", str(system.folder / "out")],
+        env=system.whole_environment,
+        check=True,
+        capture_output=True,
+    )
+    answer = json.loads(done.stdout)
+    shots = [row for row in answer["results"] if row["kind"] == "shot"]
+    _cover(answer["results"], len(shots))
+    scenes = [row for row in answer["results"] if row["kind"] == "scene"]
+    for seq, scene in enumerate(scenes):
+        clip = probe(system.folder / "out" / f"scene_{seq:04d}.mp4")
+        assert clip.frames == scene["end"]["frame"] - scene["start"]["frame"]
+        assert clip.audio
+    assert (system.folder / "out" / "keyframes.zip").exists()
 
 
 def _scores(rows: list[dict[str, Any]]) -> list[float]:
