@@ -78,7 +78,8 @@ def test_a_film_becomes_scenes_and_another_threshold_encodes_nothing(system: Sys
 
 def test_scenes_without_queue_and_database(system: System, published: Path) -> None:
     _import(system, published)
-    command = ["run", "--model", "bassl", "-p", "shots.detector=hsv_luv", "-p", "split_scenes=true", "--json", str(CLIP)]
+    params = ["-p", "shots.detector=hsv_luv", "-p", "split_scenes=true"]
+    command = ["run", "--model", "bassl", *params, "--json", str(CLIP)]
     done = subprocess.run(
         [sys.executable, "-m", "worker.cli", *command, "--out", str(system.folder / "out")],
         env=system.whole_environment,
