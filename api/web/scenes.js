@@ -22,7 +22,7 @@ export function scenes(section) {
     bands: tools.querySelector("#bands"),
     list: section.querySelector("#scene-list"),
     kept: new Map(), // run -> shots and threshold
-    shots: [], groups: [], threshold: 0, run: null, view: null, planned: false, later: 0, over: null,
+    shots: [], groups: [], threshold: 0, run: null, wanted: null, view: null, planned: false, later: 0, over: null,
   };
   state.list.open = false;
   listen(state);
@@ -81,7 +81,7 @@ function listen(state) {
 /** Shows the scenes of a run: its probabilities are fetched once. */
 async function choose(state, run) {
   const said = state.tools.querySelector(".error");
-  state.run = run;
+  state.wanted = run;
   try {
     if (!state.kept.has(run)) {
       const shots = await boundaries(state.section.dataset.job, run.dataset);
@@ -92,7 +92,8 @@ async function choose(state, run) {
     said.hidden = false;
     return;
   }
-  if (state.run !== run) return; // another one was chosen meanwhile
+  if (state.wanted !== run) return; // another one was chosen meanwhile
+  state.run = run;
   said.hidden = true;
   for (const one of state.runs) one.removeAttribute("aria-current");
   run.setAttribute("aria-current", "true");

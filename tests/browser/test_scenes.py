@@ -48,7 +48,8 @@ def told(database: Engine, files: Files, tmp_path_factory: pytest.TempPathFactor
 
 
 def drag(page: Page, threshold: float) -> None:
-    """Move the slider as a hand does: by its own event."""
+    """Move the slider as a hand does: when it is there, and by its own event."""
+    expect(page.locator("#threshold")).to_be_visible()
     page.locator("#threshold").evaluate(
         "(slider, to) => { slider.value = to; slider.dispatchEvent(new Event('input', { bubbles: true })); }", threshold
     )
@@ -68,9 +69,11 @@ def test_what_scenes_look_like(width: int, height: int, scheme: str, visit: Visi
         expect(page.locator(selector)).to_be_visible()
     page.locator("#strip").scroll_into_view_if_needed()
     wait_for(page, "document.querySelectorAll('#strip img')[1].naturalWidth > 0")
+    page.wait_for_timeout(500)
     page.screenshot(path=tmp_path / "scenes.png")
     assert fits(page)
     assert colours(page, "#graph") > 20
+    assert colours(page, "#strip") > 100
     seen = page.locator("#bands button").evaluate_all(
         "(all) => all.map((one) => getComputedStyle(one).backgroundColor)"
     )
