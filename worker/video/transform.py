@@ -68,8 +68,8 @@ class View:
     def short_side(size: int) -> View:
         """RGB with its short side `size`, or its own where that is smaller. The long side is even.
 
-        Each pixel is the mean of those it stands for (swscale's area filter): free of aliasing, and at 720p twice as fast
-        as bicubic.
+        Each pixel is the mean of those it stands for (swscale's area filter): free of aliasing, and at 720p twice as
+        fast as bicubic.
         """
         return View(Sight.SHORT_SIDE, size, size)
 
