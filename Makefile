@@ -1,6 +1,6 @@
 # Everything is run from here. `make help` lists the verbs: it reads this file.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-flow lint type bench lock
+.PHONY: help setup demo up test test-slow test-flow lint type bench lock
 .DELETE_ON_ERROR:
 
 BIN := .venv/bin
@@ -38,6 +38,9 @@ up: $(READY) ## Run the whole system in var/ until Ctrl-C.
 
 test: $(READY) ## Run all tests, on servers of their own or on DATABASE_URL and REDIS_URL. ARGS goes to pytest.
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-slow: $(READY) ## Run the tests that take longest: whole films, and bench.
+	@$(BIN)/python -m pytest -m slow $(ARGS)
 
 test-flow: $(READY) ## Run the tests with real processes from upload to result, kills included.
 	@$(BIN)/python -m pytest -m flow $(ARGS)

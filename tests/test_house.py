@@ -99,7 +99,6 @@ def test_style(command: list[str]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.slow
 def test_types() -> None:
     """Mypy, strict."""
     done = run("mypy")

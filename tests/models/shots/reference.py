@@ -1,6 +1,6 @@
 """The golden of TransNet V2: the published package run on frames of a real clip.
 
-`python -m tests.models.shots.reference OUT.npz` writes `frames` (T, 27, 48, 3) and `probabilities` (T,). It is a program
+`python -m tests.models.shots.reference OUT.npz` writes `frames` (T, 27, 48, 3), `probabilities` (T,). It is a program
 of its own, as the package changes the process that imports it.
 """
 
