@@ -76,7 +76,9 @@ def test_the_readme_starts_with_the_two_commands() -> None:
     assert [line.split()[:2] for line in commands("README.md")[:2]] == [["make", "demo"], ["make", "test"]]
 
 
-@pytest.mark.parametrize("verb", ["setup", "up", "demo", "lint", "type", "test", "test-slow", "test-flow", "bench", "lock"])
+@pytest.mark.parametrize(
+    "verb", ["setup", "up", "demo", "lint", "type", "test", "test-slow", "test-flow", "bench", "lock"]
+)
 def test_make_help_lists(verb: str) -> None:
     done = run("make", "--no-print-directory", "help")
     assert re.search(rf"^  make {verb} +\S", done.stdout, flags=re.MULTILINE), done.stdout + done.stderr
