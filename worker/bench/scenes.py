@@ -165,13 +165,15 @@ def _weights(scratch: Path) -> tuple[Path, str]:
 
 
 def drawn() -> BaSSL:
-    """The network with normal random numbers for its tables, those of each seeded with its name."""
+    """The network with normal random numbers for its tables, those of each seeded with its name, and no biases."""
     network = BaSSL()
     with torch.no_grad():
         for name, values in network.named_parameters():
             if values.ndim > 1:
                 generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
                 values.normal_(0, values[0].numel() ** -0.5, generator=generator)
+            elif name.endswith("bias"):
+                values.zero_()
     return network
 
 
