@@ -62,6 +62,14 @@ class Placed(Generic[N]):
         return normalised(torch.from_numpy(frames_BTHWC).to(self.device))
 
 
+def batch(device: str) -> int:
+    """Windows of pictures that go through a ResNet together.
+
+    On a CPU few: what lies between two layers then stays in the cache (8 instead of 32 took a quarter less CPU time).
+    """
+    return 8 if device == "cpu" else 64
+
+
 def settled(asked: str, placed: str) -> str:
     """`fp32` or `bf16`, from what a run asked for (`auto`, `fp32`, `bf16`) and what the place computes in.
 

@@ -11,7 +11,7 @@ import torch
 from shared.catalog import BasslParams
 from shared.values import Video
 from shared.values.scenes import boundaries, scenes
-from worker.encoders.placed import Placed, settled
+from worker.encoders.placed import Placed, batch, settled
 from worker.encoders.scored import Scored, cut_scenes
 from worker.models.bassl.config import ARCHITECTURE, CROP, KEYFRAMES, WINDOWS
 from worker.models.bassl.network import BaSSL
@@ -31,7 +31,7 @@ def plan(_video: Video, inputs: Inputs, params: BasslParams, placement: Placemen
     settled(params.precision, placement.precision)
     spans = [row.range for row in inputs.results["shots"] if row.kind == "shot" and row.range]
     archive = inputs.files["shots"]["keyframes"]
-    return PicturePlan(archive, apart(spans), CROP)
+    return PicturePlan(archive, apart(spans), CROP, batch(placement.device))
 
 
 def encode(network: Placed[BaSSL], frames_BTHWC: Frames, params: BasslParams) -> npt.NDArray[np.float32]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from shared.catalog import ScrlParams
 from shared.values import Video
 from shared.values.scenes import boundaries, scenes
-from worker.encoders.placed import Placed, settled
+from worker.encoders.placed import Placed, batch, settled
 from worker.encoders.scored import Scored, cut_scenes
 from worker.models.contract import Film, Inputs, Outcome, PicturePlan, Piece, Room
 from worker.models.placement import Placement
@@ -32,7 +32,7 @@ def plan(_video: Video, inputs: Inputs, params: ScrlParams, placement: Placement
     settled(params.precision, placement.precision)
     spans = [row.range for row in inputs.results["shots"] if row.kind == "shot" and row.range]
     archive = inputs.files["shots"]["keyframes"]
-    return PicturePlan(archive, together(len(spans)), CROP)
+    return PicturePlan(archive, together(len(spans)), CROP, batch(placement.device))
 
 
 def encode(network: Placed[SCRL], frames_BTHWC: Frames, params: ScrlParams) -> npt.NDArray[np.float32]:
