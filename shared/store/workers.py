@@ -29,16 +29,16 @@ def announce(
     precision: str,
 ) -> None:
     """A worker (or its new child) is there and says what it is."""
-    values = {
+    values: dict[str, Any] = {
         "state": state,
         "reason": reason,
         "models": models,
         "device": device,
         "precision": precision,
-        "run_id": None,
-        "stopping": False,
         "heartbeat_at": func.now(),
     }
+    if state == "starting":  # a new child: what was asked of the one before is over
+        values |= {"run_id": None, "stopping": False}
     statement = insert(WorkerRow).values(id=worker_id, **values)
     session.execute(statement.on_conflict_do_update(index_elements=[WorkerRow.id], set_=values))
 

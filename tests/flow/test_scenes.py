@@ -12,7 +12,8 @@ import httpx
 import pytest
 import torch
 
-from tests.flow.conftest import CLIP, System, events, finished
+from shared.store import workers
+from tests.flow.conftest import CLIP, System, events, finished, until
 from tests.models.seeded import table
 from worker.models.bassl.network import BaSSL
 from worker.video.probe import probe
@@ -37,7 +38,7 @@ def _import(system: System, *files: Path) -> None:
     subprocess.run(command, env=system.whole_environment, check=True, capture_output=True)
 
 
-def test_a_job_is_refused_while_the_weights_are_missing(system: System, api: str) -> None:
+def test_a_job_is_refused_until_the_weights_are_there(system: System, api: str, published: Path) -> None:
     system.worker()
     with httpx.Client(base_url=api) as client:
         video = client.post("/v1/videos", content=CLIP.read_bytes()).json()
@@ -48,6 +49,20 @@ def test_a_job_is_refused_while_the_weights_are_missing(system: System, api: str
         menu = {item["name"]: item for item in client.get("/v1/models").json()["items"]}
         assert menu["bassl"]["weights"]["state"] == "missing"
         assert menu["shots"]["weights"]["state"] == "present"
+        _import(system, published)  # while the worker runs
+        until("the worker has seen them", lambda: client.get("/v1/models/bassl").json()["available"])
+        body = {"video_id": video["id"], "analyses": [{"model": "bassl"}]}
+        assert client.post("/v1/jobs", params={"validate_only": True}, json=body).status_code == 200
+
+
+def test_a_worker_without_its_weights_says_so_and_waits_for_them(system: System, published: Path) -> None:
+    process = system.start("worker.main", SCENEWORKS_MODELS="bassl")
+    until("the worker says what it lacks", lambda: [w for w in workers.all(system.engine) if w.state == "setup_failed"])
+    [worker] = workers.all(system.engine)
+    assert "sceneworks-worker weights pull bassl" in (worker.reason or "")
+    _import(system, published)
+    until("the worker is ready", lambda: workers.all(system.engine)[0].state == "ready")
+    assert process.poll() is None
 
 
 def test_a_film_becomes_scenes_and_another_threshold_encodes_nothing(system: System, api: str, published: Path) -> None:

@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from shared.catalog import MENU, served
 from shared.db import engine
-from shared.errors import Internal, SceneworksError, WeightsMissing
+from shared.errors import Internal, SceneworksError, WeightsCorrupt, WeightsMissing
 from shared.files import Files
 from shared.log import logger
 from shared.settings import Settings, settings
@@ -29,6 +29,8 @@ from worker.models.placement import Placement, place
 
 log = logger(__name__)
 PRESENCE_S = 5
+LACKING = {WeightsMissing.code, WeightsCorrupt.code}
+"""What an import can mend."""
 WORKER_ID = "_SCENEWORKS_WORKER_ID"
 """Environment variable by which the pool's parent names the worker to its children."""
 
@@ -51,17 +53,38 @@ class Host:
         self._names = served(config.models)
         self._models: OrderedDict[str, Model] = OrderedDict()
         self._fingerprints: dict[str, str] = {}
+        self._offers: list[dict[str, Any]] = []
         self._run_id: str | None = None
         torch.set_num_threads(self.placement.threads)
 
     def setup(self) -> None:
         """Say who we are, load what is pinned, say whether it went well. Never raises: a worker stays visible."""
         self._announce("starting", [])
-        offers = [self._offer(name) for name in self._names]
-        self.failed = self._setup_error(offers)
-        reason = self.failed.detail if self.failed else None
-        self._announce("setup_failed" if self.failed else "ready", offers, reason)
+        self._offers = [self._offer(name) for name in self._names]
+        self._judge()
         threading.Thread(target=self._present, name="presence", daemon=True).start()
+
+    def _judge(self) -> None:
+        """Say what became of the models offered."""
+        self.failed = self._setup_error(self._offers)
+        reason = self.failed.detail if self.failed else None
+        self._announce("setup_failed" if self.failed else "ready", self._offers, reason)
+
+    def _look_again(self) -> None:
+        """Weights that were imported while the worker runs are served without a restart."""
+        lacking = [offer for offer in self._offers if (offer["error"] or {}).get("code") in LACKING]
+        again = {offer["model"]: self._offer(offer["model"]) for offer in lacking if self._has(offer["model"])}
+        if again:
+            self._offers = [again.get(offer["model"], offer) for offer in self._offers]
+            self._judge()
+
+    def _has(self, name: str) -> bool:
+        """Whether the weights are there now, whole."""
+        spec = MENU[name].weights
+        try:
+            return spec is not None and bool(fingerprint(spec, self._folders))
+        except SceneworksError:
+            return False
 
     def _offer(self, name: str) -> dict[str, Any]:
         """What the ledger says of one model: its weights and what is wrong with it."""
@@ -108,6 +131,7 @@ class Host:
         while not gone.wait(PRESENCE_S):
             state = "setup_failed" if self.failed else "busy" if self._run_id else "ready"
             try:
+                self._look_again()
                 workers.beat(self.engine, self.id, state=state, run_id=self._run_id)
             except SQLAlchemyError as error:
                 log.warning("worker.unheard", worker=self.id, reason=type(error).__name__)
