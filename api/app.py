@@ -44,6 +44,8 @@ from shared.values import new_id
 
 log = logger(__name__)
 
+UNREAD_BYTES = 1 << 16
+"""Of a body, how much gunicorn reads away after an answer that came early."""
 API_VERSION = "1.0.0"
 """Of the contract under `/v1`."""
 MEMORY_FOLDER = Path("/dev/shm")  # noqa: S108 (gunicorn makes its own file in it, unlinked at once)
@@ -197,6 +199,8 @@ def _refuse_other_machines() -> None:
 def _finish(response: Response) -> Response:
     """Headers, ETag and 304 for every JSON answer, and the access log line."""
     response.headers["X-Request-Id"] = g.request_id
+    if response.status_code >= 400 and request.method == "POST" and (request.content_length or 0) > UNREAD_BYTES:
+        response.headers["Connection"] = "close"  # what was not read of the body is not the next request
     for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
     if request.method in {"GET", "HEAD"} and response.status_code == 200 and response.is_json:

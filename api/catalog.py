@@ -150,8 +150,10 @@ def _check(spec: ModelSpec, needs_weights: bool, heard: list[Worker]) -> None:
         return
     fault = _fault(errors[0]["code"])
     if needs_weights or fault is ModelUnavailable:
-        how = f" To get them: {spec.weights.how}" if spec.weights and fault is WeightsMissing else ""
-        raise fault(f"No worker can run {spec.name}: {errors[0]['detail']}{how}")
+        detail = f"No worker can run {spec.name}: {errors[0]['detail']}"
+        if spec.weights and fault is WeightsMissing and spec.weights.how not in detail:
+            detail += f" To get them: {spec.weights.how}"
+        raise fault(detail)
 
 
 def add_parameters(schemas: dict[str, Any]) -> None:

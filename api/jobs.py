@@ -233,7 +233,7 @@ def create(body: JobBody, query: CreateQuery, headers: CreateHeaders) -> Any:
 def index(query: JobsQuery) -> tuple[dict[str, Any], dict[str, str]]:
     """List jobs, newest first."""
     wanted = Filter(
-        states=_states(query.state),
+        states=_states(",".join(request.args.getlist("state")) or None),
         labels=_labels(request.args.getlist("label")),
         created_after=query.created_after,
         video_id=query.video_id,

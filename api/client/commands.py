@@ -238,6 +238,9 @@ def _said() -> Iterator[None]:
 
         _errors([refusal(error)])
         raise typer.Exit(REFUSED) from None
+    except BrokenPipeError:  # the reader has what it wanted: `... | head`
+        sys.stderr.close()
+        raise typer.Exit(0) from None
     except ConnectionError as error:
         _errors([str(error)])
         raise typer.Exit(UNREACHABLE) from None

@@ -67,12 +67,13 @@ class Moment:
 
     @property
     def timecode(self) -> str:
-        """SMPTE label; from the frame number, or from the time where the rate varies."""
+        """SMPTE label of the nominal frame that is shown at this time.
+
+        From the time and not from the frame number: where the rate varies, or frames could not be decoded, the two
+        drift apart, and a label has to agree with what a player shows.
+        """
         fps = self.clock.fps
-        if fps <= 0:
-            return clock_time(self.seconds)
-        frame = round(self.seconds * fps) if self.clock.vfr else self.frame
-        return timecode(frame, fps)
+        return timecode(round(self.seconds * fps), fps) if fps > 0 else clock_time(self.seconds)
 
     def record(self) -> dict[str, Any]:
         """`frame`, `seconds`, `pts`, `timecode`: the form of every time in an answer."""

@@ -299,6 +299,7 @@ def test_list(client: FlaskClient, stored_id: str, database: Engine) -> None:
     assert ids() == [two, one]
     assert ids(state="cancelled") == [two]
     assert ids(state="queued,failed") == [one]
+    assert sorted(ids(state=["queued", "cancelled"])) == sorted([one, two])
     assert ids(label="show:x") == [one]
     assert ids(label=["show:x", "year:2000"]) == []
     assert ids(external_id="a") == [one]

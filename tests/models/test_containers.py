@@ -10,7 +10,7 @@ import pickle
 import subprocess
 import sys
 import types
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,19 @@ def test_settings_beside_the_weights_do_not_matter(
     before = torch.serialization.get_safe_globals()
     assert same(read_container(tmp_path / "model-v1.ckpt"), STATE)
     assert set(torch.serialization.get_safe_globals()) == set(before)
+
+
+class Member:
+    """Pickled as Python 3.11.0 to 3.11.3 pickle a member of an enumeration: by `getattr`."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return getattr, (OrderedDict, "fromkeys")
+
+
+@pytest.mark.parametrize("write", [zipped, streamed])
+def test_members_of_enumerations_do_not_matter(write: Callable[[Any, Path], None], tmp_path: Path) -> None:
+    write({"state_dict": STATE, "phase": Member()}, tmp_path / "model-v1.ckpt")
+    assert same(read_container(tmp_path / "model-v1.ckpt"), STATE)
 
 
 # Damage ---------------------------------------------------------------------------------------------------------------

@@ -55,6 +55,11 @@ def test_timecode_follows_the_time_where_the_rate_varies() -> None:
     assert clock.at(3, 2000).timecode == "00:00:02:00"
 
 
+def test_timecode_agrees_with_the_player_after_frames_were_lost() -> None:
+    clock = Clock(time_base=Fraction(1, 25), fps=Fraction(25), start_pts=0)
+    assert clock.at(100, 125).timecode == "00:00:05:00"  # 25 frames before it could not be decoded
+
+
 def test_timecode_without_a_rate_is_a_clock_time() -> None:
     clock = Clock(time_base=Fraction(1, 1000), fps=Fraction(0), start_pts=0)
     assert clock.at(3, 3_723_004).timecode == "01:02:03.004"

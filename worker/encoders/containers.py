@@ -42,13 +42,15 @@ PICKLES_OF_A_STREAM = 4
 """Magic number, version of the format, facts about the machine, and the object itself."""
 
 PLAIN = frozenset({
-    "argparse.Namespace", "builtins.bool", "builtins.dict", "builtins.float", "builtins.int", "builtins.list",
-    "builtins.object", "builtins.str", "builtins.tuple", "collections.defaultdict",
+    "argparse.Namespace", "builtins.bool", "builtins.dict", "builtins.float", "builtins.getattr", "builtins.int",
+    "builtins.list", "builtins.object", "builtins.str", "builtins.tuple", "collections.defaultdict",
     "numpy._core.multiarray._reconstruct", "numpy._core.multiarray.scalar", "numpy.core.multiarray._reconstruct",
     "numpy.core.multiarray.scalar", "numpy.dtype", "numpy.ndarray", "pathlib.Path", "pathlib.PosixPath",
     "pathlib.WindowsPath", "typing.Any",
 })  # fmt: skip
-"""Names in settings and scores that are no class of another package, yet nothing but data. They get a stand-in too."""
+"""Names in settings and scores that are no class of another package, yet nothing but data. They get a stand-in too.
+
+That of `getattr` is as inert as the others: early releases of Python 3.11 write members of an enumeration with it."""
 
 SPOKEN = frozenset({
     "_codecs.encode", "builtins.bytearray", "builtins.complex", "builtins.set", "collections.Counter",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from bisect import bisect_left
 from fractions import Fraction
 from pathlib import Path
 
@@ -84,11 +85,11 @@ def _facts(
     container: InputContainer, stream: VideoStream, picture: VideoFrame, index: PacketIndex, truncated: bool
 ) -> Video:
     """All facts in one value."""
-    clock = _clock(stream, index)
+    clock, undecodable = _clock(stream, index, picture)
     ratio = _pixel_shape(stream.sample_aspect_ratio)
     rotation = round(picture.rotation / 90) * 90 % 360
     width, height = shown_size(picture.width, picture.height, ratio, rotation)
-    start = index.pts[0] * clock.time_base
+    start = clock.start_pts * clock.time_base
     opened: int | None = container.start_time  # None in raw streams, whatever the types say
     return Video(
         container=container.format.name.split(",")[0],
@@ -104,8 +105,8 @@ def _facts(
         clock=clock,
         start_time=start,
         container_start_time=start if opened is None else Fraction(opened, av.time_base),
-        duration=(index.end_pts - index.pts[0]) * clock.time_base,
-        frames=len(index.pts),
+        duration=(index.end_pts - clock.start_pts) * clock.time_base,
+        frames=len(index.pts) - undecodable,
         transfer=TRANSFERS.get(int(picture.color_trc)),
         interlaced=bool(picture.interlaced_frame) or stream.codec_context.field_order in INTERLACED,
         audio=tuple(sound for track in container.streams.audio if (sound := _sound(track))),
@@ -113,12 +114,18 @@ def _facts(
     )
 
 
-def _clock(stream: VideoStream, index: PacketIndex) -> Clock:
+def _clock(stream: VideoStream, index: PacketIndex, picture: VideoFrame) -> tuple[Clock, int]:
+    """The time axis, from the first picture that can be decoded, and how many frames before it cannot.
+
+    A recording that starts in the middle of a group of pictures has such frames: frame 0 is the first that is seen.
+    """
     if not index.pts or stream.time_base is None:
         raise MediaCorrupt("no frame of the video has a place in time")
     claims = (stream.guessed_rate, stream.average_rate, stream.base_rate)
     fps, varies = frame_rate(index.pts, stream.time_base, claims)
-    return Clock(time_base=stream.time_base, fps=fps, start_pts=index.pts[0], vfr=varies)
+    seen = -1 if picture.pts is None else bisect_left(index.pts, picture.pts)
+    first = seen if 0 <= seen < len(index.pts) and index.pts[seen] == picture.pts else 0
+    return Clock(time_base=stream.time_base, fps=fps, start_pts=index.pts[first], vfr=varies), first
 
 
 def _pixel_shape(ratio: Fraction | None) -> Fraction:
