@@ -242,13 +242,27 @@ def send_stored(sha256: str, media_type: str, name: str, *, inline: bool) -> Res
 
 
 def _conditional(response: Response, size: int) -> Response:
-    """Heed Range and If-None-Match. A range that is not there is an error, and the file must not stay open for it."""
+    """Heed If-None-Match, then Range. A range that is not there is an error, and the file must not stay open for it."""
+    etag, _ = response.get_etag()
+    if request.if_none_match.contains_weak(etag or "") or _ignored(size):
+        response.headers["Accept-Ranges"] = "bytes"
+        response.make_conditional(request.environ)
+        return response
     try:
         response.make_conditional(request.environ, accept_ranges=True, complete_length=size)
     except RequestedRangeNotSatisfiable:
         response.close()
         raise
     return response
+
+
+def _ignored(size: int) -> bool:
+    """Whether a Range asks for nothing that we do: another unit, several ranges, or an end longer than the file."""
+    asked = request.range
+    if asked is None or asked.units != "bytes" or len(asked.ranges) != 1:
+        return True
+    start, _ = asked.ranges[0]
+    return -start > size
 
 
 def _path(sha256: str) -> Path:
