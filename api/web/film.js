@@ -23,6 +23,7 @@ export function film(section) {
     playable: true,
     measured: false,
     wanted: null,
+    plays: false,
     stretch: null,
     movedAt: 0,
   };
@@ -89,7 +90,7 @@ function listen(view) {
   for (const kind of ["wheel", "touchmove", "pointerdown"]) {
     strip.addEventListener(kind, () => { view.movedAt = Date.now(); }, { passive: true });
   }
-  for (const kind of ["timeupdate", "seeking", "seeked"]) video.addEventListener(kind, () => follow(view));
+  for (const kind of ["timeupdate", "seeking", "seeked", "ended"]) video.addEventListener(kind, () => follow(view));
   video.addEventListener("seeking", () => leave(view));
   video.addEventListener("play", () => run(view));
   wrapping(view);
@@ -130,8 +131,8 @@ function goTo(view, index, seconds, play) {
     enlarge(view, view.cells[index]);
     return;
   }
-  if (play) view.video.play().catch(() => follow(view)); // refused or overtaken: the player shows that it stands still
   view.wanted = seconds;
+  view.plays = play;
   if (view.measured) seek(view);
   else setTimeout(() => seek(view), PATIENCE);
 }
@@ -140,6 +141,9 @@ function seek(view) {
   view.measured = true;
   if (view.wanted !== null) view.video.currentTime = view.offset + view.wanted + INSIDE;
   view.wanted = null;
+  if (!view.plays) return; // never from elsewhere: before it is measured, a player may be anywhere
+  view.plays = false;
+  view.video.play().catch(() => follow(view)); // refused or overtaken: the player shows that it stands still
 }
 
 /** Finds out what this player calls the first frame. Players disagree about a film that does not start at 0 (some count
