@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -239,7 +240,7 @@ def _said() -> Iterator[None]:
         _errors([refusal(error)])
         raise typer.Exit(REFUSED) from None
     except BrokenPipeError:  # the reader has what it wanted: `... | head`
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor does the interpreter write on at its end
         raise typer.Exit(0) from None
     except ConnectionError as error:
         _errors([str(error)])

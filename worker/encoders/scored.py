@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from shared.catalog import SceneParams
 from shared.errors import Internal
 from shared.values import FileMade, Result, Video
+from shared.values.scenes import boundaries, scenes
 from worker.video.reader import Reader
 from worker.video.render import clip
 
@@ -49,6 +51,31 @@ class Scored:
         if features_ND.ndim != 2 or probabilities_N.shape != features_ND.shape[:1]:
             raise Internal("The kept features and probabilities do not belong together.")
         return Scored(features_ND, probabilities_N)
+
+
+def told(
+    scored: Scored,
+    rows: Sequence[Result],
+    params: SceneParams,
+    threshold: float,
+    path: Path,
+    video: Video,
+    folder: Path,
+) -> tuple[tuple[Result, ...], tuple[FileMade, ...]]:
+    """What both models of scene boundaries yield: a row for each shot and each scene; both arrays, clips on request.
+
+    Args:
+        scored: of this run, or recalled from one that differs in the threshold.
+        rows: what the run of `shots` found.
+        params: whether each scene is to be a clip too.
+        threshold: probability above which a scene ends with a shot.
+        path, video: the film and its facts.
+        folder: for the files.
+    """
+    bounds = boundaries([row for row in rows if row.kind == "shot"], scored.probabilities.tolist())
+    found = scenes(bounds, threshold)
+    clips = cut_scenes(path, video, found, folder) if params.split_scenes else ()
+    return (*bounds, *found), scored.keep(folder) + clips
 
 
 def cut_scenes(path: Path, video: Video, scenes: Sequence[Result], folder: Path) -> tuple[FileMade, ...]:

@@ -10,9 +10,8 @@ import torch
 
 from shared.catalog import BasslParams
 from shared.values import Video
-from shared.values.scenes import boundaries, scenes
 from worker.encoders.placed import Placed, batch, settled
-from worker.encoders.scored import Scored, cut_scenes
+from worker.encoders.scored import Scored, told
 from worker.models.bassl.config import ARCHITECTURE, CROP, KEYFRAMES, WINDOWS
 from worker.models.bassl.network import BaSSL
 from worker.models.bassl.weights import load
@@ -75,13 +74,8 @@ def decode(scored: Scored, film: Film, params: BasslParams) -> Outcome:
         film: with the rows of `shots` among its inputs.
         params: for the threshold.
     """
-    shots = [row for row in film.inputs.results["shots"] if row.kind == "shot"]
-    bounds = boundaries(shots, scored.probabilities.tolist())
-    found = scenes(bounds, params.threshold)
-    files = scored.keep(film.scratch)
-    if params.split_scenes:
-        files += cut_scenes(film.path, film.video, found, film.scratch)
-    return Outcome((*bounds, *found), files)
+    rows = film.inputs.results["shots"]
+    return Outcome(*told(scored, rows, params, params.threshold, film.path, film.video, film.scratch))
 
 
 def of_shots(pieces: Sequence[Piece]) -> npt.NDArray[np.float32]:

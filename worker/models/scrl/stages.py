@@ -11,9 +11,8 @@ from torch import Tensor
 
 from shared.catalog import ScrlParams
 from shared.values import Video
-from shared.values.scenes import boundaries, scenes
 from worker.encoders.placed import Placed, batch, settled
-from worker.encoders.scored import Scored, cut_scenes
+from worker.encoders.scored import Scored, told
 from worker.models.contract import Film, Inputs, Outcome, PicturePlan, Piece, Room
 from worker.models.placement import Placement
 from worker.models.scrl.config import ARCHITECTURE, CROP, SLIDING, WINDOWS
@@ -76,13 +75,8 @@ def decode(scored: Scored, film: Film, params: ScrlParams) -> Outcome:
         film: with the rows of `shots` among its inputs.
         params: for the threshold.
     """
-    shots = [row for row in film.inputs.results["shots"] if row.kind == "shot"]
-    bounds = boundaries(shots, scored.probabilities.tolist())
-    found = scenes(bounds, params.threshold)
-    files = scored.keep(film.scratch)
-    if params.split_scenes:
-        files += cut_scenes(film.path, film.video, found, film.scratch)
-    return Outcome((*bounds, *found), files)
+    rows = film.inputs.results["shots"]
+    return Outcome(*told(scored, rows, params, params.threshold, film.path, film.video, film.scratch))
 
 
 def slid(network: BoundaryNetwork, features_ND: Tensor) -> Tensor:
