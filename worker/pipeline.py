@@ -22,8 +22,8 @@ from shared.errors import OutOfMemory
 from shared.values import Progress, Stage, Timeline, Video
 from worker.models.contract import Film, FilmPlan, Inputs, Model, Outcome, Picker, PicturePlan, Piece, Plan
 from worker.video.feed import Feed, Window, cut, seen
-from worker.video.keep import Keeper
-from worker.video.keyframes import windows
+from worker.video.pictures.keep import Keeper
+from worker.video.pictures.keyframes import windows
 from worker.video.reader import Reader
 
 SHARES = {"plan": 0.01, "encode": 0.92, "infer": 0.02, "decode": 0.03, "store": 0.02}

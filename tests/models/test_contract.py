@@ -19,7 +19,7 @@ from tests.models.networks import NETWORKS
 from worker.models import load
 from worker.models.contract import Inputs, Model, PicturePlan, Piece, Plan
 from worker.video.feed import Window, cut
-from worker.video.keyframes import windows
+from worker.video.pictures.keyframes import windows
 from worker.video.probe import probe
 from worker.video.reader import Reader
 from worker.video.transform import see

@@ -17,7 +17,7 @@ from worker.models.contract import Piece
 from worker.models.shots.colour import differences, mean_difference
 from worker.models.shots.config import COLOUR_WINDOWS, ColourRule
 from worker.models.shots.stages import encode, infer
-from worker.video.keyframes import middle
+from worker.video.pictures.keyframes import middle
 
 GOLDEN = REPOSITORY / "tests/golden"
 ANOTHER_OPENCV = 0.02

@@ -26,7 +26,7 @@ from shared.catalog import MENU, Params
 from shared.values import FileMade, Result, Timeline, Video
 from worker.models.placement import Placement
 from worker.video.feed import Frames, Windows
-from worker.video.keyframes import Crop, Place
+from worker.video.pictures.keyframes import Crop, Place
 from worker.video.transform import View
 
 

@@ -11,7 +11,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from worker.video.keep import Keeper
+from worker.video.pictures.keep import Keeper
 from worker.video.reader import Reader
 from worker.video.transform import View, see
 

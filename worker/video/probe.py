@@ -21,8 +21,8 @@ from av.video.stream import VideoStream
 
 from shared.errors import MediaCorrupt, SceneworksError
 from shared.values import AudioStream, Clock, Video
-from worker.video.packets import PacketIndex, decoded, frame_rate, read_packets, scan
-from worker.video.source import main_stream, open_media
+from worker.video.stream.packets import PacketIndex, decoded, frame_rate, read_packets, scan
+from worker.video.stream.source import main_stream, open_media
 
 TRANSFERS = {
     1: "bt709", 4: "bt470m", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m", 8: "linear", 9: "log100", 10: "log316",

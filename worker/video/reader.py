@@ -14,10 +14,10 @@ from typing import Self
 from av.video.frame import VideoFrame
 
 from shared.values import Clock, Timeline, Video
-from worker.video.decoder import Decoder, Form, pictures_of_clip
-from worker.video.packets import PacketIndex, scan, usual_step
 from worker.video.probe import probe
-from worker.video.source import main_stream, open_media
+from worker.video.stream.decoder import Decoder, Form, pictures_of_clip
+from worker.video.stream.packets import PacketIndex, scan, usual_step
+from worker.video.stream.source import main_stream, open_media
 
 STEPS_BACK = (0, 1, 4)
 """Key packets tried before a wanted frame, counted backwards; after these, the film is read from its start."""

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from tests.worker.video.films import X264, ffmpeg, pattern
-from worker.video.keep import Keeper, jpeg
+from worker.video.pictures.keep import Keeper, jpeg
 from worker.video.reader import Frame, Reader
 from worker.video.transform import View, see
 

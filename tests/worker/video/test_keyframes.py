@@ -10,8 +10,8 @@ from PIL import Image
 
 from shared.values import TimeRange
 from tests.factories import shots, video
-from worker.video.keep import Keeper, jpeg
-from worker.video.keyframes import Crop, Place, apart, name, numbers, read, together, windows
+from worker.video.pictures.keep import Keeper, jpeg
+from worker.video.pictures.keyframes import Crop, Place, apart, name, numbers, read, together, windows
 from worker.video.transform import Picture
 
 

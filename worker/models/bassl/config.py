@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from worker.video.keyframes import Crop
+from worker.video.pictures.keyframes import Crop
 
 Pooling = Literal["center", "cls", "avg", "max"]
 

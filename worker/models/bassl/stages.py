@@ -18,7 +18,7 @@ from worker.models.bassl.weights import load
 from worker.models.contract import Film, Inputs, Outcome, PicturePlan, Piece, Room
 from worker.models.placement import Placement
 from worker.video.feed import Frames
-from worker.video.keyframes import apart
+from worker.video.pictures.keyframes import apart
 
 
 def plan(_video: Video, inputs: Inputs, params: BasslParams, placement: Placement) -> PicturePlan:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from worker.video.keyframes import Crop
+from worker.video.pictures.keyframes import Crop
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from worker.models.scrl.config import ARCHITECTURE, CROP, SLIDING, WINDOWS
 from worker.models.scrl.network import SCRL, BoundaryNetwork, probabilities
 from worker.models.scrl.weights import load
 from worker.video.feed import Frames
-from worker.video.keyframes import together
+from worker.video.pictures.keyframes import together
 
 
 def plan(_video: Video, inputs: Inputs, params: ScrlParams, placement: Placement) -> PicturePlan:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from worker.models.contract import Picks, Piece
 from worker.models.shots.config import COLOUR_RULE, ColourRule
-from worker.video.keyframes import middle, name
+from worker.video.pictures.keyframes import middle, name
 
 Scores = npt.NDArray[np.float32]
 

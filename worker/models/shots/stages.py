@@ -19,7 +19,7 @@ from worker.models.shots.cuts import ColourCuts, Cutter, Keyframes, Span, Transi
 from worker.models.shots.sheet import chosen, draw
 from worker.models.shots.weights import Detector, load
 from worker.video.feed import Frames
-from worker.video.keyframes import name
+from worker.video.pictures.keyframes import name
 from worker.video.transform import View
 
 

@@ -1,7 +1,7 @@
 """The golden of TransNet V2: the published package run on frames of a real clip.
 
-`python -m tests.models.shots.reference OUT.npz` writes `frames` (T, 27, 48, 3), `probabilities` (T,). It is a program
-of its own, as the package changes the process that imports it.
+`python -m tests.models.rooms.shots.reference OUT.npz` writes `frames` (T, 27, 48, 3), `probabilities` (T,). It is a
+program of its own, as the package changes the process that imports it.
 """
 
 from __future__ import annotations

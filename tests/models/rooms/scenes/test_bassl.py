@@ -18,7 +18,7 @@ from shared.values import Result, Shot
 from shared.values.scenes import Stamp, modelscope
 from tests.factories import video
 from tests.models.films import FPS, pattern, shots_film
-from tests.models.scenes.made import film_of, pieces_of, shots_of
+from tests.models.rooms.scenes.made import film_of, pieces_of, shots_of
 from tests.models.seeded import FIXTURES, GOLDEN, SAME, given, off, own, published, rnd, seeded
 from worker.encoders.placed import Placed
 from worker.encoders.scored import Scored

@@ -9,7 +9,7 @@ from hypothesis import given, settings, strategies as st
 from worker.models.contract import Picker, Piece
 from worker.models.shots.config import COLOUR_RULE
 from worker.models.shots.cuts import ColourCuts, Cutter, Keyframes, Span, Transitions
-from worker.video.keyframes import middle, name
+from worker.video.pictures.keyframes import middle, name
 
 HALF = 0.5
 

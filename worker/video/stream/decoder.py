@@ -19,8 +19,8 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from shared.values import Video
-from worker.video.packets import JUMP_SECONDS, RAW, PacketIndex, decoded, read_packets
-from worker.video.source import main_stream, open_media
+from worker.video.stream.packets import JUMP_SECONDS, RAW, PacketIndex, decoded, read_packets
+from worker.video.stream.source import main_stream, open_media
 
 TAIL = 64
 """Packets remembered to tell whether the end of the film is complete: more than any decoder holds back."""

@@ -1,4 +1,4 @@
-"""Keyframes of shots, out of the archive that `worker.video.keep` writes, as a network sees them.
+"""Keyframes of shots, out of the archive that `worker.video.pictures.keep` writes, as a network sees them.
 
 Each shot has three: its first frame, the middle one and its last, named as MovieNet names them. In a shot of one or two
 frames some of them are the same frame; such a picture is read once and answers for each of its places.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from shared.catalog import ScrlParams
 from tests.factories import video
 from tests.models.films import pattern
-from tests.models.scenes.made import film_of, pieces_of, shots_of
+from tests.models.rooms.scenes.made import film_of, pieces_of, shots_of
 from tests.models.seeded import FIXTURES, GOLDEN, SAME, given, off, own, published, rnd, seeded
 from worker.encoders.placed import Placed
 from worker.models.contract import Inputs

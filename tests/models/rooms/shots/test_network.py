@@ -46,7 +46,7 @@ def test_the_numbers_are_those_of_the_published_package(detector: Detector) -> N
 
 @pytest.mark.slow
 def test_the_golden_is_made_by_the_published_package(detector: Detector, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.models.shots.reference", str(tmp_path / "again.npz")]
+    command = [sys.executable, "-m", "tests.models.rooms.shots.reference", str(tmp_path / "again.npz")]
     subprocess.run(command, check=True, cwd=REPOSITORY, timeout=200)
     again, golden = np.load(tmp_path / "again.npz"), np.load(GOLDEN)
     assert np.array_equal(again["frames"], golden["frames"])

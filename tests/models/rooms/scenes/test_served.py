@@ -14,7 +14,7 @@ from torch import Tensor
 
 from shared.catalog import BasslParams, ScrlParams
 from shared.errors import WeightsCorrupt, WeightsMissing
-from tests.models.scenes.made import pieces_of
+from tests.models.rooms.scenes.made import pieces_of
 from tests.models.seeded import GOLDEN, SAME, off, rnd, table
 from worker.encoders.published import import_weights
 from worker.models.bassl import weights as bassl

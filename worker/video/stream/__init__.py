@@ -1,0 +1,1 @@
+"""How a film is read: containers, packets, decoders. Made use of by `reader` and `probe`."""
