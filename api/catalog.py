@@ -140,7 +140,7 @@ def check_served(analyses: Sequence[Analysis], heard: list[Worker]) -> None:
     for analysis in analyses:
         spec = MENU[analysis.model]
         _check(spec, spec.weights_for(analysis.params) is not None, heard)
-        for need in spec.needs:
+        for need in spec.needs_for(analysis.params):
             _check(MENU[need], MENU[need].weights is not None, heard)
 
 

@@ -12,9 +12,9 @@ from apiflask import APIBlueprint
 from flask import Response
 from pydantic import BaseModel, Field
 
-from api.artifacts import FILE_DOC, send_stored
 from api.errors import Query, Record, page, problems, read_token
 from api.health import Services, services
+from api.results.files import FILE_DOC, send_stored
 from api.videos.probing import probe
 from api.videos.upload import Upload, lingering
 from shared.errors import (

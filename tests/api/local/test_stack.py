@@ -23,7 +23,7 @@ import pytest
 
 from api.local.demo import sample
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 COMMAND = [sys.executable, "-c", "from api.client import main; main()"]
 ADDRESS = re.compile(r"Sceneworks is up: (http://127\.0\.0\.1:\d+)/ .* Flower (http://127\.0\.0\.1:\d+)/")
 

@@ -22,7 +22,7 @@ from api.local import launch
 from api.local.servers import Postgres, Server, Valkey
 from shared.errors import Conflict
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 NOBODY = 65_534
 KINDS: tuple[type[Server], ...] = (Postgres, Valkey)
 OWNER = """

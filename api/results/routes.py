@@ -1,0 +1,143 @@
+"""What runs found, as pages of JSON, or in the form of the published pipelines."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from flask import Response, jsonify
+from pydantic import Field
+
+from api.errors import Query, Record, bad_query, page, problems, read_token
+from api.health import services
+from api.results.files import bp
+from api.results.published import PUBLISHED, published
+from shared.errors import NotFound
+from shared.store import jobs, results, videos
+from shared.store.results import Found
+from shared.values import Job, Run, StoredVideo
+
+RESULTS_DOC: dict[int | str, Any] = {
+    200: {
+        "description": "A page of results; with `format=modelscope` the whole film in one document.",
+        "content": {
+            "application/json": {"schema": {"oneOf": [{"$ref": "#/components/schemas/ResultPage"}, PUBLISHED]}}
+        },
+    }
+}
+
+
+class MomentRecord(Record):
+    """One instant of a film."""
+
+    frame: int
+    seconds: float = Field(description="Since the first frame.")
+    pts: int
+    timecode: str
+
+
+class ResultRecord(Record):
+    """One thing that a run found."""
+
+    kind: str
+    seq: int
+    start: MomentRecord | None
+    end: MomentRecord | None = Field(description="Exclusive.")
+    score: float | None
+    data: dict[str, Any]
+    run_id: str
+    model: str
+
+
+class FingerprintRecord(Record):
+    """Which weights."""
+
+    fingerprint: str
+
+
+class ProvenanceRecord(Record):
+    """Where the results of one run come from."""
+
+    run_id: str
+    model: str
+    state: str
+    weights: FingerprintRecord | None
+    params: dict[str, Any]
+    input_sha256: str
+    device: str | None
+    precision: str | None
+    version: str | None
+    decode_failures: int | None
+    finished_at: datetime | None
+
+
+class ResultPage(Record):
+    """Results in order of run, kind and seq. A run that found nothing is `done` in `provenance` and has no items."""
+
+    items: list[ResultRecord]
+    video: dict[str, Any] = Field(description="The probe of the video.")
+    provenance: list[ProvenanceRecord]
+    next_page_token: str | None
+
+
+class ResultsQuery(Query):
+    """Which results."""
+
+    model: str | None = Field(None, description="Only of this model's runs.")
+    kind: str | None = Field(None, description="Only of this kind, such as `shot`.")
+    limit: int = Field(500, ge=1, le=5000)
+    page_token: str | None = None
+    format: Literal["json", "modelscope"] = Field(
+        "json", description="modelscope: shots and scenes of one finished run, in the form of the published pipeline."
+    )
+    threshold: float | None = Field(
+        None, ge=0, le=1, description="modelscope: groups the shots by another threshold than the run's, at once."
+    )
+
+
+@bp.get("/jobs/<job_id>/results")
+@bp.input(ResultsQuery, location="query", arg_name="query")
+@bp.output(ResultPage)
+@bp.doc(responses=problems(NotFound, also=RESULTS_DOC))
+def results_of(job_id: str, query: ResultsQuery) -> tuple[dict[str, Any], dict[str, str]] | Response:
+    """Results of a job; those of a finished run can be read while other runs go on."""
+    engine = services().engine
+    job = jobs.get(engine, job_id)
+    if query.model is not None and query.model not in {run.model for run in job.runs}:
+        raise bad_query("model", "unknown_model", "This job has no run of that model.")
+    _check_format(query)
+    if query.format == "modelscope":
+        return jsonify(published(job, query.model, query.threshold))
+    after = read_token("results", query.page_token, (int, str, int))
+    found = results.page(engine, job_id, model=query.model, kind=query.kind, limit=query.limit + 1, after=after)
+    items, token, headers = page("results", found, query.limit, lambda one: one.cursor)
+    video = videos.get(engine, job.video_id)
+    answer = {
+        "items": [_result(one) for one in items],
+        "video": _facts(job, video),
+        "provenance": [_provenance(run, video) for run in job.runs],
+        "next_page_token": token,
+    }
+    return answer, headers
+
+
+def _check_format(query: ResultsQuery) -> None:
+    """A parameter of the other format would change nothing: it is refused, so that nobody believes it did."""
+    strange = {"threshold"} if query.format == "json" else {"kind", "limit", "page_token"}
+    for name in sorted(strange & query.model_fields_set):
+        raise bad_query(name, "not_in_this_format", f"{name} has no meaning with format={query.format}.")
+
+
+def _result(found: Found) -> dict[str, Any]:
+    return found.result.record() | {"run_id": found.run_id, "model": found.model}
+
+
+def _facts(job: Job, video: StoredVideo) -> dict[str, Any]:
+    """The probe, with the failures that were met when the film was read."""
+    met = [run.decode_failures for run in job.runs if run.decode_failures is not None]
+    return video.video.with_failures(max(met, default=video.video.decode_failures)).record()
+
+
+def _provenance(run: Run, video: StoredVideo) -> dict[str, Any]:
+    whole = run.record() | {"run_id": run.id, "input_sha256": video.sha256}
+    return {name: whole[name] for name in ProvenanceRecord.model_fields}
