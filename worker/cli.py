@@ -182,7 +182,11 @@ def _by_model(name: str, raw: dict[str, Any]) -> dict[str, Params]:
     for key, value in raw.items():
         owner, dot, rest = key.partition(".")
         inside[owner if dot and owner in spec.needs else name][rest if dot and owner in spec.needs else key] = value
-    return {each: model(each).read_params(inside[each]) for each in inside}
+    needs = spec.needs_for(spec.read_params(inside[name]))
+    idle = [each for each in spec.needs if each not in needs and inside[each]]
+    if idle:
+        raise InvalidRequest(f"With these parameters {name} does not need {idle[0]}, so it takes no parameters for it.")
+    return {each: model(each).read_params(inside[each]) for each in (*needs, name)}
 
 
 def _execute(file: Path, video: Video, name: str, params: Params, scratch: Path, done: dict[str, Execution]) -> Stages:
@@ -198,8 +202,9 @@ def _execute(file: Path, video: Video, name: str, params: Params, scratch: Path,
     placement = place(config.device, config.precision, config.runtime, config.threads)
     torch.set_num_threads(placement.threads)
     ready, stages = Model(load(name), placement, (config.weights_dir,)), Stages(Screen())
-    results = {need: done[need].outcome.results for need in MENU[name].needs}
-    files = {need: {file.kind: file.path for file in done[need].outcome.files} for need in MENU[name].needs}
+    needed = {need: done[need].outcome for need in MENU[name].needs_for(params)}
+    results = {need: outcome.results for need, outcome in needed.items()}
+    files = {need: {file.kind: file.path for file in outcome.files} for need, outcome in needed.items()}
     folder = scratch / name
     folder.mkdir()
     done[name] = execute(ready, file, video, Inputs(results, files), params, folder, stages)

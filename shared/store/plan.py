@@ -45,7 +45,7 @@ class Planner:
 
     def _resolve(self, job_id: str, analysis: Analysis, asked: Sequence[Analysis]) -> str:
         spec = MENU[analysis.model]
-        needs = [self._resolve(job_id, _needed(name, asked), asked) for name in spec.needs]
+        needs = [self._resolve(job_id, _needed(name, asked), asked) for name in spec.needs_for(analysis.params)]
         key = self._key(analysis, needs)
         run_id, reused = self._find_or_make(analysis, key, needs)
         self._keys[run_id] = key

@@ -60,10 +60,10 @@ def run(
     return execute(model, path, probe(path), inputs or Inputs(), params, scratch, Stages(Quiet()))
 
 
-def needed(name: str, path: Path, scratch: Path) -> Inputs:
+def needed(name: str, params: Params, path: Path, scratch: Path) -> Inputs:
     """What the runs that a model needs yield, each by its quickest way."""
     results, files = {}, {}
-    for need in MENU[name].needs:
+    for need in MENU[name].needs_for(params):
         outcome = run(need, path, MENU[need].params(**dict(MENU[need].weightless)), scratch / need).outcome
         results[need] = outcome.results
         files[need] = {file.kind: file.path for file in outcome.files}

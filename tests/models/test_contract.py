@@ -27,7 +27,7 @@ from worker.video.transform import see
 
 def ways(spec: ModelSpec) -> Iterator[Params]:
     """The parameters by default, and each value with which the model needs no weights."""
-    yield spec.params()
+    yield spec.sample()
     for name, value in spec.weightless:
         yield spec.params.model_validate({name: value})
 
@@ -78,7 +78,7 @@ def pieces(spec: ModelSpec, params: Params, path: Path, batch: int, given: Input
 
 @every_way
 def test_the_stages_are_pure(spec: ModelSpec, params: Params, film: Path, tmp_path: Path) -> None:
-    given, model = needed(spec.name, film, tmp_path), model_of(spec)
+    given, model = needed(spec.name, params, film, tmp_path), model_of(spec)
     first, second = (pieces(spec, params, film, 1, given) for _ in range(2))
     assert all(np.array_equal(one.value, other.value) for one, other in zip(first, second, strict=True))
     before = [piece.value.copy() for piece in first]
@@ -89,7 +89,7 @@ def test_the_stages_are_pure(spec: ModelSpec, params: Params, film: Path, tmp_pa
 
 @every_way
 def test_a_batch_of_n_is_n_batches_of_one(spec: ModelSpec, params: Params, film: Path, tmp_path: Path) -> None:
-    given = needed(spec.name, film, tmp_path)
+    given = needed(spec.name, params, film, tmp_path)
     alone, together = pieces(spec, params, film, 1, given), pieces(spec, params, film, 3, given)
     assert [(one.start, one.stop) for one in alone] == [(one.start, one.stop) for one in together]
     for one, other in zip(alone, together, strict=True):
@@ -100,7 +100,7 @@ def test_a_batch_of_n_is_n_batches_of_one(spec: ModelSpec, params: Params, film:
 @pytest.mark.parametrize("lengths", [[1], [2], [60]], ids=["one frame", "two frames", "one shot"])
 def test_a_tiny_film_is_a_film(spec: ModelSpec, params: Params, lengths: list[int], tmp_path: Path) -> None:
     path = shots_film(lengths, tmp_path / "tiny.mp4")
-    given = needed(spec.name, path, tmp_path)
+    given = needed(spec.name, params, path, tmp_path)
     outcome = run(spec.name, path, params, tmp_path / "scratch", inputs=given).outcome
     assert outcome.results
     check(spec, outcome, sum(lengths))
@@ -108,7 +108,7 @@ def test_a_tiny_film_is_a_film(spec: ModelSpec, params: Params, lengths: list[in
 
 @every_way
 def test_what_a_run_yields_is_on_the_menu(spec: ModelSpec, params: Params, film: Path, tmp_path: Path) -> None:
-    given = needed(spec.name, film, tmp_path)
+    given = needed(spec.name, params, film, tmp_path)
     execution = run(spec.name, film, params, tmp_path / "scratch", inputs=given)
     check(spec, execution.outcome, 130)
     again = run(spec.name, film, params, tmp_path / "again", inputs=given)

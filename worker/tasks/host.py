@@ -105,7 +105,7 @@ class Host:
 
     def _preload(self, name: str) -> None:
         if len(self._names) == 1:
-            self.model(name).network(MENU[name].params())
+            self.model(name).network(MENU[name].sample())
 
     def _setup_error(self, offers: list[dict[str, Any]]) -> SceneworksError | None:
         """A worker has failed when none of its models can do anything."""

@@ -1,0 +1,57 @@
+"""The menu: every model, its parameters, what it needs and what it yields. A model's name is its queue and its room."""
+
+from __future__ import annotations
+
+from shared.catalog.clip_it import CLIP_IT, ClipItParams
+from shared.catalog.mttr import MTTR, MttrParams
+from shared.catalog.r2plus1d import R2PLUS1D, R2plus1dParams
+from shared.catalog.scenes import BASSL, SCRL, BasslParams, SceneParams, ScrlParams
+from shared.catalog.shots import SHOTS, ShotsParams
+from shared.catalog.spec import ModelSpec, Params, PreciseParams, WeightsSpec
+from shared.errors import FieldError, InvalidRequest
+
+__all__ = [
+    "BASSL",
+    "CLIP_IT",
+    "MENU",
+    "MTTR",
+    "R2PLUS1D",
+    "SCRL",
+    "SHOTS",
+    "BasslParams",
+    "ClipItParams",
+    "ModelSpec",
+    "MttrParams",
+    "Params",
+    "PreciseParams",
+    "R2plus1dParams",
+    "SceneParams",
+    "ScrlParams",
+    "ShotsParams",
+    "WeightsSpec",
+    "model",
+    "served",
+]
+
+MENU: dict[str, ModelSpec] = {spec.name: spec for spec in (SHOTS, BASSL, SCRL)}
+
+
+def model(name: str, pointer: str = "/model") -> ModelSpec:
+    """The menu entry of that name; InvalidRequest (`unknown_model`) names those there are."""
+    if name not in MENU:
+        known = ", ".join(MENU)
+        raise InvalidRequest(
+            f"There is no model of that name. Models: {known}.",
+            errors=(FieldError(pointer, "unknown_model", f"one of: {known}"),),
+        )
+    return MENU[name]
+
+
+def served(models: str) -> tuple[str, ...]:
+    """Names in SCENEWORKS_MODELS: `*` for the whole menu; InvalidRequest for a name that is not on it."""
+    if models.strip() == "*":
+        return tuple(MENU)
+    names = [name.strip() for name in models.split(",") if name.strip()]
+    if not names:
+        raise InvalidRequest("SCENEWORKS_MODELS names no model.")
+    return tuple(model(name, "/SCENEWORKS_MODELS").name for name in names)
