@@ -23,9 +23,9 @@ class Answer:
         height, width: of the frames as the network saw them, in pixels, without padding.
     """
 
-    referred_TN: Floats
-    kernels_TNK: Floats
-    features_TKhw: Floats
+    referred_TN: Floats  # noqa: N815 (tensors carry their shape in the name)
+    kernels_TNK: Floats  # noqa: N815 (the same)
+    features_TKhw: Floats  # noqa: N815 (the same)
     height: int
     width: int
 
