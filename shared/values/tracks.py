@@ -1,0 +1,120 @@
+"""Tracks: where the thing that a query names is, frame by frame, and the forms in which that is given.
+
+The artifact `tracks` is a file of JSON lines (`tracks.jsonl`, UTF-8, one object a line, no header), one line for each
+frame and query, sorted by frame, then by query. `TrackFrame.record` says what is in a line.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from shared.values.time import Moment, clock_time
+
+Colour = tuple[int, int, int]
+"""Red, green, blue, 0..255."""
+
+JSON_LINES = "application/x-ndjson"
+"""Media type of the file."""
+
+COLOURS: tuple[Colour, ...] = (
+    (41, 171, 226), (237, 30, 121), (35, 161, 90), (255, 148, 59),
+    (255, 255, 0), (153, 68, 255), (204, 255, 255), (0, 255, 153),
+)  # fmt: skip
+"""Of the queries, in order. The first four are the published pipeline's; the others lie as far as may be from these and
+from each other, for people who see all colours and for those who do not (Machado et al. 2009: protanopia, deuteranopia,
+tritanopia), and can all be read on black (WCAG contrast of 4.5)."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrackFrame:
+    """What one query means in one frame: a line of the file, but for the time.
+
+    Args:
+        query: number of the query, from 0.
+        frame: number of the frame in the film.
+        score: probability that the query means the instance, in this frame.
+        instance: which of the network's 50 instances was followed; the number means something in one window only.
+        area: pixels of the mask.
+        box: smallest box around the mask, (x, y, width, height) in pixels; None where the mask is empty.
+        size: (height, width) of the film as it is shown, and of the mask.
+        counts: the mask, run lengths column by column in COCO's compressed form (pycocotools).
+    """
+
+    query: int
+    frame: int
+    score: float
+    instance: int
+    area: int
+    box: tuple[int, int, int, int] | None
+    size: tuple[int, int]
+    counts: str
+
+    @property
+    def mask(self) -> dict[str, Any]:
+        """The mask as pycocotools takes it."""
+        return {"size": list(self.size), "counts": self.counts}
+
+    def record(self, moment: Moment) -> dict[str, Any]:
+        """The line: `query, frame, seconds, pts, timecode, score, instance, area, box, mask`.
+
+        Args:
+            moment: of the frame; ValueError for that of another one.
+        """
+        if moment.frame != self.frame:
+            raise ValueError(f"the time of frame {moment.frame} for frame {self.frame}")
+        found = {"score": self.score, "instance": self.instance, "area": self.area}
+        box = None if self.box is None else list(self.box)
+        return {"query": self.query} | moment.record() | found | {"box": box, "mask": self.mask}
+
+    @staticmethod
+    def read(record: Mapping[str, Any]) -> TrackFrame:
+        """Out of a line of the file: inverse of `record` but for the time."""
+        height, width = record["mask"]["size"]
+        return TrackFrame(
+            query=record["query"],
+            frame=record["frame"],
+            score=record["score"],
+            instance=record["instance"],
+            area=record["area"],
+            box=None if record["box"] is None else tuple(record["box"]),
+            size=(height, width),
+            counts=record["mask"]["counts"],
+        )
+
+
+def records(lines: Iterable[str | bytes]) -> Iterator[dict[str, Any]]:
+    """The lines of the file as they are read, one at a time."""
+    return (json.loads(line) for line in lines)
+
+
+def modelscope(
+    lines: Iterable[Mapping[str, Any]], queries: int, fps: Fraction, output_video: str | None
+) -> dict[str, Any]:
+    """The answer of the published pipeline on ModelScope: its keys `masks`, `timestamps` and `output_video`.
+
+    There a mask is an array of 0 and 1 for each query and frame; arrays of frames x height x width do not belong in
+    JSON, so each mask is COCO RLE here (`pycocotools.mask.decode` gives the array), and all are in memory together,
+    as large as the file. Where that pipeline renders a film, it leaves masks and timestamps out; here they stay.
+
+    Args:
+        lines: of the file, in its order (`records`).
+        queries: how many there are.
+        fps: frames a second by the film's clock; 0 where it has none: the exact times are taken then.
+        output_video: where the overlay film is to be had.
+
+    Returns:
+        `masks`: for each query a list of RLE, one a frame; `timestamps`: `HH:MM:SS.mmm` since the first frame read,
+        number of the frame over frames a second, as there, wherever the frame really lies.
+    """
+    masks: list[list[Any]] = [[] for _ in range(queries)]
+    seconds: list[Fraction] = []
+    for line in lines:
+        if line["query"] == 0:
+            seconds.append(Fraction(str(line["seconds"])))
+        masks[line["query"]].append(line["mask"])
+    times = [Fraction(at) / fps for at in range(len(seconds))] if fps else [each - seconds[0] for each in seconds]
+    return {"masks": masks, "timestamps": [clock_time(each) for each in times], "output_video": output_video}
