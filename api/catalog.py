@@ -54,6 +54,7 @@ class ModelRecord(Record):
     paper: str
     params: dict[str, Any] = Field(description="JSON Schema of the parameters, defaults included.")
     needs: list[str] = Field(description="Models that are run first, unasked.")
+    needless: dict[str, Any] = Field(description="Values of parameters with which none of these is needed.")
     results: list[str] = Field(description="Kinds of result.")
     artifacts: list[str] = Field(description="Kinds of artifact.")
     weights: WeightsRecord | None
@@ -163,8 +164,11 @@ def add_parameters(schemas: dict[str, Any]) -> None:
         name = spec.params.__name__
         schemas[name] = spec.params.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas |= schemas[name].pop("$defs", {})
-        params = {"$ref": f"#/components/schemas/{name}"}
-        choices.append({"properties": {"model": {"const": spec.name}, "params": params}, "required": ["model"]})
+        said: dict[str, Any] = {"model": {"const": spec.name}, "params": {"$ref": f"#/components/schemas/{name}"}}
+        if "start_s" not in schemas[name]["properties"]:
+            said["range"] = {"type": "null"}
+        needed = ["model", "params"] if schemas[name].get("required") else ["model"]
+        choices.append({"properties": said, "required": needed})
     for name in [name for name in schemas if name.rpartition(".")[2] == "AnalysisBody"]:
         schemas[name]["oneOf"] = choices
 
@@ -188,6 +192,7 @@ def _record(spec: ModelSpec, heard: list[Worker]) -> dict[str, Any]:
         "paper": spec.paper,
         "params": spec.params.model_json_schema(),
         "needs": list(spec.needs),
+        "needless": dict(spec.needless),
         "results": list(spec.results),
         "artifacts": list(spec.artifacts),
         "weights": _weights(spec, [entry for _, entry in serving]),

@@ -75,7 +75,7 @@ def test_create(client: FlaskClient, stored_id: str, database: Engine) -> None:
          "/analyses/1/params/threshold", "float_parsing"),
         ({"analyses": [{"model": "shots", "params": {"detector": "best"}}]}, "/analyses/0/params/detector",
          "literal_error"),
-        ({"analyses": [{"model": "shots", "range": {"start_s": 1}}]}, "/analyses/0/range", "unknown_field"),
+        ({"analyses": [{"model": "shots", "range": {"start_s": 1}}]}, "/analyses/0/range", "no_range"),
         ({"analyses": []}, "/analyses", "too_short"),
         ({"analyses": SHOTS * 33}, "/analyses", "too_long"),
         ({"analyses": "shots"}, "/analyses", "list_type"),

@@ -6,16 +6,17 @@ import hashlib
 import json
 import time
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Any
 
 from apiflask import APIBlueprint
 from flask import Response, g, jsonify, request
-from pydantic import AwareDatetime, BaseModel, Field, StringConstraints
+from pydantic import AwareDatetime, Field
 
 from api.catalog import check_served
-from api.errors import Body, Query, Record, bad_query, page, problems, read_token
+from api.errors import Query, bad_query, page, problems, read_token
 from api.health import services
-from shared.catalog import model
+from api.jobs.asked import CreateHeaders, CreateQuery, JobBody, analyses_of, check_ranges, has_range
+from api.jobs.records import CheckedRecord, JobPage, JobRecord
 from shared.errors import (
     Conflict,
     FieldError,
@@ -31,47 +32,13 @@ from shared.log import logger
 from shared.store import jobs, videos, workers
 from shared.store.jobs import Filter, NewJob
 from shared.store.plan import Analysis
-from shared.values import Job, JobState, labels_of
+from shared.values import Job, JobState, Video, labels_of
 
 log = logger(__name__)
 bp = APIBlueprint("jobs", __name__, url_prefix="/v1/jobs", tag="Jobs")
 
 MAX_WAIT_S = 30
 LOOK_FIRST_S, LOOK_EVERY_S = 0.05, 0.5
-
-Label = Annotated[str, StringConstraints(max_length=256)]
-LabelName = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[^:]+$")]
-
-
-class AnalysisBody(Body):
-    """One model asked for."""
-
-    model: str = Field(description="A name on the menu.")
-    params: dict[str, Any] = Field(default={}, description="Parameters of that model; defaults where absent.")
-
-
-class JobBody(Body):
-    """A request: a video and the models asked for."""
-
-    video_id: str
-    analyses: list[AnalysisBody] = Field(min_length=1, max_length=32)
-    priority: Literal["low", "normal", "high"] = "normal"
-    external_id: str | None = Field(None, min_length=1, max_length=256, description="Your own name for it.")
-    labels: dict[LabelName, Label] = Field(default={}, max_length=64)
-
-
-class CreateHeaders(BaseModel):
-    """What the headers of a request may say."""
-
-    idempotency_key: str | None = Field(
-        None, min_length=1, max_length=255, pattern=r"^[\x20-\x7e]+$", description="Same key and body: the same job."
-    )
-
-
-class CreateQuery(Query):
-    """How to take a request."""
-
-    validate_only: bool = Field(False, description="Check everything and queue nothing (200).")
 
 
 class ShowQuery(Query):
@@ -90,94 +57,6 @@ class JobsQuery(Query):
     created_after: AwareDatetime | None = None
     limit: int = Field(50, ge=1, le=500)
     page_token: str | None = None
-
-
-class StageRecord(Record):
-    """One stage of a run."""
-
-    name: str
-    state: str
-    done: int
-    of: int | None
-    unit: str
-    per_second: float | None
-    seconds: float
-
-
-class ProgressRecord(Record):
-    """How far it is."""
-
-    fraction: float
-    eta_s: float | None
-    updated_at: datetime
-
-
-class RunRecord(Record):
-    """One model on one video with one set of parameters."""
-
-    id: str
-    model: str
-    params: dict[str, Any]
-    state: Literal["waiting", "queued", "running", "done", "failed", "cancelled", "skipped"]
-    asked: bool = Field(description="Named in the request; otherwise added because another model needs it.")
-    reused: bool = Field(description="It was there before this job.")
-    attempt: int
-    max_attempts: int
-    progress: ProgressRecord
-    stages: list[StageRecord]
-    device: str | None
-    precision: str | None
-    weights: dict[str, str] | None
-    version: str | None
-    decode_failures: int | None
-    error: dict[str, Any] | None = Field(description="A problem document, with `stage` and `attempt`.")
-    created_at: datetime
-    started_at: datetime | None
-    finished_at: datetime | None
-
-
-class JobUrls(Record):
-    """Where to go on."""
-
-    self: str
-    cancel: str
-    retry: str
-    results: str
-    artifacts: str
-    video: str
-
-
-class JobRecord(Record):
-    """A job; its state follows from its runs."""
-
-    id: str
-    video_id: str
-    state: Literal["queued", "running", "cancelling", "succeeded", "failed", "cancelled"]
-    priority: str
-    external_id: str | None
-    labels: dict[str, str]
-    progress: ProgressRecord
-    runs: list[RunRecord]
-    created_at: datetime
-    started_at: datetime | None
-    finished_at: datetime | None
-    error: dict[str, Any] | None
-    urls: JobUrls
-
-
-class JobPage(Record):
-    """Jobs, newest first."""
-
-    items: list[JobRecord]
-    next_page_token: str | None
-
-
-class CheckedRecord(Record):
-    """What would have been queued."""
-
-    valid: Literal[True]
-    video_id: str
-    analyses: list[dict[str, Any]]
 
 
 def record(job: Job) -> dict[str, Any]:
@@ -215,10 +94,10 @@ def create(body: JobBody, query: CreateQuery, headers: CreateHeaders) -> Any:
     The job is in the ledger before the answer leaves. With an `Idempotency-Key`, the same request again is the same
     job.
     """
-    analyses = _analyses(body)
+    analyses = analyses_of(body)
     if query.validate_only:
         return _checked(body, analyses)
-    made = _create(_new_job(body, analyses, headers.idempotency_key))
+    made = _create(body, _new_job(body, analyses, headers.idempotency_key))
     services().doorbell.ring(made.wakes)
     log.info("job.created", job=made.job.id, video=made.job.video_id, runs=len(made.job.runs), replayed=made.replayed)
     said = _headers(made.job) | {"Location": record(made.job)["urls"]["self"]}
@@ -295,21 +174,6 @@ def delete(job_id: str) -> tuple[str, int]:
     return "", 204
 
 
-def _analyses(body: JobBody) -> tuple[Analysis, ...]:
-    """Every analysis checked against the menu; InvalidRequest names all faults at once."""
-    found, faults = [], []
-    for at, asked in enumerate(body.analyses):
-        try:
-            spec = model(asked.model, f"/analyses/{at}/model")
-            found.append(Analysis(spec.name, spec.read_params(asked.params, f"/analyses/{at}/params")))
-        except InvalidRequest as error:
-            faults.append(error)
-    if faults:
-        detail = faults[0].detail if len(faults) == 1 else "Several analyses are not valid; see `errors`."
-        raise InvalidRequest(detail, errors=tuple(fault for error in faults for fault in error.errors))
-    return tuple(found)
-
-
 def _new_job(body: JobBody, analyses: tuple[Analysis, ...], key: str | None) -> NewJob:
     sent = json.dumps(body.model_dump(mode="json", exclude_unset=True), sort_keys=True, separators=(",", ":"))
     return NewJob(
@@ -325,12 +189,14 @@ def _new_job(body: JobBody, analyses: tuple[Analysis, ...], key: str | None) -> 
     )
 
 
-def _create(new: NewJob) -> jobs.Created:
+def _create(body: JobBody, new: NewJob) -> jobs.Created:
     """Into the ledger, unless the service is full or the models cannot run; a request known by its key always is."""
     engine = services().engine
     known = jobs.replay(engine, new) if new.idempotency_key else None
     if known:
         return known
+    if has_range(new.analyses):
+        check_ranges(body, new.analyses, _video(new.video_id))
     _check_room(new.analyses)
     try:
         return jobs.create(engine, new)
@@ -339,13 +205,17 @@ def _create(new: NewJob) -> jobs.Created:
 
 
 def _checked(body: JobBody, analyses: tuple[Analysis, ...]) -> Response:
-    try:
-        videos.get(services().engine, body.video_id)
-    except NotFound as error:
-        raise _no_video(error) from None
+    check_ranges(body, analyses, _video(body.video_id))
     _check_room(analyses)
     read = [{"model": one.model, "params": one.params.model_dump(mode="json")} for one in analyses]
     return jsonify(CheckedRecord(valid=True, video_id=body.video_id, analyses=read).model_dump())
+
+
+def _video(video_id: str) -> Video:
+    try:
+        return videos.get(services().engine, video_id).video
+    except NotFound as error:
+        raise _no_video(error) from None
 
 
 def _no_video(error: SceneworksError) -> NotFound:
