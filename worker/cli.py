@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 FAILED, REFUSED = 1, 2
 LINE_EVERY_S = 2.0
 REDRAW_EVERY_S = 0.1
+KNOWN = {None: "", True: "  the published file", False: "  not the published file: fine-tuned, or another"}
+"""What is said of a file whose published hash is not known, that has it, and that has another."""
 
 app = typer.Typer(
     help="Run models on this machine. Exit codes: 0 done, 1 it went wrong, 2 refused.",
@@ -78,19 +80,25 @@ def run(
 def list_weights() -> None:
     """List the weights of every model: whether they are here, where they come from, the command that gets them."""
     for spec in _weights():
-        typer.echo(f"{spec.name}  {_presence(spec, (settings().weights_dir,))}  {spec.licence}")
+        presence, beside = _presence(spec, (settings().weights_dir,))
+        typer.echo(f"{spec.name}  {presence}  {spec.licence}")
+        for side in beside:
+            typer.echo(f"  {side}")
         typer.echo(f"  from {spec.origin}: {spec.how}")
 
 
 @weights.command("verify")
 def verify_weights() -> None:
     """Compare every weights file with its hash; exit code 1 when one is missing or another."""
-    from worker.encoders.published import fingerprint
+    from worker.encoders.published import find_card, fingerprint
 
-    right = True
+    right, folders = True, (settings().weights_dir,)
     for spec in _weights():
         try:
-            typer.echo(f"{spec.name}  present  sha256 {fingerprint(spec, (settings().weights_dir,))}")
+            typer.echo(f"{spec.name}  present  sha256 {fingerprint(spec, folders)}")
+            found = None if spec.sha256 else find_card(spec, folders)
+            for side in found[1].sides if found else ():
+                typer.echo(f"  {side.name}  present  sha256 {side.sha256}")
         except (WeightsMissing, WeightsCorrupt) as error:
             right = False
             typer.echo(f"{spec.name}  {error.code}: {error.detail}")
@@ -101,13 +109,19 @@ def verify_weights() -> None:
 @weights.command("import")
 def import_weights(
     room: Annotated[str, typer.Argument(help="Model the weights are for.")],
-    files: Annotated[
-        list[Path], typer.Argument(help="Files as published, in any order.", exists=True, dir_okay=False, readable=True)
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="PATH...",
+            help="Files as published, in any order, or their folder.",
+            exists=True,
+            readable=True,
+        ),
     ],
 ) -> None:
     """Take published weights in: read them once, check every tensor, and keep them as safetensors with a card."""
     with _said():
-        _take_in(_published(room), files)
+        _take_in(_published(room), paths)
 
 
 @weights.command("pull")
@@ -289,18 +303,23 @@ def _weights() -> Iterator[WeightsSpec]:
     return (spec.weights for spec in MENU.values() if spec.weights is not None)
 
 
-def _presence(spec: WeightsSpec, folders: Sequence[Path]) -> str:
-    """Present or missing, with the hash that menu or card gives, without reading the tensors."""
+def _presence(spec: WeightsSpec, folders: Sequence[Path]) -> tuple[str, list[str]]:
+    """Present or missing, with the hash that menu or card gives: the weights, and each file beside them."""
     from worker.encoders.published import find_card
     from worker.encoders.weights import locate
 
     if spec.sha256:
-        return f"{'present' if locate(spec, folders) else 'missing'}  sha256 {spec.sha256}"
+        return f"{'present' if locate(spec, folders) else 'missing'}  sha256 {spec.sha256}", []
     try:
         found = find_card(spec, folders)
     except WeightsCorrupt as error:
-        return f"{error.code}: {error.detail}"
-    return f"present  sha256 {found[1].weights.sha256}" if found else "missing"
+        return f"{error.code}: {error.detail}", []
+    if found is None:
+        return "missing", []
+    tensors, card = found
+    files = {side: "present" if tensors.with_name(side.name).is_file() else "missing" for side in card.sides}
+    beside = [f"{side.name}  {presence}  sha256 {side.sha256}" for side, presence in files.items()]
+    return f"present  sha256 {card.fingerprint}", beside
 
 
 def _published(name: str) -> Published:
@@ -317,9 +336,10 @@ def _take_in(declared: Published, files: Sequence[Path]) -> None:
     from worker.encoders.published import import_weights
 
     card = import_weights(declared, files, settings().weights_dir, datetime.now(UTC))
-    typer.echo(f"{card.weights.name}  {card.weights.size} bytes  sha256 {card.weights.sha256}  {card.licence}")
+    for file in (card.weights, *card.sides):
+        typer.echo(f"{file.name}  {file.size} bytes  sha256 {file.sha256}  {card.licence}")
     for source in card.sources:
-        typer.echo(f"  from {source.name}  {source.size} bytes  sha256 {source.sha256}")
+        typer.echo(f"  from {source.name}  {source.size} bytes  sha256 {source.sha256}{KNOWN[source.published]}")
 
 
 if __name__ == "__main__":

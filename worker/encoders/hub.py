@@ -47,18 +47,18 @@ def pull(published: Published, folder: Path) -> list[Path]:
 def _download(api: Any, published: Published, repository: str, folder: Path) -> list[Path]:
     listed = {file.path: file for file in api.list_repo_files(repository, "model")}
     paths = []
-    for source in published.sources:
-        file = listed.get(source.name)
+    for name in (each.name for each in published.files):
+        file = listed.get(name)
         if file is None:
-            raise SourceUnreachable(f"{repository} has no {source.name} any more.")
+            raise SourceUnreachable(f"{repository} has no {name} any more.")
         if not file.sha256:
-            raise WeightsCorrupt(f"The hub lists no hash for {source.name}, so what it gives cannot be verified.")
+            raise WeightsCorrupt(f"The hub lists no hash for {name}, so what it gives cannot be verified.")
         path = Path(
             api.download_file(
-                repository, "model", source.name, local_dir=folder, expected_sha256=file.sha256, file_size=file.size
+                repository, "model", name, local_dir=folder, expected_sha256=file.sha256, file_size=file.size
             )
         )
         if sha256(path) != file.sha256:
-            raise WeightsCorrupt(f"{source.name} is not the file that the hub lists: its hash differs.")
+            raise WeightsCorrupt(f"{name} is not the file that the hub lists: its hash differs.")
         paths.append(path)
     return paths
