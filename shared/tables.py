@@ -2,7 +2,8 @@
 
     videos ──< jobs ──< job_runs >── runs ──< results
       └──────────────────────────────┘ ├──< artifacts
-    workers                            └──< needs >── runs
+    workers                            ├──< embeddings
+                                       └──< needs >── runs
 
 A job has no state column: its state follows from its runs (`shared.values.job_state`).
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, ClassVar
 
+from pgvector.sqlalchemy import VECTOR
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
@@ -19,10 +21,12 @@ from sqlalchemy import (
     ForeignKey,
     Identity,
     Index,
+    Label,
     MetaData,
     String,
     UniqueConstraint,
     func,
+    literal_column,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
@@ -30,6 +34,11 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from shared.values import RunState
 
+INDEXED_DIMENSIONS = 2048
+"""Vectors of this length have an HNSW index; others are compared one by one."""
+COSINE_KEY: Label[Any] = literal_column(f"(l2_normalize(vector)::halfvec({INDEXED_DIMENSIONS}))").label("cosine_key")
+"""What the HNSW indexes hold: 16 bits a number, since an index takes up to 4,000 of those and 2,000 of 32 bits.
+Normalised first: no cosine depends on the length, and 16 bits have a small range."""
 LIVE_OR_DONE = "state IN ('waiting', 'queued', 'running', 'done')"
 _STATES = ", ".join(f"'{state.value}'" for state in RunState)
 
@@ -171,6 +180,47 @@ class ResultRow(Base):
     end_pts: Mapped[int | None] = mapped_column(BigInteger)
     score: Mapped[float | None]
     data: Mapped[dict[str, Any]]
+
+
+def _hnsw(per: str) -> Index:
+    """One graph for films and one for shots: of shots there are many more, and a search looks for one of the two."""
+    return Index(
+        f"ix_embeddings_{per}_cosine",
+        COSINE_KEY,
+        postgresql_using="hnsw",
+        postgresql_ops={"cosine_key": "halfvec_cosine_ops"},
+        postgresql_where=text(f"per = '{per}' AND dimensions = {INDEXED_DIMENSIONS}"),
+    )
+
+
+class EmbeddingRow(Base):
+    """A vector to search by: of a whole film, or of one shot. `model` and `weights` say what it may be compared with.
+
+    What the run says as well stands here again, so that a search reads this table alone.
+    """
+
+    __tablename__ = "embeddings"
+    __table_args__ = (
+        CheckConstraint("per IN ('video', 'shot')", name="per"),
+        CheckConstraint("(per = 'shot') = (start_frame IS NOT NULL)", name="range"),
+        CheckConstraint("vector_dims(vector) = dimensions", name="dimensions"),
+        Index("ix_embeddings_weights", "weights", "model", "per", "video_id", "run_id"),
+        _hnsw("video"),
+        _hnsw("shot"),
+    )
+
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
+    seq: Mapped[int] = mapped_column(primary_key=True)
+    video_id: Mapped[str] = mapped_column(ForeignKey("videos.id", ondelete="CASCADE"), index=True)
+    model: Mapped[str]
+    weights: Mapped[str] = mapped_column(String(64))
+    per: Mapped[str]
+    dimensions: Mapped[int]
+    start_frame: Mapped[int | None] = mapped_column(BigInteger)
+    start_pts: Mapped[int | None] = mapped_column(BigInteger)
+    end_frame: Mapped[int | None] = mapped_column(BigInteger)
+    end_pts: Mapped[int | None] = mapped_column(BigInteger)
+    vector: Mapped[list[float]] = mapped_column(VECTOR())
 
 
 class ArtifactRow(Base):
