@@ -1,7 +1,7 @@
 """Tracks: where the thing that a query names is, frame by frame, and the forms in which that is given.
 
 The artifact `tracks` is a file of JSON lines (`tracks.jsonl`, UTF-8, one object a line, no header), one line for each
-frame and query, sorted by frame, then by query. `TrackFrame.record` says what is in a line.
+frame and query, sorted by frame, then by query. `TrackFrame.timed` says what is in a line.
 """
 
 from __future__ import annotations
@@ -58,7 +58,19 @@ class TrackFrame:
         """The mask as pycocotools takes it."""
         return {"size": list(self.size), "counts": self.counts}
 
-    def record(self, moment: Moment) -> dict[str, Any]:
+    def record(self) -> dict[str, Any]:
+        """The line without its time, which is not known before the film was read; read back by `read`."""
+        return {
+            "query": self.query,
+            "frame": self.frame,
+            "score": self.score,
+            "instance": self.instance,
+            "area": self.area,
+            "box": None if self.box is None else list(self.box),
+            "mask": self.mask,
+        }
+
+    def timed(self, moment: Moment) -> dict[str, Any]:
         """The line: `query, frame, seconds, pts, timecode, score, instance, area, box, mask`.
 
         Args:
@@ -66,13 +78,11 @@ class TrackFrame:
         """
         if moment.frame != self.frame:
             raise ValueError(f"the time of frame {moment.frame} for frame {self.frame}")
-        found = {"score": self.score, "instance": self.instance, "area": self.area}
-        box = None if self.box is None else list(self.box)
-        return {"query": self.query} | moment.record() | found | {"box": box, "mask": self.mask}
+        return {"query": self.query} | moment.record() | self.record()
 
     @staticmethod
     def read(record: Mapping[str, Any]) -> TrackFrame:
-        """Out of a line of the file: inverse of `record` but for the time."""
+        """Out of a line, with a time or without."""
         height, width = record["mask"]["size"]
         return TrackFrame(
             query=record["query"],
