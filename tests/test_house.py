@@ -42,7 +42,7 @@ VIOLATIONS = {
     "3": ("worker/main.py", "import flask"),
     "4": ("worker/models/__init__.py", "import worker.pipeline"),
     "5": ("worker/models/other/stages.py", "import worker.models.shots.config"),
-    "6": ("worker/pipeline.py", "import sqlalchemy"),
+    "6": ("worker/pipeline/__init__.py", "import sqlalchemy"),
     "7": ("worker/video/__init__.py", "import torch"),
     "8": ("worker/tasks/run.py", "import shared.tables"),
 }

@@ -6,6 +6,7 @@ from shared.values.time import Clock, Moment, Timeline, TimeRange, clock_time, t
 from shared.values.work import (
     LIVE,
     Artifact,
+    Embedding,
     FileMade,
     JobState,
     Progress,
@@ -22,6 +23,7 @@ __all__ = [
     "Artifact",
     "AudioStream",
     "Clock",
+    "Embedding",
     "FileMade",
     "Job",
     "JobState",

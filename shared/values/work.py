@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -116,6 +117,21 @@ class Shot:
     def result(self, seq: int) -> Result:
         """As a row."""
         return Result("shot", seq, self.range, self.score, {"transition_frames": self.transition})
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """A vector that stands for a film or a part of it, to be searched by.
+
+    Args:
+        seq: of the result of kind `embedding` that it belongs to.
+        range: where in the film; None for the whole.
+        vector: as the network gave it, not normalised: float32 (type code `f`).
+    """
+
+    seq: int
+    range: TimeRange | None
+    vector: array[float]
 
 
 @dataclass(frozen=True, slots=True)

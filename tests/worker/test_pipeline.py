@@ -5,46 +5,28 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, strategies as st
 from iscc_samples import videos
 
 from shared.catalog import MENU, ModelSpec, Params
-from shared.errors import Cancelled, OutOfMemory
-from shared.values import Progress, Result
-from worker.models.contract import Film, FilmPlan, Inputs, Model, Outcome, Picks, Piece, Room
+from shared.errors import Cancelled, InvalidRequest, OutOfMemory
+from shared.values import Progress, Result, Timeline
+from worker.models.contract import ClipPlan, Film, FilmPlan, Inputs, Model, Outcome, Picks, Piece, Plan, Reread, Room
 from worker.models.placement import Placement
 from worker.pipeline import Execution, Stages, execute
-from worker.video.feed import Windows, cut
+from worker.video.feed import Clip, Windows
 from worker.video.probe import probe
-from worker.video.transform import View
+from worker.video.reader import Reader
+from worker.video.transform import View, see
 
 CLIP = next(path for path in videos() if path.name == "demo.mp4")
 FITS = 2
-
-
-@given(st.integers(0, 60), st.integers(1, 12), st.integers(0, 6), st.integers(0, 6))
-def test_windows_answer_for_each_frame_once_and_see_what_they_should(
-    count: int, step: int, lead: int, tail: int
-) -> None:
-    spec = Windows(length=lead + step + tail, step=step, lead=lead)
-    frames = [np.full((1, 1, 1), n, np.uint8) for n in range(count)]
-    windows = list(cut(iter(frames), spec))
-    assert [n for window in windows for n in range(window.start, window.stop)] == list(range(count))
-    for k, window in enumerate(windows):
-        wanted = np.clip(np.arange(k * step - lead, k * step - lead + spec.length), 0, count - 1)
-        assert window.frames_THWC.ravel().tolist() == wanted.tolist()
-
-
-@pytest.mark.parametrize(("length", "step", "lead"), [(2, 3, 0), (0, 0, 0), (4, 3, 2)])
-def test_impossible_windows_are_refused(length: int, step: int, lead: int) -> None:
-    with pytest.raises(ValueError, match="impossible"):
-        Windows(length, step, lead)
 
 
 @dataclass
@@ -174,3 +156,113 @@ def test_damage_in_the_middle_is_counted_and_said(tmp_path: Path) -> None:
     [result] = execution.outcome.results
     assert execution.video.decode_failures > 0
     assert 1300 < result.data["frames"] <= execution.video.frames
+
+
+def _reading(plan: Plan, decode: Any = _decode) -> Room:
+    return replace(_room(1), plan=lambda *_: plan, decode=decode, picker=None)
+
+
+def _frames_of_run(_: Any, film: Film, __: Params) -> Outcome:
+    return Outcome((Result("brightness", 0, film.timeline.range(film.first, film.stop)),))
+
+
+def _brightness(path: Path, frames: Sequence[int]) -> list[float]:
+    """Mean of some frames, each fetched by itself."""
+    view = View.scaled(16, 9)
+    with Reader(path) as reader:
+        return [float(see(view, frame, reader.video).mean(dtype=np.float32)) for frame in reader.at(frames)]
+
+
+def test_a_part_of_a_film_is_read_by_its_times(tmp_path: Path) -> None:
+    """By the times as the API writes them, rounded to the microsecond."""
+    rate = probe(CLIP).clock.fps
+    since, until = (Fraction(str(round(float(frame / rate), 6))) for frame in (375, 390))
+    plan = FilmPlan(View.scaled(16, 9), Windows(4, 4, filled=False), since=since, until=until)
+    seen: list[Piece] = []
+    room = replace(_reading(plan, _frames_of_run), infer=lambda network, pieces, params: seen.extend(pieces))
+    execution = _run(room, Watch(), tmp_path)
+    [result] = execution.outcome.results
+    assert result.range is not None
+    assert (result.range.start.frame, result.range.end.frame) == (375, 390)
+    assert [(piece.start, piece.stop, len(piece.value)) for piece in seen] == [
+        (375, 379, 4), (379, 383, 4), (383, 387, 4), (387, 390, 3)
+    ]  # fmt: skip
+    values = [float(value) for piece in seen for value in piece.value]
+    assert values == pytest.approx(_brightness(CLIP, range(375, 390)), abs=1e-3)
+    encode = next(stage for stage in execution.stages if stage.name == "encode")
+    assert (encode.done, encode.of) == (15, 15)
+
+
+@pytest.mark.parametrize(("since", "until"), [("9999", None), ("1.001", "1.002")])
+def test_a_part_without_a_frame_is_refused(since: str, until: str | None, tmp_path: Path) -> None:
+    plan = FilmPlan(View.scaled(16, 9), Windows(4, 4), since=Fraction(since), until=Fraction(until) if until else None)
+    with pytest.raises(InvalidRequest, match="No frame") as caught:
+        _run(_reading(plan), Watch(), tmp_path)
+    assert caught.value.errors[0].pointer == "/params/start_s"
+
+
+def test_named_frames_are_read_and_no_others(tmp_path: Path) -> None:
+    clips = (Clip((300, 304, 0), 0, 1), Clip((302, 300), 1, 2), Clip((900,), 2, 3))
+    seen: list[Piece] = []
+    room = _reading(ClipPlan(View.scaled(16, 9), clips), lambda *_: Outcome())
+    room = replace(room, infer=lambda network, pieces, params: seen.extend(pieces))
+    execution = _run(room, Watch(), tmp_path)
+    assert [(piece.start, piece.stop) for piece in seen] == [(0, 1), (1, 2), (2, 3)]
+    known = dict(zip((0, 300, 302, 304, 900), _brightness(CLIP, (0, 300, 302, 304, 900)), strict=True))
+    for piece, clip in zip(seen, clips, strict=True):
+        assert piece.value.tolist() == pytest.approx([known[frame] for frame in clip.frames], abs=1e-3)
+    assert execution.frames_decoded < execution.video.frames
+
+
+class Paper:
+    """Writes pieces down and keeps how many frames they had."""
+
+    def __init__(self, scratch: Path) -> None:
+        self.file = (scratch / "paper.txt").open("w")
+
+    def feed(self, piece: Piece) -> Piece:
+        self.file.writelines(f"{value:.3f}\n" for value in piece.value)
+        return Piece(piece.start, piece.stop, np.array([len(piece.value)]))
+
+    def close(self) -> None:
+        self.file.close()
+
+
+@pytest.mark.parametrize("stop_at", [None, "encode"], ids=["to the end", "given up"])
+def test_a_writer_takes_what_is_too_large_to_hold(stop_at: str | None, tmp_path: Path) -> None:
+    papers: list[Paper] = []
+
+    def writer(params: Params, video: object, scratch: Path) -> Paper:
+        papers.append(Paper(scratch))
+        return papers[0]
+
+    def lines(scores: npt.NDArray[np.float32], film: Film, params: Params) -> Outcome:
+        written = (film.scratch / "paper.txt").read_text().splitlines()
+        return Outcome((Result("brightness", 0, data={"lines": len(written), "frames": int(scores.sum())}),))
+
+    room = replace(_room(1), writer=writer, decode=lines)
+    if stop_at:
+        with pytest.raises(Cancelled):
+            _run(room, Watch(stop_at), tmp_path)
+    else:
+        execution = _run(room, Watch(), tmp_path)
+        [result] = execution.outcome.results
+        assert result.data["lines"] == result.data["frames"] == execution.video.frames
+    assert papers[0].file.closed
+
+
+def test_what_was_kept_is_not_read_again(tmp_path: Path) -> None:
+    def reread(files: Any, video: Any) -> Reread:
+        values = np.load(files["kept"])
+        with Reader(CLIP) as reader:
+            timeline = Timeline(reader.clock, reader.packets.pts, reader.packets.end_pts)
+        return Reread((Piece(0, len(values), values),), timeline, decode_failures=3)
+
+    np.save(tmp_path / "kept.npy", np.arange(10, dtype=np.float32))
+    model = Model(replace(_room(1), reread=reread), Placement(threads=2), ())
+    inputs = Inputs(kept={"kept": tmp_path / "kept.npy"})
+    execution = execute(model, CLIP, probe(CLIP), inputs, Params(), tmp_path, Stages(Watch()))
+    [result] = execution.outcome.results
+    assert result.data == {"frames": 10, "mean": 4.5}
+    assert execution.frames_decoded == 0
+    assert execution.video.decode_failures == 3

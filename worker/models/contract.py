@@ -5,17 +5,19 @@ A stage takes values and gives values: no database, queue, clock, environment or
 | stage    | in words                                                        | runs      | device |
 |----------|-----------------------------------------------------------------|-----------|--------|
 | `plan`   | video + inputs + parameters -> how the film is to be read       | once      | no     |
-| `encode` | one batch of windows of frames (uint8) -> one array per window  | per batch | yes    |
+| `encode` | one batch of windows of frames (uint8) -> one value per window  | per batch | yes    |
 | `infer`  | all pieces + parameters -> scores                               | once      | yes    |
 | `decode` | scores + film + parameters -> results and files                 | once      | no     |
 
-A room that keeps pictures of frames it can only name while it reads (keyframes of shots) also gives a `picker`.
+A room that keeps pictures of frames it can only name while it reads (keyframes of shots) also gives a `picker`; one
+whose pieces are too large to be held (masks) a `writer`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,28 +25,56 @@ import numpy as np
 import numpy.typing as npt
 
 from shared.catalog import MENU, Params
-from shared.values import FileMade, Result, Timeline, Video
+from shared.values import Embedding, FileMade, Result, Timeline, Video
 from worker.models.placement import Placement
-from worker.video.feed import Frames, Windows
+from worker.video.feed import Clip, Frames, Windows
 from worker.video.pictures.keyframes import Crop, Place
 from worker.video.transform import View
+
+Prepare = Callable[[Frames], Frames]
+"""From what a view shows of a frame to what goes through the network: pure, called in the thread that decodes."""
 
 
 @dataclass(frozen=True, slots=True)
 class FilmPlan:
-    """Read the film, every frame once.
+    """Read the film in order, or a part of it.
 
     Args:
-        view: what `encode` sees of a frame.
+        view: what is seen of a frame.
         windows: how the frames are cut.
         batch: windows in one call of `encode`; halved when the device runs out of memory.
         keyframe_short_side: with a `picker`, the size of the pictures kept.
+        prepare: what is done with the view before frames are put together; None: nothing.
+        since, until: the part of the film, in seconds since its first frame: frames whose time lies in it; `until` is
+            exclusive, None for the end.
     """
 
     view: View
     windows: Windows
     batch: int = 1
     keyframe_short_side: int = 256
+    prepare: Prepare | None = None
+    since: Fraction = Fraction(0)
+    until: Fraction | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClipPlan:
+    """Read frames by number, and no others.
+
+    Args:
+        view: what is seen of a frame.
+        clips: which frames go together.
+        batch: clips in one call of `encode`.
+        prepare: as in `FilmPlan`.
+        decord: let decord fetch them where it is exact (`worker.video.reader.Reader.at`).
+    """
+
+    view: View
+    clips: tuple[Clip, ...]
+    batch: int = 1
+    prepare: Prepare | None = None
+    decord: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,16 +94,16 @@ class PicturePlan:
     batch: int = 32
 
 
-Plan = FilmPlan | PicturePlan
+Plan = FilmPlan | ClipPlan | PicturePlan
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What `encode` gave for one window: `value` answers for frames `start` to `stop` (exclusive)."""
+    """What `encode` gave for one window: `value` answers for frames (or places) `start` to `stop` (exclusive)."""
 
     start: int
     stop: int
-    value: npt.NDArray[np.float32]
+    value: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +129,31 @@ class Picker(Protocol):
         """The film is over after so many frames."""
 
 
+class Writer(Protocol):
+    """Takes the pieces of a room that are too large to be held, in order."""
+
+    def feed(self, piece: Piece) -> Piece:
+        """Write one down; what comes back is held, and is what `infer` gets."""
+
+    def close(self) -> None:
+        """There are no more, or the run is given up. Called once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reread:
+    """What a finished run kept of its film: `encode` need not be done again.
+
+    Args:
+        pieces: as `encode` gave them.
+        timeline: exact times of all frames.
+        decode_failures: of the run that read the film.
+    """
+
+    pieces: tuple[Piece, ...]
+    timeline: Timeline
+    decode_failures: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Inputs:
     """What earlier runs yielded.
@@ -121,10 +176,12 @@ class Film:
     Args:
         path: the file.
         video: facts, with the decode failures counted.
-        timeline: exact times of the frames decoded; empty where the film stayed closed.
+        timeline: exact times of the frames decoded; where only a part was read, of all by their packets; empty where
+            the film stayed closed.
         pictures: the archive of pictures that the picker asked for (zip, stored); None without a picker.
-        scratch: an empty folder for files that `decode` makes.
+        scratch: a folder for files that `decode` makes; a writer's files are there already.
         inputs: what the needed runs yielded.
+        first, stop: the frames that were read, `stop` exclusive.
     """
 
     path: Path
@@ -133,6 +190,8 @@ class Film:
     pictures: Path | None
     scratch: Path
     inputs: Inputs
+    first: int = 0
+    stop: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +200,7 @@ class Outcome:
 
     results: tuple[Result, ...] = ()
     files: tuple[FileMade, ...] = ()
+    embeddings: tuple[Embedding, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,22 +211,28 @@ class Room:
         name: as on the menu.
         load: weights folders in order of search + placement -> network; WeightsMissing, WeightsCorrupt.
         plan: (video, inputs, params, placement) -> Plan.
-        encode: (network, frames_BTHWC, params) -> one array per window, leading axis B.
+        encode: (network, frames_BTHWC, params) -> one value per window: an array with leading axis B, or a sequence.
+            The windows of one call are of one shape.
         infer: (network, pieces, params) -> scores.
         decode: (scores, film, params) -> Outcome.
         picker: (params) -> Picker, for a room that keeps pictures.
         recall: (files by kind) -> scores, for a room whose files say all that `infer` found: a run that differs in
             parameters of `decode` alone then reads nothing and computes nothing.
+        reread: (files by kind, video) -> Reread, for a room whose files say all that `encode` found: such a run then
+            reads nothing and starts with `infer`.
+        writer: (params, video, scratch) -> Writer, for a room whose pieces are too large to be held.
     """
 
     name: str
     load: Callable[[Sequence[Path], Placement], Any]
     plan: Callable[[Video, Inputs, Any, Placement], Plan]
-    encode: Callable[[Any, Frames, Any], npt.NDArray[np.float32]]
+    encode: Callable[[Any, Frames, Any], npt.NDArray[np.float32] | Sequence[Any]]
     infer: Callable[[Any, Sequence[Piece], Any], Any]
     decode: Callable[[Any, Film, Any], Outcome]
     picker: Callable[[Any], Picker] | None = None
     recall: Callable[[Mapping[str, Path]], Any] | None = None
+    reread: Callable[[Mapping[str, Path], Video], Reread] | None = None
+    writer: Callable[[Any, Video, Path], Writer] | None = None
 
 
 @dataclass(slots=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Self
@@ -11,8 +12,9 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from shared.values import Video
 from worker.video.pictures.keep import Keeper
-from worker.video.reader import Reader
+from worker.video.reader import Frame
 from worker.video.transform import View, see
 
 Frames = npt.NDArray[np.uint8]
@@ -23,26 +25,53 @@ Frames = npt.NDArray[np.uint8]
 class Windows:
     """How the stream of frames is cut into windows.
 
-    Window k holds frames `k*step - lead` to `k*step - lead + length`, the first and last frame of the film repeated
-    where that reaches outside, and answers for frames `k*step` to `(k+1)*step`. There are ceil(n / step) windows.
+    Window k holds frames `k*step - lead` to `k*step - lead + length` and answers for frames `k*step` to `(k+1)*step`,
+    or to the end of the film. There are ceil(n / step) windows. Frames between two windows (`step > length`) are never
+    looked at.
+
+    Args:
+        length: frames in a window.
+        step: frames from one window to the next.
+        lead: frames before those that a window answers for; the first frame of the film stands for what is not there.
+        filled: what reaches past the end is filled with the last frame; otherwise the last windows are shorter.
     """
 
     length: int
     step: int
     lead: int = 0
+    filled: bool = True
 
     def __post_init__(self) -> None:
-        if not (0 < self.step <= self.length and 0 <= self.lead <= self.length - self.step):
+        overlapping = 0 <= self.lead <= self.length - self.step
+        apart = self.lead == 0 and self.step > self.length
+        if not (self.length > 0 and self.step > 0 and (overlapping or apart) and (self.filled or not self.lead)):
             raise ValueError(f"impossible windows: {self}")
+
+    def wants(self, offset: int) -> bool:
+        """Whether a window holds the frame so many after the first."""
+        return self.step <= self.length or offset % self.step < self.length
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """A window of frames named one by one, in this order, each as often as wanted; its piece is `start` to `stop`."""
+
+    frames: tuple[int, ...]
+    start: int
+    stop: int
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """One window of frames and the frames `start` to `stop` that it answers for."""
+    """One window of frames and the frames `start` to `stop` that it answers for.
+
+    `filled`: it answers for fewer frames than its network will, as the film ends inside it.
+    """
 
     frames_THWC: Frames
     start: int
     stop: int
+    filled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,27 +81,66 @@ class Batch:
     windows: tuple[Window, ...]
 
 
-def cut(frames: Iterable[Frames], spec: Windows) -> Iterator[Window]:
-    """Windows over a stream of unknown length; the first and last frame fill what reaches outside it.
+def cut(pictures: Iterable[Frames | None], spec: Windows, first: int = 0) -> Iterator[Window]:
+    """Windows over a stream of unknown length.
 
     For length 4, step 2, lead 1 and frames 0 1 2 3 4: `0 0 1 2` answers for 0 1, `1 2 3 4` for 2 3, `3 4 4 4` for 4.
+
+    Args:
+        pictures: one for each frame; None for those that no window wants.
+        spec: how they are cut.
+        first: number of the first frame.
     """
     held: list[Frames] = []
     start = seen = 0
-    for frame_HWC in frames:
-        if not seen:
-            held = [frame_HWC] * spec.lead
-        held.append(frame_HWC)
+    for picture_HWC in pictures:
+        if picture_HWC is not None:
+            held += [picture_HWC] * (1 if seen else 1 + spec.lead)
         seen += 1
-        if len(held) == spec.length:
-            yield Window(np.stack(held), start, start + spec.step)
+        if len(held) >= spec.length and seen >= start + spec.step:
+            yield Window(np.stack(held), first + start, first + start + spec.step)
             start += spec.step
             held = held[spec.step :]
     while start < seen:
-        held += [held[-1]] * (spec.length - len(held))
-        yield Window(np.stack(held[: spec.length]), start, min(start + spec.step, seen))
+        missing = spec.length - len(held) if spec.filled else 0
+        window = np.stack((held + [held[-1]] * missing)[: spec.length])
+        yield Window(window, first + start, first + min(start + spec.step, seen), filled=missing > 0)
         start += spec.step
         held = held[spec.step :] or held[-1:]
+
+
+def gather(pictures: Iterable[tuple[int, Frames]], clips: Sequence[Clip]) -> Iterator[Window]:
+    """The windows of some clips, in their order, each as soon as its frames were met.
+
+    Args:
+        pictures: (number, picture) in ascending order, of every frame that a clip names. For one that is missing, as it
+            could not be decoded, stands the one before it; for the first, the one after.
+        clips: in any order; what is held is least where they follow the film.
+    """
+    uses = Counter(frame for clip in clips for frame in clip.frames)
+    wanted, waiting = deque(sorted(uses)), deque(clips)
+    held: dict[int, Frames] = {}
+    before: Frames | None = None
+    for number, picture in pictures:
+        while wanted and wanted[0] <= number:
+            frame = wanted.popleft()
+            held[frame] = picture if frame == number or before is None else before
+        before = picture
+        yield from _complete(waiting, held, uses)
+    if before is not None:
+        held |= dict.fromkeys(wanted, before)
+        yield from _complete(waiting, held, uses)
+
+
+def _complete(waiting: deque[Clip], held: dict[int, Frames], uses: Counter[int]) -> Iterator[Window]:
+    """The windows whose frames are there; frames that no other clip wants are let go."""
+    while waiting and held.keys() >= set(waiting[0].frames):
+        clip = waiting.popleft()
+        yield Window(np.stack([held[frame] for frame in clip.frames]), clip.start, clip.stop)
+        uses.subtract(clip.frames)
+        for frame in set(clip.frames):
+            if not uses[frame]:
+                del held[frame]
 
 
 class Handover:
@@ -153,11 +221,38 @@ class Feed:
             yield Batch(tuple(held))
 
 
-def seen(reader: Reader, view: View, keeper: Keeper | None) -> Iterator[Frames]:
-    """Every frame of a film once, as `view` shows it; the keeper gets each after it was looked at."""
-    for frame in reader.frames():
+def seen(
+    frames: Iterable[Frame],
+    video: Video,
+    look: Callable[[Frame, Video], Frames],
+    wants: Callable[[int], bool] = lambda _: True,
+    keeper: Keeper | None = None,
+) -> Iterator[Frames | None]:
+    """What is seen of each frame, one for each number from the first on; None where nobody wants it.
+
+    Args:
+        frames: in order. Where a number is missing (of a film that is damaged), the frame after stands for it.
+        video: facts.
+        look: from a frame to a picture.
+        wants: by how many frames after the first.
+        keeper: gets each frame after it was looked at.
+    """
+    offset, first = 0, None
+    for frame in frames:
+        first = frame.index if first is None else first
         # Seen before it is handed over: two threads must not convert one picture at the same time.
-        picture = see(view, frame, reader.video)
+        while first + offset <= frame.index:
+            yield look(frame, video) if wants(offset) else None
+            offset += 1
         if keeper is not None:
             keeper.push(frame)
-        yield picture
+
+
+def looking(view: View, prepare: Callable[[Frames], Frames] | None) -> Callable[[Frame, Video], Frames]:
+    """How a frame is looked at: as the view has it, then prepared for the network."""
+
+    def look(frame: Frame, video: Video) -> Frames:
+        picture = see(view, frame, video)
+        return picture if prepare is None else prepare(picture)
+
+    return look
