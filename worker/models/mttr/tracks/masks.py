@@ -6,6 +6,7 @@ cropped to the picture, then brought to the size of the film by taking the neare
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -75,7 +76,10 @@ def encoded(mask_HW: Mask) -> dict[str, Any]:
 
 def decoded(rle: Mapping[str, Any]) -> Mask:
     """Inverse of `encoded`."""
-    made: Mask = coco.decode(dict(rle))
+    with warnings.catch_warnings():
+        # pycocotools 2.0.11 has its own arrays, which NumPy 2 asks for a keyword that they do not know yet.
+        warnings.filterwarnings("ignore", "__array__ implementation doesn't accept a copy", DeprecationWarning)
+        made: Mask = coco.decode(dict(rle))
     return made
 
 

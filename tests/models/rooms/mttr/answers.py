@@ -1,0 +1,71 @@
+"""Answers made of rectangles, as if a network had given them: which instance follows which thing is known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from worker.models.contract import Piece
+from worker.models.mttr.answer import Answer
+
+INSTANCES, KERNELS, STRIDE = 50, 8, 4
+LENGTH, STEP = 24, 18
+
+
+@dataclass(frozen=True)
+class Thing:
+    """A rectangle that moves: corner (x, y) and size in quarter pixels, steps a frame; seen in some frames only."""
+
+    x: float
+    y: float
+    wide: int
+    high: int
+    step: float = 0.0
+    frames: range = range(10**6)
+
+    def logits(self, frame: int, height: int, width: int) -> npt.NDArray[np.float32]:
+        logits = np.full((height, width), -4, np.float32)
+        if frame in self.frames:
+            left, top = round(self.x + self.step * frame), round(self.y)
+            logits[top : top + self.high, max(0, left) : max(0, left + self.wide)] = 4
+        return logits
+
+
+Followed = Mapping[int, tuple[Thing, float]]
+"""What instances follow, and with which probability."""
+
+
+def answer(frames: range, followed: Followed, height: int, width: int) -> Answer:
+    """Of one window; instances that follow nothing have empty masks and a probability of nearly nothing."""
+    high, wide = -(-height // STRIDE), -(-width // STRIDE)
+    features = np.full((len(frames), KERNELS, high, wide), -1, np.float32)
+    kernels = np.zeros((len(frames), INSTANCES, KERNELS), np.float32)
+    kernels[:, :, KERNELS - 1] = 1
+    referred = np.full((len(frames), INSTANCES), 0.01, np.float32)
+    for channel, (instance, (thing, probability)) in enumerate(followed.items()):
+        features[:, channel] = np.stack([thing.logits(frame, high, wide) for frame in frames])
+        kernels[:, instance] = np.eye(KERNELS, dtype=np.float32)[channel]
+        referred[:, instance] = probability
+    return Answer(referred, kernels, features, height, width)
+
+
+def windows(first: int, stop: int) -> list[range]:
+    """Frames of each window, as published: 24 long, 18 apart, the last ones shorter."""
+    return [range(start, min(start + LENGTH, stop)) for start in range(first, stop, STEP)]
+
+
+def pieces(
+    first: int, stop: int, queries: Sequence[Sequence[Followed]], height: int = 96, width: int = 128
+) -> list[Piece]:
+    """What `encode` would give: for each query, what instances follow in each window; the last goes on to the end."""
+    return [
+        Piece(
+            frames.start,
+            min(frames.start + STEP, stop),
+            tuple(answer(frames, query[min(at, len(query) - 1)], height, width) for query in queries),
+        )
+        for at, frames in enumerate(windows(first, stop))
+    ]

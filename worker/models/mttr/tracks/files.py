@@ -1,0 +1,57 @@
+"""The files of a run: the lines of its tracks, the overlay film, the masks as pictures."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+
+from shared.catalog import MttrParams
+from shared.values import FileMade
+from shared.values.tracks import JSON_LINES
+from worker.models.contract import Film
+from worker.models.mttr.tracks.archive import archive
+from worker.models.mttr.tracks.overlay import overlaid
+from worker.models.mttr.tracks.writer import read, track_lines
+from worker.video.reader import Reader
+from worker.video.render import film as make_film
+from worker.video.transform import View, see
+
+
+def files(film: Film, params: MttrParams) -> tuple[FileMade, ...]:
+    """What a run leaves: the lines always, the film and the pictures where they were asked for.
+
+    Args:
+        film: of which at least one frame was read, with what the writer wrote in its scratch folder.
+        params: of the run.
+    """
+    lines = track_lines(film.scratch, film.timeline, film.scratch / "tracks.jsonl")
+    made = [FileMade("tracks", lines.name, JSON_LINES, lines)]
+    if params.overlay:
+        overlay = overlay_film(film, params, lines, film.scratch / "overlay.mp4")
+        made.append(FileMade("overlay_film", overlay.name, "video/mp4", overlay))
+    if params.masks:
+        pictures = archive(read(lines), film.scratch / "masks.zip")
+        made.append(FileMade("masks", pictures.name, "application/zip", pictures))
+    return tuple(made)
+
+
+def overlay_film(film: Film, params: MttrParams, lines: Path, out: Path) -> Path:
+    """The frames that were read, once more, with the masks of their lines; the sound and the times of the film.
+
+    Args:
+        film: the film and which part of it.
+        params: for the queries.
+        lines: the file of the tracks.
+        out: the file to write.
+    """
+    with Reader(film.path, video=film.video) as reader:
+        frames = islice(reader.frames(film.first), film.stop - film.first)
+        pictures = (see(View.full(), frame, film.video) for frame in frames)
+        return make_film(
+            overlaid(pictures, read(lines), params.queries),
+            out,
+            film.video.clock.fps,
+            times=film.timeline,
+            first=film.first,
+            sound=(reader, film.timeline.range(film.first, film.stop)),
+        )
