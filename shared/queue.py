@@ -7,6 +7,7 @@ broker that is down cannot keep dead runs from being found.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 import redis
@@ -22,11 +23,13 @@ from shared.db import engine
 from shared.files import Files
 from shared.settings import Settings, settings
 from shared.store import sweep as ledger
-from shared.values import Wake
+from shared.store.archive import batches, schedules
+from shared.values import Wake, stamp
 
 RUN_TASK = "sceneworks.run"
 SWEEP_TASK = "sceneworks.sweep"
 TIDY_TASK = "sceneworks.tidy"
+ARCHIVE_TASK = "sceneworks.archive"
 MESSAGE_PRIORITIES = {2: 0, 1: 3, 0: 6}
 """The ledger's priority (2 is the most urgent) -> the broker's (0 is the most urgent)."""
 PRIORITY_STEPS = [0, 3, 6, 9]
@@ -45,6 +48,7 @@ def make_app(config: Settings) -> Celery:
         accept_content=["json"],
         beat_schedule={
             "sweep": {"task": SWEEP_TASK, "schedule": config.sweep_s},
+            "archive": {"task": ARCHIVE_TASK, "schedule": config.sweep_s},
             "tidy": {"task": TIDY_TASK, "schedule": TIDY_S},
         },
         beat_scheduler="shared.queue:LedgerScheduler",
@@ -142,6 +146,22 @@ def sweep() -> None:
             return
 
 
+def tend() -> None:
+    """Fire the schedules that are due, then give the next films of each batch a job."""
+    now = datetime.now(UTC)
+    for schedule_id in schedules.due(engine(), now):
+        for slot in schedules.fire(engine(), schedule_id, now):
+            log.info(
+                "schedule.due", schedule=slot.schedule_id, due_at=stamp(slot.due_at), batch=slot.batch_id,
+                films=slot.films, skipped=slot.reason,
+            )  # fmt: skip
+    for batch_id in batches.hungry(engine()):
+        wakes = batches.feed(engine(), batch_id, datetime.now(UTC), settings().max_attempts)
+        if wakes:
+            log.info("batch.fed", batch=batch_id, runs=len(wakes))
+            send_all(wakes)
+
+
 def tidy() -> None:
     """Remove rows and files that nothing speaks of any more."""
     rows = ledger.tidy(engine())
@@ -157,7 +177,7 @@ def tidy() -> None:
 class LedgerScheduler(Scheduler):  # type: ignore[misc]
     """Beat's scheduler: the sweep runs here and now; only other entries would become messages."""
 
-    _inline: ClassVar[dict[str, Callable[[], None]]] = {SWEEP_TASK: sweep, TIDY_TASK: tidy}
+    _inline: ClassVar[dict[str, Callable[[], None]]] = {SWEEP_TASK: sweep, TIDY_TASK: tidy, ARCHIVE_TASK: tend}
 
     def apply_entry(self, entry: ScheduleEntry, producer: Any = None) -> None:
         """Do one entry that is due. A server that is away is said, and tried again at the next tick."""

@@ -48,10 +48,15 @@ class Created:
 @verb
 def create(session: Session, request: NewJob) -> Created:
     """Job and runs in one transaction. The same key and request: the same job; NotFound, IdempotencyMismatch."""
+    return made(session, request)
+
+
+def made(session: Session, request: NewJob) -> Created:
+    """The same inside a transaction."""
     job_id = _insert(session, request)
     if job_id is None:
-        if made := _replay(session, request):
-            return made
+        if replayed := _replay(session, request):
+            return replayed
         raise Conflict("The job of this Idempotency-Key was deleted at this moment.")
     video = row_of(session, request.video_id)
     planner = Planner(session, video, views.PRIORITIES[request.priority], request.max_attempts)
@@ -169,12 +174,12 @@ def cancel(session: Session, job_id: str) -> Job:
         if state.ended:
             raise Conflict(f"The job has already {state.value}.")
         row.cancelled_at = session.scalars(select(func.now())).one()
-        _let_go(session, job_id)
+        let_go(session, job_id)
     return _read(session, job_id)
 
 
-def _let_go(session: Session, job_id: str) -> None:
-    """Release the job's runs. In order of id, so that two cancels cannot lock each other out."""
+def let_go(session: Session, job_id: str) -> None:
+    """Release the job's runs, inside a transaction. In order of id, so that two cancels cannot lock each other out."""
     session.execute(update(JobRunRow).where(JobRunRow.job_id == job_id).values(released=True))
     mine = select(JobRunRow.run_id).where(JobRunRow.job_id == job_id)
     locked = select(RunRow).where(RunRow.id.in_(mine), RunRow.state.in_(LIVE)).order_by(RunRow.id).with_for_update()
@@ -198,6 +203,11 @@ def _let_go(session: Session, job_id: str) -> None:
 @verb
 def retry(session: Session, job_id: str, max_attempts: int) -> tuple[Job, list[Wake]]:
     """Plan the runs that did not end well once more; what is done stays. Conflict unless failed or cancelled."""
+    return again(session, job_id, max_attempts)
+
+
+def again(session: Session, job_id: str, max_attempts: int) -> tuple[Job, list[Wake]]:
+    """The same inside a transaction."""
     row = _row(session, job_id, lock=True)
     job = views.jobs(session, [row])[0]
     if job.state not in {JobState.FAILED, JobState.CANCELLED}:
@@ -216,7 +226,7 @@ def delete(session: Session, job_id: str) -> None:
     """Forget a job. Runs that no job refers to any more stop, and go with their results once they have stopped."""
     row = _row(session, job_id, lock=True)
     if row.cancelled_at is None:
-        _let_go(session, job_id)
+        let_go(session, job_id)
     session.delete(row)
     session.flush()
     forget_orphans(session)

@@ -57,16 +57,11 @@ class Planner:
 
     def _key(self, analysis: Analysis, needs: list[str], *, encode: bool = False) -> str:
         """What makes two runs twins; with `encode`, what makes them encode alike."""
-        spec = MENU[analysis.model]
-        params = analysis.params.canonical(spec.regroups if encode else ())
         below = [self._keys[need] for need in needs]
-        parts = [self.video.sha256, analysis.model, self._fingerprint(analysis) or "", params, *below]
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+        return run_key(self.video.sha256, analysis, self._fingerprint(analysis), below, encode=encode)
 
     def _fingerprint(self, analysis: Analysis) -> str | None:
-        """Pinned in the menu, or, for weights that an operator imported, what the workers announce."""
-        weights = MENU[analysis.model].weights_for(analysis.params)
-        return (weights.sha256 or announced(self.session, analysis.model)) if weights else None
+        return fingerprint(self.session, analysis)
 
     def _find_or_make(self, analysis: Analysis, key: str, needs: list[str]) -> tuple[str, bool]:
         while True:
@@ -124,6 +119,33 @@ class Planner:
                 self.wakes.append(Wake(row.id, row.model, row.priority))
         self.session.flush()
         return row.id
+
+
+def fingerprint(session: Session, analysis: Analysis) -> str | None:
+    """Pinned in the menu, or, for weights that an operator imported, what the workers announce."""
+    weights = MENU[analysis.model].weights_for(analysis.params)
+    return (weights.sha256 or announced(session, analysis.model)) if weights else None
+
+
+def run_key(sha256: str, analysis: Analysis, weights: str | None, below: Sequence[str], *, encode: bool = False) -> str:
+    """What makes two runs twins: film, model, weights, parameters, and the keys of the runs that they need."""
+    params = analysis.params.canonical(MENU[analysis.model].regroups if encode else ())
+    return hashlib.sha256("\n".join([sha256, analysis.model, weights or "", params, *below]).encode()).hexdigest()
+
+
+def whole(asked: Sequence[Analysis]) -> list[tuple[Analysis, tuple[int, ...]]]:
+    """Every analysis that a job of these comes to, each once, with the places of those that it needs in this list."""
+    found: list[tuple[Analysis, tuple[int, ...]]] = []
+
+    def place(analysis: Analysis) -> int:
+        needs = tuple(place(_needed(name, asked)) for name in MENU[analysis.model].needs_for(analysis.params))
+        if (analysis, needs) not in found:
+            found.append((analysis, needs))
+        return found.index((analysis, needs))
+
+    for analysis in asked:
+        place(analysis)
+    return found
 
 
 def _needed(model: str, asked: Sequence[Analysis]) -> Analysis:

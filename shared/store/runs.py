@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, case, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, and_, case, exists, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from shared.errors import WorldsFault
 from shared.store import views
 from shared.store.transaction import verb
-from shared.tables import ArtifactRow, NeedRow, ResultRow, RunRow, VideoRow, WorkerRow
+from shared.tables import ArtifactRow, NeedRow, QueueRow, ResultRow, RunRow, VideoRow, WorkerRow
 from shared.values import Artifact, Progress, Result, RunState, StoredVideo, Wake
 
 CHUNK = 1000
@@ -50,17 +50,13 @@ class Touched:
 @verb
 def claim(session: Session, run_id: str, *, owner: str, device: str, precision: str, version: str, lease_s: float
           ) -> Claim | None:  # fmt: skip
-    """Take a run that is queued, or whose worker fell silent. None: a duplicate message, to be dropped."""
-    ready = and_(RunRow.state == RunState.QUEUED, RunRow.available_at <= func.now())
-    left = and_(
-        RunRow.state == RunState.RUNNING,
-        RunRow.lease_until < func.now(),
-        ~RunRow.cancel_requested,
-        RunRow.attempt < RunRow.max_attempts,
-    )
+    """Take a run that is queued, or whose worker fell silent.
+
+    None: a duplicate message, or one for a paused queue; to be dropped, as beat sends again what is queued.
+    """
     statement = (
         update(RunRow)
-        .where(RunRow.id == run_id, or_(ready, left))
+        .where(RunRow.id == run_id, _startable())
         .values(
             state=RunState.RUNNING,
             attempt=RunRow.attempt + 1,
@@ -80,6 +76,19 @@ def claim(session: Session, run_id: str, *, owner: str, device: str, precision: 
     )
     row = session.scalars(statement).one_or_none()
     return _claim(session, row, owner) if row else None
+
+
+def _startable() -> ColumnElement[bool]:
+    """Whether a run may be taken now: it is queued or its worker fell silent, and its queue is not paused."""
+    open_ = ~exists().where(QueueRow.model == RunRow.model, QueueRow.mode == "paused")
+    ready = and_(RunRow.state == RunState.QUEUED, RunRow.available_at <= func.now())
+    left = and_(
+        RunRow.state == RunState.RUNNING,
+        RunRow.lease_until < func.now(),
+        ~RunRow.cancel_requested,
+        RunRow.attempt < RunRow.max_attempts,
+    )
+    return and_(open_, or_(ready, left))
 
 
 def _claim(session: Session, row: RunRow, owner: str) -> Claim:

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import delete as delete_rows, func, or_, select, union, update
+from sqlalchemy import ColumnElement, delete as delete_rows, exists, func, or_, select, union, update
 from sqlalchemy.orm import Session
 
 from shared.errors import PoisonRun, WorkerLost
 from shared.store import jobs
 from shared.store.runs import skip_dependants
 from shared.store.transaction import verb
-from shared.tables import ArtifactRow, RunRow, VideoRow, WorkerRow
+from shared.tables import ArtifactRow, QueueRow, RunRow, VideoRow, WorkerRow
 from shared.values import RunState, Wake
 
 BATCH = 1000
@@ -68,7 +68,7 @@ def queued(session: Session) -> dict[str, int]:
     """Runs of each model for which a message should lie in the queue."""
     statement = (
         select(RunRow.model, func.count())
-        .where(RunRow.state == RunState.QUEUED, RunRow.dispatched_at.is_not(None))
+        .where(RunRow.state == RunState.QUEUED, RunRow.dispatched_at.is_not(None), _open())
         .group_by(RunRow.model)
     )
     return {row[0]: row[1] for row in session.execute(statement)}
@@ -84,6 +84,7 @@ def due(session: Session, depths: Mapping[str, int], expected: Mapping[str, int]
         .where(
             RunRow.state == RunState.QUEUED,
             RunRow.available_at <= func.now(),
+            _open(),
             or_(RunRow.dispatched_at.is_(None), stale & RunRow.model.in_(short)),
         )
         .order_by(RunRow.priority.desc(), RunRow.created_at)
@@ -97,6 +98,11 @@ def due(session: Session, depths: Mapping[str, int], expected: Mapping[str, int]
         .returning(RunRow.id, RunRow.model, RunRow.priority)
     )
     return [Wake(*row) for row in session.execute(statement)]
+
+
+def _open() -> ColumnElement[bool]:
+    """The queue of the run's model is not paused."""
+    return ~exists().where(QueueRow.model == RunRow.model, QueueRow.mode == "paused")
 
 
 @verb

@@ -18,19 +18,33 @@ from shared.values import LIVE, StoredVideo, Video, new_id
 
 @verb
 def add(
-    session: Session, *, sha256: str, size: int, name: str, media_type: str, video: Video
+    session: Session, *, sha256: str, size: int, name: str, media_type: str, video: Video, stored: bool = True
 ) -> tuple[StoredVideo, bool]:
-    """The video of these bytes and whether it is new: the same bytes are the same video, whatever their name."""
+    """The video of these bytes and whether it is new: the same bytes are the same video, whatever their name.
+
+    `stored`: its bytes are in the store; otherwise they lie in a place of a source.
+    """
+    row, new = made(session, sha256=sha256, size=size, name=name, media_type=media_type, video=video, stored=stored)
+    return views.stored_video(row), new
+
+
+def made(
+    session: Session, *, sha256: str, size: int, name: str, media_type: str, video: Video, stored: bool
+) -> tuple[VideoRow, bool]:
+    """The same inside a transaction, as a row."""
+    values = {"sha256": sha256, "size": size, "name": name, "media_type": media_type, "stored": stored}
     statement = (
         insert(VideoRow)
-        .values(id=new_id("vid"), sha256=sha256, size=size, name=name, media_type=media_type, probe=video.record())
+        .values(id=new_id("vid"), probe=video.record(), **values)
         .on_conflict_do_nothing(index_elements=[VideoRow.sha256])
         .returning(VideoRow)
     )
     row = session.scalars(statement).one_or_none()
     if row is not None:
-        return views.stored_video(row), True
-    return views.stored_video(session.scalars(select(VideoRow).where(VideoRow.sha256 == sha256)).one()), False
+        return row, True
+    known = session.scalars(select(VideoRow).where(VideoRow.sha256 == sha256)).one()
+    known.stored = known.stored or stored
+    return known, False
 
 
 @verb

@@ -1,4 +1,4 @@
-"""SQLAlchemy rows of the ledger. Only `shared.store` and the migrations know them.
+"""The rows of jobs and runs.
 
     videos ──< jobs ──< job_runs >── runs ──< results
       └──────────────────────────────┘ ├──< artifacts
@@ -73,6 +73,8 @@ class VideoRow(Base):
     name: Mapped[str]
     media_type: Mapped[str]
     probe: Mapped[dict[str, Any]]
+    # Whether its bytes are in the store; those of a film that stays where it is are not.
+    stored: Mapped[bool] = mapped_column(server_default=text("true"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
@@ -110,6 +112,7 @@ class RunRow(Base):
         Index("ix_runs_encode_key", "encode_key", postgresql_where=text("state = 'done'")),
         Index("ix_runs_queued", "model", "priority", "created_at", postgresql_where=text("state = 'queued'")),
         Index("ix_runs_running", "lease_until", postgresql_where=text("state = 'running'")),
+        Index("ix_runs_failed", "model", "updated_at", postgresql_where=text("state = 'failed'")),
     )
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)

@@ -1,0 +1,213 @@
+"""Archives: sources of films, batches of jobs, schedules, and what operators decide about queues.
+
+Revision: 0004
+After: 0003
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import postgresql
+
+revision = "0004"
+down_revision = "0003"
+branch_labels = None
+depends_on = None
+
+ID = sa.String(length=40)
+TIME = sa.DateTime(timezone=True)
+NOW = sa.text("now()")
+
+
+def upgrade() -> None:
+    """Apply."""
+    op.add_column("videos", sa.Column("stored", sa.Boolean(), server_default=sa.text("true"), nullable=False))
+    op.create_index("ix_runs_failed", "runs", ["model", "updated_at"], postgresql_where=sa.text("state = 'failed'"))
+    _sources()
+    _places()
+    _schedules()
+    _batches()
+    _slots()
+    _batch_items()
+    _queues()
+
+
+def downgrade() -> None:
+    """Take back."""
+    for table in ("queues", "batch_items", "slots", "batches", "schedules", "places", "sources"):
+        op.drop_table(table)
+    op.drop_index("ix_runs_failed", table_name="runs")
+    op.drop_column("videos", "stored")
+
+
+def _json(name: str, default: str | None = None) -> sa.Column[Any]:
+    made = sa.text(f"'{default}'::jsonb") if default else None
+    return sa.Column(name, postgresql.JSONB(astext_type=sa.Text()), server_default=made, nullable=False)
+
+
+def _problem() -> sa.Column[Any]:
+    return sa.Column("error", postgresql.JSONB(astext_type=sa.Text()), nullable=True)
+
+
+def _time(name: str, *, made: bool = False, nullable: bool = True) -> sa.Column[Any]:
+    return sa.Column(name, TIME, server_default=NOW if made else None, nullable=nullable and not made)
+
+
+def _sources() -> None:
+    op.create_table(
+        "sources",
+        sa.Column("id", ID, nullable=False),
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("kind", sa.String(), nullable=False),
+        sa.Column("folder", sa.String(), nullable=True),
+        _json("files", "[]"),
+        sa.Column("watch_s", sa.Double(), nullable=True),
+        _json("labels"),
+        _time("created_at", made=True),
+        _time("wanted_at"),
+        sa.Column("owner", sa.String(), nullable=True),
+        sa.Column("fence", sa.BigInteger(), server_default="0", nullable=False),
+        _time("lease_until"),
+        _time("scanned_at"),
+        _json("scan", "{}"),
+        sa.CheckConstraint("kind IN ('folder', 'list')", name=op.f("ck_sources_kind")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_sources")),
+        sa.UniqueConstraint("name", name=op.f("uq_sources_name")),
+    )
+
+
+def _places() -> None:
+    op.create_table(
+        "places",
+        sa.Column("source_id", ID, nullable=False),
+        sa.Column("path", sa.String(), nullable=False),
+        sa.Column("size", sa.BigInteger(), nullable=False),
+        sa.Column("mtime_ns", sa.BigInteger(), nullable=False),
+        sa.Column("sha256", sa.String(length=64), nullable=True),
+        sa.Column("video_id", ID, nullable=True),
+        sa.Column("state", sa.String(), nullable=False),
+        _problem(),
+        _time("seen_at", made=True),
+        sa.CheckConstraint("state IN ('present', 'gone', 'refused')", name=op.f("ck_places_state")),
+        sa.ForeignKeyConstraint(
+            ["source_id"], ["sources.id"], name=op.f("fk_places_source_id_sources"), ondelete="CASCADE"
+        ),
+        sa.ForeignKeyConstraint(
+            ["video_id"], ["videos.id"], name=op.f("fk_places_video_id_videos"), ondelete="SET NULL"
+        ),
+        sa.PrimaryKeyConstraint("source_id", "path", name=op.f("pk_places")),
+    )
+    op.create_index("ix_places_sha256", "places", ["sha256"])
+    op.create_index(op.f("ix_places_video_id"), "places", ["video_id"])
+
+
+def _schedules() -> None:
+    op.create_table(
+        "schedules",
+        sa.Column("id", ID, nullable=False),
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("cron", sa.String(), nullable=True),
+        sa.Column("every_s", sa.Integer(), nullable=True),
+        sa.Column("timezone", sa.String(), nullable=False),
+        _json("work"),
+        sa.Column("catch_up", sa.String(), nullable=False),
+        _time("anchor_at", made=True),
+        _time("next_at", nullable=False),
+        _time("paused_at"),
+        _time("created_at", made=True),
+        _time("updated_at", made=True),
+        sa.CheckConstraint("(cron IS NULL) <> (every_s IS NULL)", name=op.f("ck_schedules_cron_or_interval")),
+        sa.CheckConstraint("catch_up IN ('skip', 'once', 'all')", name=op.f("ck_schedules_catch_up")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_schedules")),
+        sa.UniqueConstraint("name", name=op.f("uq_schedules_name")),
+    )
+    op.create_index("ix_schedules_next_at", "schedules", ["next_at"], postgresql_where=sa.text("paused_at IS NULL"))
+
+
+def _batches() -> None:
+    op.create_table(
+        "batches",
+        sa.Column("id", ID, nullable=False),
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("kind", sa.String(), nullable=False),
+        sa.Column("schedule_id", ID, nullable=True),
+        _time("due_at"),
+        _json("work"),
+        sa.Column("priority", sa.Integer(), nullable=False),
+        sa.Column("cap", sa.Integer(), nullable=True),
+        _time("fed_at"),
+        _time("paused_at"),
+        _time("cancelled_at"),
+        _time("created_at", made=True),
+        sa.CheckConstraint("kind IN ('batch', 'schedule', 'reprocess')", name=op.f("ck_batches_kind")),
+        sa.ForeignKeyConstraint(
+            ["schedule_id"], ["schedules.id"], name=op.f("fk_batches_schedule_id_schedules"), ondelete="SET NULL"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_batches")),
+    )
+    op.create_index("ix_batches_created_at_id", "batches", ["created_at", "id"])
+    op.create_index(op.f("ix_batches_schedule_id"), "batches", ["schedule_id"])
+
+
+def _slots() -> None:
+    op.create_table(
+        "slots",
+        sa.Column("schedule_id", ID, nullable=False),
+        _time("due_at", nullable=False),
+        sa.Column("outcome", sa.String(), nullable=False),
+        sa.Column("reason", sa.String(), nullable=True),
+        sa.Column("batch_id", ID, nullable=True),
+        _time("fired_at", made=True),
+        sa.CheckConstraint("outcome IN ('fired', 'skipped')", name=op.f("ck_slots_outcome")),
+        sa.ForeignKeyConstraint(
+            ["schedule_id"], ["schedules.id"], name=op.f("fk_slots_schedule_id_schedules"), ondelete="CASCADE"
+        ),
+        sa.ForeignKeyConstraint(
+            ["batch_id"], ["batches.id"], name=op.f("fk_slots_batch_id_batches"), ondelete="SET NULL"
+        ),
+        sa.PrimaryKeyConstraint("schedule_id", "due_at", name=op.f("pk_slots")),
+    )
+
+
+def _batch_items() -> None:
+    op.create_table(
+        "batch_items",
+        sa.Column("batch_id", ID, nullable=False),
+        sa.Column("position", sa.Integer(), nullable=False),
+        sa.Column("video_id", ID, nullable=False),
+        sa.Column("job_id", ID, nullable=True),
+        _json("before", "{}"),
+        _time("started_at"),
+        _problem(),
+        sa.ForeignKeyConstraint(
+            ["batch_id"], ["batches.id"], name=op.f("fk_batch_items_batch_id_batches"), ondelete="CASCADE"
+        ),
+        sa.ForeignKeyConstraint(
+            ["video_id"], ["videos.id"], name=op.f("fk_batch_items_video_id_videos"), ondelete="CASCADE"
+        ),
+        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_batch_items_job_id_jobs"), ondelete="SET NULL"),
+        sa.PrimaryKeyConstraint("batch_id", "position", name=op.f("pk_batch_items")),
+    )
+    op.create_index(
+        "ix_batch_items_waiting",
+        "batch_items",
+        ["batch_id", "position"],
+        postgresql_where=sa.text("started_at IS NULL"),
+    )
+    op.create_index("uq_batch_items_batch_id_video_id", "batch_items", ["batch_id", "video_id"], unique=True)
+    op.create_index(op.f("ix_batch_items_video_id"), "batch_items", ["video_id"])
+    op.create_index(op.f("ix_batch_items_job_id"), "batch_items", ["job_id"])
+
+
+def _queues() -> None:
+    op.create_table(
+        "queues",
+        sa.Column("model", sa.String(), nullable=False),
+        sa.Column("mode", sa.String(), nullable=False),
+        _time("since", made=True),
+        sa.CheckConstraint("mode IN ('paused', 'draining')", name=op.f("ck_queues_mode")),
+        sa.PrimaryKeyConstraint("model", name=op.f("pk_queues")),
+    )

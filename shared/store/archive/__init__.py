@@ -1,0 +1,1 @@
+"""Archives in the ledger: sources, plans, batches, schedules, queues."""

@@ -1,0 +1,255 @@
+"""Batches: made from a selection, fed to the queues a few at a time, paused, cancelled, retried; never stored twice.
+
+A batch is its rows: each film is an item, and an item without `started_at` has no job yet. Beat feeds: it gives the
+next items a job while the batch is neither paused nor cancelled, its hours are open and fewer jobs than its cap are
+unfinished. Whatever dies, the next tick goes on from the rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Select, func, insert, select, tuple_, update
+from sqlalchemy.orm import Session
+
+from shared.errors import Conflict, InvalidRequest, NotFound
+from shared.store import jobs, views
+from shared.store.archive import standing
+from shared.store.archive.planning import asked, plan
+from shared.store.jobs import NewJob
+from shared.store.transaction import verb
+from shared.tables import BatchItemRow, BatchRow, JobRow, JobRunRow, PlaceRow, RunRow, SourceRow
+from shared.values import LIVE, Wake, new_id
+from shared.values.archive import Batch, BatchState, Item, Work
+
+CHUNK = 1000
+FEED = 25
+"""Jobs that one tick makes for one batch at most: a tick stays short."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewBatch:
+    """A checked request.
+
+    Args:
+        name: for people.
+        work: what is to be done with which films.
+        kind: `batch`: every film that is meant gets a job, and finished runs are shared; `reprocess`, `schedule`: only
+            films with something left to do.
+        schedule_id, due_at: of the slot that it is for.
+    """
+
+    name: str
+    work: Work
+    kind: str = "batch"
+    schedule_id: str | None = None
+    due_at: datetime | None = None
+
+
+@verb
+def create(session: Session, request: NewBatch) -> Batch:
+    """The batch and its items in one transaction; InvalidRequest when no film is meant."""
+    row, items = made(session, request)
+    if not items:
+        raise InvalidRequest("No film is meant by this selection, or nothing is left to do for any.")
+    return standing.batches(session, [row])[0]
+
+
+def made(session: Session, request: NewBatch) -> tuple[BatchRow, int]:
+    """The same inside a transaction: the row, and how many items it has."""
+    wanted = plan(session, request.work)
+    films = wanted.meant if request.kind == "batch" else wanted.todo
+    row = BatchRow(
+        id=new_id("bat"),
+        name=request.name,
+        kind=request.kind,
+        schedule_id=request.schedule_id,
+        due_at=request.due_at,
+        work=request.work.record(),
+        priority=views.PRIORITIES[request.work.priority],
+        cap=request.work.cap,
+    )
+    session.add(row)
+    session.flush()
+    for first in range(0, len(films), CHUNK):
+        chunk = enumerate(films[first : first + CHUNK], first)
+        session.execute(
+            insert(BatchItemRow), [{"batch_id": row.id, "position": at, "video_id": film} for at, film in chunk]
+        )
+    return row, len(films)
+
+
+@verb
+def get(session: Session, batch_id: str) -> Batch:
+    """One batch as it stands; NotFound."""
+    return standing.batches(session, [_row(session, batch_id)])[0]
+
+
+@verb
+def page(
+    session: Session, *, limit: int, after: tuple[datetime, str] | None = None, schedule_id: str | None = None
+) -> list[Batch]:
+    """Batches, newest first, that come after the (created_at, id) given."""
+    statement = select(BatchRow).order_by(BatchRow.created_at.desc(), BatchRow.id.desc()).limit(limit)
+    if after:
+        statement = statement.where(tuple_(BatchRow.created_at, BatchRow.id) < after)
+    if schedule_id:
+        statement = statement.where(BatchRow.schedule_id == schedule_id)
+    return standing.batches(session, list(session.scalars(statement)))
+
+
+@verb
+def items(
+    session: Session, batch_id: str, *, limit: int, after: int | None = None, states: Sequence[str] | None = None
+) -> list[Item]:
+    """Films of a batch in order, with the state of each; NotFound."""
+    _row(session, batch_id)
+    return standing.items(session, batch_id, limit=limit, after=after, states=states)
+
+
+@verb
+def pause(session: Session, batch_id: str) -> Batch:
+    """Start no more of its jobs; those that have started go on. Conflict when it has ended."""
+    row = _row(session, batch_id, lock=True)
+    state = standing.batches(session, [row])[0].state
+    if state.ended or state is BatchState.CANCELLING:
+        raise Conflict(f"The batch is {state.value}: there is nothing to pause.")
+    row.paused_at = row.paused_at or session.scalars(select(func.now())).one()
+    session.flush()
+    return standing.batches(session, [row])[0]
+
+
+@verb
+def resume(session: Session, batch_id: str) -> Batch:
+    """Go on with the rest. Conflict when it was cancelled."""
+    row = _row(session, batch_id, lock=True)
+    if row.cancelled_at is not None:
+        raise Conflict("The batch was cancelled.")
+    row.paused_at = None
+    session.flush()
+    return standing.batches(session, [row])[0]
+
+
+@verb
+def cancel(session: Session, batch_id: str) -> Batch:
+    """Let go of everything that is not done. What is done stays. Conflict when it has ended."""
+    row = _row(session, batch_id, lock=True)
+    state = standing.batches(session, [row])[0].state
+    if row.cancelled_at is None:
+        if state.ended:
+            raise Conflict(f"The batch has already {state.value}.")
+        row.cancelled_at = now = session.scalars(select(func.now())).one()
+        for job in session.scalars(_unfinished(batch_id)):
+            job.cancelled_at = now
+            jobs.let_go(session, job.id)
+        session.flush()
+    return standing.batches(session, [row])[0]
+
+
+@verb
+def retry(session: Session, batch_id: str, max_attempts: int) -> tuple[Batch, list[Wake]]:
+    """Plan every failed job of the batch once more, and what was refused. Conflict when nothing has failed."""
+    row = _row(session, batch_id, lock=True)
+    failed = standing.items(session, batch_id, limit=None, states=("failed", "refused"))
+    if not failed:
+        raise Conflict("Nothing of this batch has failed.")
+    wakes: list[Wake] = []
+    for item in failed:
+        if item.job_id is not None:
+            wakes += jobs.again(session, item.job_id, max_attempts)[1]
+    refused = [item.position for item in failed if item.job_id is None]
+    session.execute(
+        update(BatchItemRow)
+        .where(BatchItemRow.batch_id == batch_id, BatchItemRow.position.in_(refused))
+        .values(started_at=None, error=None)
+    )
+    row.fed_at = None
+    session.flush()
+    return standing.batches(session, [row])[0], wakes
+
+
+def _row(session: Session, batch_id: str, *, lock: bool = False) -> BatchRow:
+    row = session.get(BatchRow, batch_id, with_for_update=lock)
+    if row is None:
+        raise NotFound("There is no such batch.")
+    return row
+
+
+def _unfinished(batch_id: str) -> Select[JobRow]:
+    """Its jobs with a run that has not ended, locked in order of id."""
+    live = (
+        select(JobRunRow.job_id)
+        .join(RunRow, RunRow.id == JobRunRow.run_id)
+        .where(JobRunRow.job_id == JobRow.id, RunRow.state.in_(LIVE))
+    )
+    mine = select(BatchItemRow.job_id).where(BatchItemRow.batch_id == batch_id)
+    statement = select(JobRow).where(JobRow.id.in_(mine), JobRow.cancelled_at.is_(None), live.exists())
+    return statement.order_by(JobRow.id).with_for_update()
+
+
+# Feeding --------------------------------------------------------------------------------------------------------------
+
+
+@verb
+def hungry(session: Session) -> list[str]:
+    """Batches that may have a film without a job, the most urgent first."""
+    statement = (
+        select(BatchRow.id)
+        .where(BatchRow.fed_at.is_(None), BatchRow.paused_at.is_(None), BatchRow.cancelled_at.is_(None))
+        .order_by(BatchRow.priority.desc(), BatchRow.created_at, BatchRow.id)
+    )
+    return list(session.scalars(statement))
+
+
+@verb
+def feed(session: Session, batch_id: str, now: datetime, max_attempts: int) -> list[Wake]:
+    """Give the next films of a batch a job, as many as its cap lets through; the messages to send.
+
+    Locked meanwhile: two beats take turns, and a pause or cancel comes before or after.
+    """
+    statement = select(BatchRow).where(BatchRow.id == batch_id).with_for_update(skip_locked=True)
+    row = session.scalars(statement).one_or_none()
+    if row is None or row.fed_at or row.paused_at or row.cancelled_at:
+        return []
+    work = Work.read(row.work)
+    if work.hours is not None and not work.hours.open_at(now):
+        return []
+    room = FEED if row.cap is None else min(FEED, row.cap - standing.unfinished(session, batch_id))
+    waiting = (
+        select(BatchItemRow)
+        .where(BatchItemRow.batch_id == batch_id, BatchItemRow.started_at.is_(None))
+        .order_by(BatchItemRow.position)
+        .limit(max(0, room))
+    )
+    taken = list(session.scalars(waiting))
+    wakes = [wake for item in taken for wake in _start(session, work, item, max_attempts)]
+    if room > len(taken):
+        row.fed_at = session.scalars(select(func.now())).one()
+    return wakes
+
+
+def _start(session: Session, work: Work, item: BatchItemRow, max_attempts: int) -> tuple[Wake, ...]:
+    """A job for one film; what cannot be asked for any more is written down."""
+    item.started_at = session.scalars(select(func.now())).one()
+    try:
+        analyses = tuple(asked(work))
+    except InvalidRequest as error:
+        item.error = error.problem()
+        return ()
+    item.before = standing.current(session, item.video_id, [one.model for one in analyses])
+    labels = _source_labels(session, item.video_id) | dict(work.labels)
+    made = jobs.made(session, NewJob(item.video_id, analyses, work.priority, labels=labels, max_attempts=max_attempts))
+    item.job_id = made.job.id
+    return made.wakes
+
+
+def _source_labels(session: Session, video_id: str) -> dict[str, str]:
+    statement = (
+        select(SourceRow.labels)
+        .join(PlaceRow, PlaceRow.source_id == SourceRow.id)
+        .where(PlaceRow.video_id == video_id)
+        .order_by(SourceRow.created_at)
+    )
+    return {name: value for labels in session.scalars(statement) for name, value in labels.items()}

@@ -1,0 +1,151 @@
+"""Rows of archives: where films lie, and work on many of them.
+
+sources ──< places >── videos
+schedules ──< slots >── batches ──< batch_items >── videos, jobs
+queues
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, String, func, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from shared.tables.ledger import Base
+
+
+class SourceRow(Base):
+    """A folder, or a list of files, whose films stay where they are."""
+
+    __tablename__ = "sources"
+    __table_args__ = (CheckConstraint("kind IN ('folder', 'list')", name="kind"),)
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    kind: Mapped[str]
+    folder: Mapped[str | None]
+    files: Mapped[list[str]] = mapped_column(JSONB, server_default=text("'[]'::jsonb"))
+    watch_s: Mapped[float | None]
+    labels: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    # A scan is claimed like a run: whoever holds the fence writes.
+    wanted_at: Mapped[datetime | None]
+    owner: Mapped[str | None]
+    fence: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    lease_until: Mapped[datetime | None]
+    scanned_at: Mapped[datetime | None]
+    scan: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))
+
+
+class PlaceRow(Base):
+    """A file of a source. Size and time say whether it changed; its hash says which video it is."""
+
+    __tablename__ = "places"
+    __table_args__ = (
+        CheckConstraint("state IN ('present', 'gone', 'refused')", name="state"),
+        Index("ix_places_sha256", "sha256"),
+    )
+
+    source_id: Mapped[str] = mapped_column(ForeignKey("sources.id", ondelete="CASCADE"), primary_key=True)
+    path: Mapped[str] = mapped_column(primary_key=True)
+    size: Mapped[int] = mapped_column(BigInteger)
+    mtime_ns: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str | None] = mapped_column(String(64))
+    video_id: Mapped[str | None] = mapped_column(ForeignKey("videos.id", ondelete="SET NULL"), index=True)
+    state: Mapped[str]
+    error: Mapped[dict[str, Any] | None]
+    seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class ScheduleRow(Base):
+    """When an archive is worked on, and how. `next_at` is what beat looks at."""
+
+    __tablename__ = "schedules"
+    __table_args__ = (
+        CheckConstraint("(cron IS NULL) <> (every_s IS NULL)", name="cron_or_interval"),
+        CheckConstraint("catch_up IN ('skip', 'once', 'all')", name="catch_up"),
+        Index("ix_schedules_next_at", "next_at", postgresql_where=text("paused_at IS NULL")),
+    )
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    cron: Mapped[str | None]
+    every_s: Mapped[int | None]
+    timezone: Mapped[str]
+    work: Mapped[dict[str, Any]]
+    catch_up: Mapped[str]
+    anchor_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    next_at: Mapped[datetime]
+    paused_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class SlotRow(Base):
+    """A moment at which a schedule was due. One row each: however many beats there are, it fires once."""
+
+    __tablename__ = "slots"
+    __table_args__ = (CheckConstraint("outcome IN ('fired', 'skipped')", name="outcome"),)
+
+    schedule_id: Mapped[str] = mapped_column(ForeignKey("schedules.id", ondelete="CASCADE"), primary_key=True)
+    due_at: Mapped[datetime] = mapped_column(primary_key=True)
+    outcome: Mapped[str]
+    reason: Mapped[str | None]
+    batch_id: Mapped[str | None] = mapped_column(ForeignKey("batches.id", ondelete="SET NULL"))
+    fired_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class BatchRow(Base):
+    """The same work on many videos. Its state follows from its jobs; what is stored is what people decided."""
+
+    __tablename__ = "batches"
+    __table_args__ = (
+        CheckConstraint("kind IN ('batch', 'schedule', 'reprocess')", name="kind"),
+        Index("ix_batches_created_at_id", "created_at", "id"),
+    )
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    name: Mapped[str]
+    kind: Mapped[str]
+    schedule_id: Mapped[str | None] = mapped_column(ForeignKey("schedules.id", ondelete="SET NULL"), index=True)
+    due_at: Mapped[datetime | None]
+    work: Mapped[dict[str, Any]]
+    priority: Mapped[int]
+    cap: Mapped[int | None]
+    # Once all its videos have a job there is nothing left to feed, and beat does not look at it again.
+    fed_at: Mapped[datetime | None]
+    paused_at: Mapped[datetime | None]
+    cancelled_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class BatchItemRow(Base):
+    """One video of a batch; it has a job from `started_at` on. `before` holds the runs that its own will supersede."""
+
+    __tablename__ = "batch_items"
+    __table_args__ = (
+        Index("ix_batch_items_waiting", "batch_id", "position", postgresql_where=text("started_at IS NULL")),
+        Index("uq_batch_items_batch_id_video_id", "batch_id", "video_id", unique=True),
+    )
+
+    batch_id: Mapped[str] = mapped_column(ForeignKey("batches.id", ondelete="CASCADE"), primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True)
+    video_id: Mapped[str] = mapped_column(ForeignKey("videos.id", ondelete="CASCADE"), index=True)
+    job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id", ondelete="SET NULL"), index=True)
+    before: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))
+    started_at: Mapped[datetime | None]
+    error: Mapped[dict[str, Any] | None]
+
+
+class QueueRow(Base):
+    """What an operator decided about a model's queue; no row: it is open."""
+
+    __tablename__ = "queues"
+    __table_args__ = (CheckConstraint("mode IN ('paused', 'draining')", name="mode"),)
+
+    model: Mapped[str] = mapped_column(primary_key=True)
+    mode: Mapped[str]
+    since: Mapped[datetime] = mapped_column(server_default=func.now())
