@@ -21,8 +21,8 @@ class Pairing:
 
     Args:
         change: `kept`: one became one, frame for frame. `moved`: one became one with another start or end. `merged`:
-            several became one. `split`: one became several. `regrouped`: several became several others. `added`, `gone`:
-            there is nothing on the other side.
+            several became one. `split`: one became several. `regrouped`: several became several others. `added`,
+            `gone`: there is nothing on the other side.
         before, after: positions in either run.
         start_by, end_by: frames by which start and end have moved, later being positive; of one that became one.
     """

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, and_, bindparam, exists, or_, select, text
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
 from shared.catalog import MENU
@@ -211,7 +212,7 @@ class _Told:
         latest = (
             select(RunRow.video_id, RunRow.model, RunRow.state, RunRow.error["code"].as_string())
             .where(mine)
-            .distinct(RunRow.video_id, RunRow.model)
+            .ext(distinct_on(RunRow.video_id, RunRow.model))
             .order_by(RunRow.video_id, RunRow.model, RunRow.created_at.desc())
         )
         last = {(row[0], row[1]): (row[2], row[3]) for row in session.execute(latest)}

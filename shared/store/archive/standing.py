@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import bindparam, func, select, text
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
 from shared.tables import BatchItemRow, BatchRow, JobRunRow, RunRow
@@ -126,7 +127,7 @@ def current(session: Session, video_id: str, models: Sequence[str]) -> dict[str,
     statement = (
         select(RunRow.model, RunRow.id)
         .where(RunRow.video_id == video_id, RunRow.model.in_(models), RunRow.state == RunState.DONE)
-        .distinct(RunRow.model)
+        .ext(distinct_on(RunRow.model))
         .order_by(RunRow.model, RunRow.finished_at.desc(), RunRow.id.desc())
     )
     return {row[0]: row[1] for row in session.execute(statement)}
