@@ -23,7 +23,7 @@ from tests.worker.video import films
 from worker.models.contract import Film, Inputs
 from worker.models.mttr.tracks.files import files
 from worker.models.mttr.tracks.masks import decoded, encoded
-from worker.models.mttr.tracks.overlay import STRIP, drawn, legend, overlaid
+from worker.models.mttr.tracks.overlay import STRIP, drawn, legend, overlaid, printable
 from worker.models.mttr.tracks.writer import Tracker
 from worker.video.probe import probe
 from worker.video.reader import Reader
@@ -219,6 +219,12 @@ def test_each_text_has_its_colour_and_stays_in_its_strip() -> None:
         rows, columns = part.any(axis=2).nonzero()
         assert 2 <= rows.min() < rows.max() <= STRIP - 3
         assert abs((columns.min() + columns.max()) / 2 - 150) <= 2
+
+
+def test_accents_are_left_out_rather_than_the_letters() -> None:
+    assert printable("  Äpfel\n  à la  crème ") == "Apfel a la creme"
+    assert np.array_equal(legend(["café"], 200), legend(["cafe"], 200))
+    assert not np.array_equal(legend(["cafe"], 200), legend(["care"], 200))
 
 
 def test_pictures_and_masks_must_go_together() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
+from unicodedata import combining, normalize
 
 import cv2
 import numpy as np
@@ -73,7 +74,7 @@ def blend(picture: Picture, mask: Picture, colour: Colour) -> None:
 def legend(queries: Sequence[str], width: int) -> Picture:
     """A black strip for each query with its text in its colour, centred: (36 Q, width, 3).
 
-    The letters are those of Pillow's own font: it has the Latin ones, any other becomes a box.
+    The letters are those of Pillow's own font, which has those of English; others become boxes.
     """
     image = Image.new("RGB", (width, STRIP * len(queries)))
     draw = ImageDraw.Draw(image)
@@ -85,8 +86,9 @@ def legend(queries: Sequence[str], width: int) -> Picture:
 
 
 def printable(text: str) -> str:
-    """On one line, without signs that move the others."""
-    return " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
+    """On one line, letters without their accents, no signs that move the others."""
+    signs = (sign for sign in normalize("NFKD", text) if not combining(sign))
+    return " ".join("".join(sign if sign.isprintable() else " " for sign in signs).split())
 
 
 def fitted(text: str, width: int) -> tuple[str, ImageFont.FreeTypeFont]:
