@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from itertools import groupby
 from unicodedata import combining, normalize
 
@@ -67,8 +68,14 @@ def drawn(picture: Picture, masks: Iterable[TrackFrame]) -> Picture:
 
 def blend(picture: Picture, mask: Picture, colour: Colour) -> None:
     """Blend a colour into a picture where the mask is 1, in place."""
-    plain = np.full_like(picture, colour)
-    cv2.copyTo(cv2.addWeighted(picture, 1 - BLEND, plain, BLEND, 0), np.ascontiguousarray(mask), picture)
+    cv2.copyTo(cv2.LUT(picture, blended(colour)), np.ascontiguousarray(mask), picture)
+
+
+@cache
+def blended(colour: Colour) -> Picture:
+    """What each value of red, green and blue becomes under that colour: (256, 1, 3)."""
+    values = np.arange(256)[:, None, None] * (1 - BLEND) + np.array(colour) * BLEND
+    return values.round().astype(np.uint8)
 
 
 def legend(queries: Sequence[str], width: int) -> Picture:
