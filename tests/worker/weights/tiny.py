@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable
@@ -78,12 +79,24 @@ def trained(state: State) -> dict[str, Any]:
     return {"epoch": 100, "arch": "resnet50", "state_dict": wrapped, "optimizer": {"state": {}, "param_groups": [{}]}}
 
 
+def scripted(state: State, path: Path) -> None:
+    """An archive of TorchScript, without a `forward`."""
+    network = Network()
+    network.load_state_dict(state)
+    with warnings.catch_warnings():
+        # Newer releases of torch would rather export; networks that were published as archives stay so.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.save(torch.jit.script(network), path)
+
+
 CONTAINERS: dict[str, Callable[[State, Path], None]] = {
     "flat": zipped,
     "flat stream": streamed,
     "ordered": lambda state, path: zipped(OrderedDict(state), path),
     "parameters": lambda state, path: zipped({key: nn.Parameter(state[key], False) for key in state}, path),
     "state_dict": lambda state, path: zipped({"state_dict": state, "epoch": 3}, path),
+    "params": lambda state, path: zipped({"params": state, "iter": 7}, path),
+    "TorchScript": scripted,
     "training script": lambda state, path: zipped(trained(state), path),
     "training script, stream": lambda state, path: streamed(trained(state), path),
     "safetensors": save_file,

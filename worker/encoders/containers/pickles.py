@@ -12,6 +12,7 @@ import struct
 import sys
 import warnings
 import zipfile
+import zlib
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -45,7 +46,7 @@ SPOKEN = frozenset({
 
 UNREADABLE = (
     UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError, AssertionError,
-    MemoryError, OSError, struct.error, zipfile.BadZipFile,
+    MemoryError, OSError, OverflowError, struct.error, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 """How torch and pickletools fail on bytes that are no weights: anywhere, since a reader of opcodes believes them.
 torch seeks where a broken table of contents points to, hence OSError."""

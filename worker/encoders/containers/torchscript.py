@@ -313,6 +313,6 @@ class _Archive:
 
     def _text(self, name: str) -> bytes:
         entry = self._file.getinfo(self._root + name)
-        if entry.file_size > MOST_TEXT:
-            raise ValueError("text without end")
+        if entry.file_size > MOST_TEXT or entry.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+            raise ValueError("text without end, or packed in another way")
         return self._file.read(entry)
