@@ -20,7 +20,7 @@ from shared.values import FileMade
 from shared.values.tracks import COLOURS, TrackFrame
 from tests.models.rooms.mttr.answers import Followed, Thing, pieces
 from tests.worker.video import films
-from worker.models.contract import Film, Inputs
+from worker.models.contract import Film, Inputs, Told, untold
 from worker.models.mttr.tracks.files import files
 from worker.models.mttr.tracks.masks import decoded, encoded
 from worker.models.mttr.tracks.overlay import STRIP, drawn, legend, overlaid, printable
@@ -44,13 +44,13 @@ def made(
     scratch: Path,
     queries: Sequence[Followed] = (SQUARE,),
     part: tuple[int, int] | None = None,
-    texts: Sequence[str] = (),
+    told: Told = untold,
     **params: bool,
 ) -> dict[str, FileMade]:
     """The files of a run over a film, or over a part of it, whose answers are made."""
     scratch.mkdir()
     video = probe(path)
-    asked = MttrParams(queries=tuple(texts) or tuple(f"thing {at}" for at in range(len(queries))), **params)
+    asked = MttrParams(queries=tuple(f"thing {at}" for at in range(len(queries))), **params)
     with Reader(path, video=video) as reader:
         count = sum(1 for _ in reader.frames())
         timeline = reader.timeline
@@ -59,7 +59,7 @@ def made(
     for piece in pieces(first, stop, [[query] for query in queries]):
         writer.feed(piece)
     writer.close()
-    film = Film(path, video, timeline, None, scratch, Inputs(), first, stop)
+    film = Film(path, video, timeline, None, scratch, Inputs(), first, stop, told)
     return {file.kind: file for file in files(film, asked)}
 
 
@@ -165,6 +165,22 @@ def test_pictures_of_masks(tmp_path: Path) -> None:
                 assert (image.mode, image.size) == ("L", (160, 120))
                 assert np.array_equal(np.array(image), decoded(line.mask) * 255)
                 assert np.array(image).any() == (line.query == 0)
+
+
+def test_it_is_told_how_far_the_work_is(tmp_path: Path) -> None:
+    """A run that is silent for long is taken for hung; and one that is to stop leaves no film."""
+    films.plain(tmp_path / "film.mp4")
+    said: list[tuple[int, int]] = []
+    made(tmp_path / "film.mp4", tmp_path / "scratch", [SQUARE] * 2, told=lambda *at: said.append(at), masks=True)
+    assert said == [(done, 100) for done in (0, 16, 32, 48, 50, 66, 82, 98)]
+
+    def stop(done: int, _of: int) -> None:
+        if done:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        made(tmp_path / "film.mp4", tmp_path / "stopped", told=stop)
+    assert not (tmp_path / "stopped" / "overlay.mp4").exists()
 
 
 # Drawing -------------------------------------------------------------------------------------------------------------
