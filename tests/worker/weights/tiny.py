@@ -6,6 +6,7 @@ import warnings
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from shared.catalog import WeightsSpec
-from worker.encoders.published import Published, Source
+from worker.encoders.published import Published, Side, Source
 from worker.encoders.weights import shapes
 
 State = dict[str, Tensor]
@@ -47,6 +48,12 @@ ENCODER = Source(
 TWO = Published(
     ONE.spec, (ENCODER, Source("model_best.pth.tar", "the head", put="boundary.")), {}, {}, lambda: EXPECTED
 )
+SPEAKS = replace(
+    ONE,
+    sides=(Side("words/vocab.json", "vocab.json", "the words"), Side("words/merges.txt", "merges.txt", "the pairs")),
+)
+WORDS = {"vocab.json": b'{"a": 0}', "merges.txt": b"#version: 0.2\na b\n"}
+"""What lies beside the tensors of `SPEAKS`."""
 
 
 def seeded(names: dict[str, tuple[int, ...]]) -> State:
