@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import accumulate, chain, pairwise
@@ -25,6 +25,9 @@ TURNS = {0: "", 90: "transpose=cclock,", 180: "hflip,vflip,", 270: "transpose=cl
 """How a picture is turned counter-clockwise."""
 
 
+EVERY = 16
+"""Frames after which it is told how far the work is."""
+
 T = TypeVar("T")
 
 
@@ -38,7 +41,9 @@ class Shown:
     key: bool
 
 
-def cuts(reader: Reader, spans: Sequence[TimeRange], out: Path) -> Path:
+def cuts(
+    reader: Reader, spans: Sequence[TimeRange], out: Path, *, told: Callable[[int, int], None] | None = None
+) -> Path:
     """The given ranges of a film one after the other, with their sound, as an MP4.
 
     Exact to the frame, each at its time in the source. The sound is cut at the same times, to the sample, each range
@@ -48,6 +53,7 @@ def cuts(reader: Reader, spans: Sequence[TimeRange], out: Path) -> Path:
         reader: the film.
         spans: in order, none empty, none overlapping.
         out: the file.
+        told: called after each frame with how many of how many are done. It may raise, to give up.
 
     Raises:
         ValueError: no range, or an empty, overlapping or unordered one.
@@ -61,7 +67,8 @@ def cuts(reader: Reader, spans: Sequence[TimeRange], out: Path) -> Path:
     with Reader(reader.path, video=video) as source:  # one of its own: `reader.timeline` stays as it is
         sound = _sound(source)
         with Mp4(out, _copied(video, sound)) as made:
-            _write(made, _shown(source, spans), chain.from_iterable(_heard(sound, spans)))
+            shown = _shown(source, spans) if told is None else _telling(_shown(source, spans), spans, told)
+            _write(made, shown, chain.from_iterable(_heard(sound, spans)))
     return out
 
 
@@ -163,6 +170,21 @@ def _write(made: Mp4, shown: Iterable[Shown], heard: Iterator[Samples]) -> None:
             made.hear(samples)
     for samples in heard:
         made.hear(samples)
+
+
+def _telling(shown: Iterator[Shown], spans: Sequence[TimeRange], told: Callable[[int, int], None]) -> Iterator[Shown]:
+    """The same, and how far it is."""
+    frames = sum(span.frames for span in spans)
+    for done, one in enumerate(shown, 1):
+        yield one
+        told(done, frames)
+
+
+def _telling(shown: Iterable[Shown], of: int, told: Callable[[int, int], None]) -> Iterator[Shown]:
+    for done, one in enumerate(shown):
+        if done % EVERY == 0:
+            told(done, of)
+        yield one
 
 
 def _followed(items: Iterable[T]) -> Iterator[tuple[T, T | None]]:
