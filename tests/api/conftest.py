@@ -34,6 +34,8 @@ from tests.conftest import administer, named
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 Make = Callable[..., APIFlask]
+GREY = ["-f", "lavfi", "-i", "color=black:size=64x64:rate=25:duration=4,format=yuv420p,geq=lum='16+2*N':cb=128:cr=128"]
+"""Frame n is grey of level 2n: a picture of it says which frame it is."""
 
 
 def make_film(out: Path, *options: str, seconds: float = 2) -> Path:
