@@ -179,6 +179,27 @@ def test_what_cannot_be_cut_is_refused(film: Film, tmp_path: Path) -> None:
     assert not (tmp_path / "cuts.mp4").exists()
 
 
+def test_it_tells_how_far_it_is_and_can_be_stopped(film: Film, tmp_path: Path) -> None:
+    class Stopped(Exception):
+        pass
+
+    said: list[tuple[int, int]] = []
+
+    def told(done: int, of: int) -> None:
+        said.append((done, of))
+        if done >= 32:
+            raise Stopped
+
+    with Reader(film("plain.mp4")) as reader:
+        assert sum(1 for _ in reader.frames()) == 50
+        with pytest.raises(Stopped):
+            cuts(
+                reader, [reader.timeline.range(0, 20), reader.timeline.range(22, 48)], tmp_path / "cuts.mp4", told=told
+            )
+    assert said == [(done, 46) for done in range(1, 33)]
+    assert not (tmp_path / "cuts.mp4").exists()
+
+
 def test_a_damaged_film_gives_the_frames_that_it_gave(tmp_path: Path) -> None:
     """Frames are numbered as the first pass saw them, so it is read in the same way again."""
     ffmpeg(*pattern(seconds=6), *X264, tmp_path / "whole.mp4")

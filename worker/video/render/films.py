@@ -24,10 +24,6 @@ from worker.video.transform import Picture
 TURNS = {0: "", 90: "transpose=cclock,", 180: "hflip,vflip,", 270: "transpose=clock,"}
 """How a picture is turned counter-clockwise."""
 
-
-EVERY = 16
-"""Frames after which it is told how far the work is."""
-
 T = TypeVar("T")
 
 
@@ -178,13 +174,6 @@ def _telling(shown: Iterator[Shown], spans: Sequence[TimeRange], told: Callable[
     for done, one in enumerate(shown, 1):
         yield one
         told(done, frames)
-
-
-def _telling(shown: Iterable[Shown], of: int, told: Callable[[int, int], None]) -> Iterator[Shown]:
-    for done, one in enumerate(shown):
-        if done % EVERY == 0:
-            told(done, of)
-        yield one
 
 
 def _followed(items: Iterable[T]) -> Iterator[tuple[T, T | None]]:
