@@ -168,7 +168,7 @@ def test_the_locks_hold_no_address() -> None:
 
 
 def _lines(pattern: str) -> list[tuple[Path, str]]:
-    binary = {".png", ".jpg", ".ico", ".woff2", ".mp4", ".npz", ".lock", ".zip"}
+    binary = {".png", ".jpg", ".ico", ".woff2", ".mp4", ".npz", ".lock", ".zip", ".gz"}
     read = [path for path in files() if path.match(pattern) and path.suffix not in binary]
     return [(path, line) for path in read for line in text(path).splitlines()]
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from fractions import Fraction
 from hashlib import file_digest
 from importlib import import_module
 from pathlib import Path
@@ -135,6 +136,24 @@ def pull_weights(room: Annotated[str, typer.Argument(help="Model to get the weig
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=".pull-", dir=folder) as scratch:
             _take_in(declared, pull(declared, Path(scratch)))
+
+
+@app.command()
+def motion(
+    file: Annotated[Path, typer.Argument(help="H.264 or MPEG-4.", exists=True, dir_okay=False, readable=True)],
+    out: Annotated[Path, typer.Option(help="Folder for the picture and the numbers.", file_okay=False)] = Path(),
+    start: Annotated[float, typer.Option(min=0, help="Seconds since the first frame.")] = 0,
+    frames: Annotated[int, typer.Option(min=1, help="How many to read.")] = 100,
+    grid: Annotated[int, typer.Option(min=8, max=256, help="Pixels of a cell.")] = 16,
+    dense: Annotated[bool, typer.Option("--dense", help="Keep a vector for each pixel, not for each cell.")] = False,
+) -> None:
+    """Read how a film moves from its motion vectors: a picture (PNG), numbers (NPZ) and a summary."""
+    from worker.video.pictures.arrows import study
+
+    with _said():
+        out.mkdir(parents=True, exist_ok=True)
+        made = study(file, out, Fraction(str(start)), frames, grid, whole=dense)
+    typer.echo("\n".join([made.text(), *map(str, made.files)]))
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})

@@ -87,7 +87,7 @@ def member(artifact_id: str, name: str) -> Response:
     found = results.artifact(services().engine, artifact_id)
     if found.media_type != "application/zip":
         raise NotFound("This artifact is not an archive.")
-    data, crc = _read_member(_path(found.sha256), name)
+    data, crc = _read_member(stored_path(found.sha256), name)
     kind = mimetypes.guess_type(name)[0] or ""
     response = Response(data, mimetype=kind if kind.startswith(SHOWN) else "application/octet-stream")
     response.headers.update({"Cache-Control": FOREVER, "Content-Security-Policy": SANDBOX})
@@ -98,7 +98,7 @@ def member(artifact_id: str, name: str) -> Response:
 
 def send_stored(sha256: str, media_type: str, name: str, *, inline: bool) -> Response:
     """A file of the store with Range, ETag (its hash) and a name; NotFound when its bytes are gone."""
-    path = _path(sha256)
+    path = stored_path(sha256)
     response = send_file(
         path, mimetype=media_type, as_attachment=not inline, download_name=name, etag=sha256, conditional=False
     )
@@ -134,7 +134,8 @@ def _ignored(size: int) -> bool:
     return -start > size
 
 
-def _path(sha256: str) -> Path:
+def stored_path(sha256: str) -> Path:
+    """Where the bytes of that hash lie; NotFound when they are gone."""
     path = services().files.path(sha256).resolve()
     if not path.is_file():
         log.warning("file.missing", sha256=sha256)

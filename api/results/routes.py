@@ -1,4 +1,4 @@
-"""What runs found, as pages of JSON, or in the form of the published pipelines."""
+"""What runs found: as pages of JSON, as lists, as edits, or in the form of the published pipelines."""
 
 from __future__ import annotations
 
@@ -10,18 +10,22 @@ from pydantic import Field
 
 from api.errors import Query, Record, bad_query, page, problems, read_token
 from api.health import services
+from api.results.chosen import check_names
+from api.results.exports import MEDIA_TYPES, exported, listed
 from api.results.files import bp
-from api.results.published import PUBLISHED, published
+from api.results.lists import record
+from api.results.published import FORMS_DOC, published
 from shared.errors import NotFound
 from shared.store import jobs, results, videos
-from shared.store.results import Found
 from shared.values import Job, Run, StoredVideo
 
+Format = Literal["json", "jsonl", "csv", "vtt", "srt", "edl", "otio", "ffmetadata", "modelscope"]
 RESULTS_DOC: dict[int | str, Any] = {
     200: {
-        "description": "A page of results; with `format=modelscope` the whole film in one document.",
+        "description": "A page of results; with another `format` than json everything in one document.",
         "content": {
-            "application/json": {"schema": {"oneOf": [{"$ref": "#/components/schemas/ResultPage"}, PUBLISHED]}}
+            "application/json": {"schema": {"oneOf": [{"$ref": "#/components/schemas/ResultPage"}, *FORMS_DOC]}},
+            **{media_type: {"schema": {"type": "string"}} for media_type in MEDIA_TYPES},
         },
     }
 }
@@ -81,14 +85,18 @@ class ResultPage(Record):
 
 
 class ResultsQuery(Query):
-    """Which results."""
+    """Which results, and in which form."""
 
     model: str | None = Field(None, description="Only of this model's runs.")
+    run_id: str | None = Field(None, description="Only of this run.")
     kind: str | None = Field(None, description="Only of this kind, such as `shot`.")
     limit: int = Field(500, ge=1, le=5000)
     page_token: str | None = None
-    format: Literal["json", "modelscope"] = Field(
-        "json", description="modelscope: shots and scenes of one finished run, in the form of the published pipeline."
+    format: Format = Field(
+        "json",
+        description="json: a page. jsonl, csv: every result. vtt, srt, ffmetadata, edl, otio: the highlights, scenes, "
+        "shots or segments of one finished run as captions, chapters or edits. modelscope: one finished run in the "
+        "form of the published pipeline.",
     )
     threshold: float | None = Field(
         None, ge=0, le=1, description="modelscope: groups the shots by another threshold than the run's, at once."
@@ -101,19 +109,28 @@ class ResultsQuery(Query):
 @bp.doc(responses=problems(NotFound, also=RESULTS_DOC))
 def results_of(job_id: str, query: ResultsQuery) -> tuple[dict[str, Any], dict[str, str]] | Response:
     """Results of a job; those of a finished run can be read while other runs go on."""
-    engine = services().engine
-    job = jobs.get(engine, job_id)
-    if query.model is not None and query.model not in {run.model for run in job.runs}:
-        raise bad_query("model", "unknown_model", "This job has no run of that model.")
+    job = jobs.get(services().engine, job_id)
+    check_names(job, query.model, query.run_id)
     _check_format(query)
+    if query.format == "json":
+        return _page(job, query)
     if query.format == "modelscope":
-        return jsonify(published(job, query.model, query.threshold))
+        return jsonify(published(job, query.model, query.run_id, query.threshold))
+    if query.format in {"jsonl", "csv"}:
+        return listed(job, query.format, model=query.model, run_id=query.run_id, kind=query.kind)
+    return exported(job, query.format, model=query.model, run_id=query.run_id, kind=query.kind)
+
+
+def _page(job: Job, query: ResultsQuery) -> tuple[dict[str, Any], dict[str, str]]:
+    engine = services().engine
     after = read_token("results", query.page_token, (int, str, int))
-    found = results.page(engine, job_id, model=query.model, kind=query.kind, limit=query.limit + 1, after=after)
+    found = results.page(
+        engine, job.id, model=query.model, kind=query.kind, run_id=query.run_id, limit=query.limit + 1, after=after
+    )
     items, token, headers = page("results", found, query.limit, lambda one: one.cursor)
     video = videos.get(engine, job.video_id)
     answer = {
-        "items": [_result(one) for one in items],
+        "items": [record(one) for one in items],
         "video": _facts(job, video),
         "provenance": [_provenance(run, video) for run in job.runs],
         "next_page_token": token,
@@ -122,14 +139,10 @@ def results_of(job_id: str, query: ResultsQuery) -> tuple[dict[str, Any], dict[s
 
 
 def _check_format(query: ResultsQuery) -> None:
-    """A parameter of the other format would change nothing: it is refused, so that nobody believes it did."""
-    strange = {"threshold"} if query.format == "json" else {"kind", "limit", "page_token"}
-    for name in sorted(strange & query.model_fields_set):
+    """A parameter of another format would change nothing: it is refused, so that nobody believes it did."""
+    strange = {"json": {"threshold"}, "modelscope": {"kind", "limit", "page_token"}}
+    for name in sorted(strange.get(query.format, {"limit", "page_token", "threshold"}) & query.model_fields_set):
         raise bad_query(name, "not_in_this_format", f"{name} has no meaning with format={query.format}.")
-
-
-def _result(found: Found) -> dict[str, Any]:
-    return found.result.record() | {"run_id": found.run_id, "model": found.model}
 
 
 def _facts(job: Job, video: StoredVideo) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Facts of an uploaded file, found by a process of its own."""
+"""Files of strangers, read by processes of their own: their facts, and whatever else has to be found in them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from shared.errors import DeadlineExceeded, Internal, MediaCorrupt, SceneworksError, leaves
 from shared.log import logger
@@ -20,29 +21,44 @@ PASSED_ON = ("PATH", "LANG", "LD_LIBRARY_PATH", "TMPDIR")
 
 
 def probe(path: Path, timeout_s: float, *, allow_damaged: bool) -> Video:
-    """Facts of a file, found by a process of its own: a hostile file can crash that one, and it holds no secrets."""
-    command = [sys.executable, "-m", "worker.video.probe", str(path.resolve())]
-    command += ["--allow-damaged"] if allow_damaged else []
+    """Facts of a file."""
+    done = read("worker.video.probe", path, timeout_s, *(["--allow-damaged"] if allow_damaged else []))
+    return Video.read(answer(done)["video"])
+
+
+def read(
+    module: str, path: Path, timeout_s: float, *options: str, asked: bytes = b""
+) -> subprocess.CompletedProcess[bytes]:
+    """Let a process of its own read a file: a hostile file can crash that one, and it holds no secrets.
+
+    Args:
+        module: what the process runs.
+        path: the file.
+        timeout_s: after this it is killed, and the answer is DeadlineExceeded.
+        options: of its command line, after the file.
+        asked: its standard input.
+    """
+    command = [sys.executable, "-m", module, str(path.resolve()), *options]
     env = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     try:
-        done = subprocess.run(
-            command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s, check=False
+        return subprocess.run(
+            command, cwd=ROOT, env=env, input=asked, capture_output=True, timeout=timeout_s, check=False
         )
     except subprocess.TimeoutExpired:
         raise DeadlineExceeded(f"The file could not be read within {timeout_s:g} s.") from None
-    return _facts(done)
 
 
-def _facts(done: subprocess.CompletedProcess[bytes]) -> Video:
+def answer(done: subprocess.CompletedProcess[bytes]) -> dict[str, Any]:
+    """What such a process says as JSON; its problem as an error, MediaCorrupt when the file has crashed it."""
     if done.returncode < 0:
         log.warning("probe.crashed", signal=signal.Signals(-done.returncode).name)
         raise MediaCorrupt("Reading the file crashed the reader.")
     try:
-        said = json.loads(done.stdout)
+        said: dict[str, Any] = json.loads(done.stdout)
     except ValueError:
         log.exception("probe.failed", status=done.returncode, stderr=done.stderr[-2000:].decode(errors="replace"))
-        raise Internal("The file could not be probed.") from None
+        raise Internal("The file could not be read.") from None
     if "problem" in said:
         fault: type[SceneworksError] = leaves().get(said["problem"]["code"], Internal)
         raise fault(said["problem"]["detail"])
-    return Video.read(said["video"])
+    return said

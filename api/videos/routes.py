@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from apiflask import APIBlueprint
-from flask import Response
+from flask import Response, request
 from pydantic import BaseModel, Field
 
-from api.errors import Query, Record, page, problems, read_token
+from api.errors import Query, Record, bad_query, page, problems, read_token
 from api.health import Services, services
-from api.results.files import FILE_DOC, send_stored
+from api.results.files import FILE_DOC, FOREVER, SANDBOX, send_stored, stored_path
 from api.videos.probing import probe
+from api.videos.thumbnails import moment, thumbnail
 from api.videos.upload import Upload, lingering
 from shared.errors import (
     Conflict,
@@ -24,6 +25,7 @@ from shared.errors import (
     MediaCorrupt,
     NotFound,
     NoVideoStream,
+    RateLimited,
     StorageFull,
     UnsupportedMedia,
     VideoTooLarge,
@@ -65,6 +67,10 @@ BODY_DOC = {
             }
         },
     },
+}
+PICTURE_DOC: dict[int | str, Any] = {
+    200: {"description": "The picture.", "content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}},
+    304: FILE_DOC[304],
 }
 KNOWN_DOC = {
     "description": "These bytes are known: the same video.",
@@ -114,6 +120,7 @@ class VideoUrls(Record):
 
     self: str
     media: str
+    thumbnail: str
 
 
 class VideoRecord(Record):
@@ -167,10 +174,19 @@ class VideosQuery(Query):
     page_token: str | None = None
 
 
+class ThumbnailQuery(Query):
+    """Which picture of a film."""
+
+    at: float | None = Field(
+        None, ge=0, allow_inf_nan=False, description="Seconds since the first frame; absent: the middle of the film."
+    )
+    width: int = Field(320, ge=16, le=1280, description="Pixels, at most: a film is never enlarged.")
+
+
 def record(video: StoredVideo) -> dict[str, Any]:
     """JSON form with links."""
     place = f"{bp.url_prefix}/{video.id}"
-    return video.record() | {"urls": {"self": place, "media": f"{place}/media"}}
+    return video.record() | {"urls": {"self": place, "media": f"{place}/media", "thumbnail": f"{place}/thumbnail.jpg"}}
 
 
 @bp.post("")
@@ -247,6 +263,26 @@ def media(video_id: str) -> Response:
     """The file itself, whole or by ranges."""
     video = videos.get(services().engine, video_id)
     return send_stored(video.sha256, video.media_type, video.name, inline=True)
+
+
+@bp.get("/<video_id>/thumbnail.jpg")
+@bp.input(ThumbnailQuery, location="query", arg_name="query")
+@bp.doc(responses=problems(InvalidRequest, NotFound, RateLimited, MediaCorrupt, DeadlineExceeded, also=PICTURE_DOC))
+def picture(video_id: str, query: ThumbnailQuery) -> Response:
+    """One frame, small, as a JPEG: the frame that a player shows at that time."""
+    video = videos.get(services().engine, video_id)
+    duration = video.video.duration
+    if query.at is not None and query.at >= duration:
+        raise bad_query("at", "beyond_the_end", f"The film lasts {float(duration):.6f} s.")
+    pts = moment(video.video, float(duration) / 2 if query.at is None else query.at)
+    name = f"{video.sha256}-{pts}-{query.width}"
+    response = Response(mimetype="image/jpeg")
+    if not request.if_none_match.contains_weak(name):
+        response.set_data(thumbnail(name, stored_path(video.sha256), video, pts, query.width))
+    response.headers.update({"Cache-Control": FOREVER, "Content-Security-Policy": SANDBOX})
+    response.set_etag(name)
+    response.make_conditional(request.environ)
+    return response
 
 
 def clean_name(raw: str | None) -> str:

@@ -9,11 +9,10 @@ from flask import request
 
 from api.errors import page, read_token
 from api.health import services
-from api.results.published import EVERY_ROW, scene_runs
-from shared.catalog import MENU
+from api.results.chosen import EVERY_ROW, finished
 from shared.store import results
 from shared.store.results import Found
-from shared.values import Artifact, Job, Run, RunState, StoredVideo
+from shared.values import Artifact, Job, Run, StoredVideo
 
 SHOTS = 300
 """On one page of the filmstrip."""
@@ -59,7 +58,7 @@ class Scenes:
 
 def film(job: Job, video: StoredVideo, files: Sequence[tuple[str, str, Artifact]]) -> Film | None:
     """The shots of the run asked for, or of the first that has some; None while there are none."""
-    done = [run for run in job.runs if run.state is RunState.DONE and _has_shots(run)]
+    done = finished(job, "shot")
     wanted = request.args.get("run")
     run = next((run for run in done if wanted in {None, run.id}), None)
     if run is None:
@@ -77,13 +76,9 @@ def film(job: Job, video: StoredVideo, files: Sequence[tuple[str, str, Artifact]
     )
 
 
-def _has_shots(run: Run) -> bool:
-    return run.model in MENU and "shot" in MENU[run.model].results
-
-
 def scenes(job: Job) -> Scenes | None:
     """The scenes of the run asked for, or of the first that has some; None while there are none."""
-    done = scene_runs(job)
+    done = finished(job, "scene")
     run = next((run for run in done if request.args.get("scenes") in {None, run.id}), None)
     if run is None:
         return None

@@ -19,6 +19,7 @@ class Blank:
         kind: `choice`, `number`, `integer`, `boolean`, `string`, `lines` (a list of strings) or `json` (the rest).
         value: the default as the field shows it; empty where there is none.
         limits: attributes `min`, `max`, `step`, `maxlength` of the field.
+        needed: whether there is no default: what only the caller can know.
     """
 
     name: str
@@ -28,13 +29,15 @@ class Blank:
     hint: str
     options: tuple[str, ...]
     limits: dict[str, Any]
+    needed: bool
 
 
 def blanks(spec: ModelSpec) -> list[Blank]:
     """The fields of a form for the parameters of a model: a new model brings its own, and the page stays as it is."""
     schema = spec.params.model_json_schema()
+    needed = schema.get("required", [])
     return [
-        _blank(spec.name, name, _plain(field, schema.get("$defs", {})))
+        _blank(spec.name, name, _plain(field, schema.get("$defs", {})), name in needed)
         for name, field in schema.get("properties", {}).items()
     ]
 
@@ -50,7 +53,7 @@ def _plain(field: dict[str, Any], defs: dict[str, Any]) -> dict[str, Any]:
     return field
 
 
-def _blank(model: str, name: str, field: dict[str, Any]) -> Blank:
+def _blank(model: str, name: str, field: dict[str, Any], needed: bool) -> Blank:
     kind, default = _kind(field), field.get("default")
     limits = {
         "min": field.get("minimum", field.get("exclusiveMinimum")),
@@ -64,13 +67,20 @@ def _blank(model: str, name: str, field: dict[str, Any]) -> Blank:
         kind=kind,
         value=_shown(kind, default),
         hint=field.get("description", ""),
-        options=tuple(str(option) for option in field.get("enum", [])),
+        options=tuple(str(option) for option in _options(field)),
         limits={attribute: limit for attribute, limit in limits.items() if limit is not None},
+        needed=needed,
     )
 
 
+def _options(field: dict[str, Any]) -> list[Any]:
+    """The values to choose from; one alone is a `const`."""
+    return [field["const"]] if "const" in field else list(field.get("enum", []))
+
+
 def _kind(field: dict[str, Any]) -> str:
-    if field.get("enum") and all(isinstance(option, str) for option in field["enum"]):
+    options = _options(field)
+    if options and all(isinstance(option, str) for option in options):
         return "choice"
     if field.get("type") == "array" and field.get("items", {}).get("type") == "string":
         return "lines"

@@ -29,8 +29,8 @@ def upgrade() -> None:
     _make_extension()
     _check_version()
     _embeddings()
-    op.create_index("ix_embeddings_weights", "embeddings", ["weights", "model", "per", "video_id", "run_id"])
-    op.create_index(op.f("ix_embeddings_video_id"), "embeddings", ["video_id"])
+    op.create_index("ix_embeddings_weights", "embeddings", ["weights", "model", "per"])
+    op.create_index("ix_embeddings_video_id", "embeddings", ["video_id", "weights", "model", "per", "run_id"])
     for per in ("video", "shot"):
         op.create_index(
             f"ix_embeddings_{per}_cosine",

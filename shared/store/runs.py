@@ -16,9 +16,10 @@ from sqlalchemy.orm import Session
 
 from shared.errors import WorldsFault
 from shared.store import views
+from shared.store.embeddings import keep
 from shared.store.transaction import verb
 from shared.tables import ArtifactRow, NeedRow, QueueRow, ResultRow, RunRow, VideoRow, WorkerRow
-from shared.values import Artifact, Progress, Result, RunState, StoredVideo, Wake
+from shared.values import Artifact, Embedding, Progress, Result, RunState, StoredVideo, Wake
 
 CHUNK = 1000
 
@@ -140,11 +141,27 @@ def finish(
     decode_failures: int,
     results: Sequence[Result],
     artifacts: Sequence[Artifact],
+    embeddings: Sequence[Embedding] = (),
 ) -> tuple[Wake, ...] | None:
-    """Results, artifacts and the state in one transaction, then the dependants that are now free. None: fenced off.
+    """All that the run yields and its state in one transaction, then the dependants now free. None: fenced off.
 
-    Called again after its answer was lost, it finds its own effect and says so instead of writing twice.
+    Called again after its answer was lost, it finds its own effect and says so instead of writing twice. Embeddings are
+    written before the row is locked: many take seconds, and the heartbeat and a cancel have to get through meanwhile.
     """
+    if session.scalars(select(RunRow.id).where(*_mine(claim))).one_or_none() is None:
+        return () if _already_done(session, claim) else None
+    known, whose = claim.weights or weights, {"run_id": claim.run_id, "video_id": claim.video.id, "model": claim.model}
+    with session.begin_nested() as written:
+        keep(session, embeddings, weights=known, **whose)
+        if not _end(session, claim, progress, known, decode_failures):
+            written.rollback()
+            return None
+    _keep(session, claim.run_id, results, artifacts)
+    return _free(session, claim.run_id)
+
+
+def _end(session: Session, claim: Claim, progress: Progress, weights: str | None, decode_failures: int) -> bool:
+    """Let the run be done. False: fenced off."""
     done = (
         update(RunRow)
         .where(*_mine(claim))
@@ -161,10 +178,7 @@ def finish(
         )
         .returning(RunRow.id)
     )
-    if session.scalars(done).one_or_none() is None:
-        return () if _already_done(session, claim) else None
-    _keep(session, claim.run_id, results, artifacts)
-    return _free(session, claim.run_id)
+    return session.scalars(done).one_or_none() is not None
 
 
 def _already_done(session: Session, claim: Claim) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -91,9 +92,13 @@ def artifact(row: ArtifactRow) -> Artifact:
 
 def result(row: ResultRow, clock: Clock) -> Result:
     """A result on the time axis of its video."""
-    span = None
-    if row.start_frame is not None and row.start_pts is not None:
-        end_frame = row.start_frame if row.end_frame is None else row.end_frame
-        end_pts = row.start_pts if row.end_pts is None else row.end_pts
-        span = TimeRange(clock.at(row.start_frame, row.start_pts), clock.at(end_frame, end_pts))
-    return Result(kind=row.kind, seq=row.seq, range=span, score=row.score, data=row.data)
+    return Result(kind=row.kind, seq=row.seq, range=span(row, clock), score=row.score, data=row.data)
+
+
+def span(row: Any, clock: Clock) -> TimeRange | None:
+    """The stretch of film that a row speaks of, on the time axis of its video; None where it speaks of the whole."""
+    if row.start_frame is None or row.start_pts is None:
+        return None
+    end_frame = row.start_frame if row.end_frame is None else row.end_frame
+    end_pts = row.start_pts if row.end_pts is None else row.end_pts
+    return TimeRange(clock.at(row.start_frame, row.start_pts), clock.at(end_frame, end_pts))

@@ -207,14 +207,15 @@ class EmbeddingRow(Base):
         CheckConstraint("per IN ('video', 'shot')", name="per"),
         CheckConstraint("(per = 'shot') = (start_frame IS NOT NULL)", name="range"),
         CheckConstraint("vector_dims(vector) = dimensions", name="dimensions"),
-        Index("ix_embeddings_weights", "weights", "model", "per", "video_id", "run_id"),
+        Index("ix_embeddings_weights", "weights", "model", "per"),
+        Index("ix_embeddings_video_id", "video_id", "weights", "model", "per", "run_id"),
         _hnsw("video"),
         _hnsw("shot"),
     )
 
     run_id: Mapped[str] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
     seq: Mapped[int] = mapped_column(primary_key=True)
-    video_id: Mapped[str] = mapped_column(ForeignKey("videos.id", ondelete="CASCADE"), index=True)
+    video_id: Mapped[str] = mapped_column(ForeignKey("videos.id", ondelete="CASCADE"))
     model: Mapped[str]
     weights: Mapped[str] = mapped_column(String(64))
     per: Mapped[str]

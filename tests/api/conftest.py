@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -23,15 +24,18 @@ from sqlalchemy import Engine
 from api.app import create_app, gunicorn_options
 from api.local.servers import free_port
 from shared.db import connect
+from shared.files import Files
 from shared.settings import Settings
 from shared.store import runs, videos
-from shared.values import Job, Progress, Result, Shot, TimeRange
+from shared.values import Artifact, Job, Progress, Result, Shot, TimeRange, new_id
 from shared.values.scenes import boundaries, scenes
 from tests import factories
 from tests.conftest import administer, named
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 Make = Callable[..., APIFlask]
+GREY = ["-f", "lavfi", "-i", "color=black:size=64x64:rate=25:duration=4,format=yuv420p,geq=lum='16+2*N':cb=128:cr=128"]
+"""Frame n is grey of level 2n: a picture of it says which frame it is."""
 
 
 def make_film(out: Path, *options: str, seconds: float = 2) -> Path:
@@ -43,10 +47,19 @@ def make_film(out: Path, *options: str, seconds: float = 2) -> Path:
     return out
 
 
+def named_film(database: Engine, name: str) -> str:
+    """A video of that name in the ledger; its id."""
+    video, _ = videos.add(
+        database, sha256=hashlib.sha256(name.encode()).hexdigest(), size=2_160_000, name=name, media_type="video/mp4",
+        video=factories.video(),
+    )  # fmt: skip
+    return video.id
+
+
 def finish_shots(database: Engine, job: Job, shots: Sequence[TimeRange]) -> None:
     """End the run that finds the shots of a job; it keeps no pictures."""
     found = [Shot(one).result(seq) for seq, one in enumerate(shots)]
-    _finish(database, job, "shots", found)
+    finish_run(database, job, "shots", found)
 
 
 def finish_scenes(
@@ -55,13 +68,26 @@ def finish_scenes(
     """End the run of a model of scenes as its room does: with float32 probabilities, grouped by its threshold."""
     (run,) = [run for run in job.runs if run.model == model]
     rows = boundaries([Shot(one).result(seq) for seq, one in enumerate(shots)], array("f", probabilities))
-    _finish(database, job, model, [*rows, *scenes(rows, run.params["threshold"])])
+    finish_run(database, job, model, [*rows, *scenes(rows, run.params["threshold"])])
 
 
-def _finish(database: Engine, job: Job, model: str, found: list[Result]) -> None:
-    claim = factories.claim(database, next(run.id for run in job.runs if run.model == model))
+def finish_run(
+    database: Engine, job: Job, model: str, found: Sequence[Result], artifacts: Sequence[Artifact] = (), at: int = 0
+) -> str:
+    """End a run of that model (number `at` of them, as the job asks for them) with these rows; its id."""
+    run_id = [run.id for run in job.runs if run.model == model][at]
+    claim = factories.claim(database, run_id)
     assert claim is not None
-    runs.finish(database, claim, progress=Progress((), 1.0), decode_failures=0, results=found, artifacts=[])
+    runs.finish(
+        database, claim, progress=Progress((), 1.0), decode_failures=0, results=list(found), artifacts=list(artifacts)
+    )
+    return run_id
+
+
+def keep(files: Files, path: Path, kind: str, media_type: str) -> Artifact:
+    """A file in the store, as an artifact."""
+    stored = files.put(path)
+    return Artifact(new_id("art"), kind, path.name, media_type, stored.sha256, stored.size)
 
 
 @pytest.fixture(scope="session")

@@ -21,11 +21,11 @@ from shared.files import Files
 from shared.store import runs, videos
 from shared.values import Artifact, Job, Progress, Shot, Stage, new_id
 from tests import factories
-from tests.api.conftest import Served, served
+from tests.api.conftest import GREY, Served, served
 from worker.video.probe import probe
 from worker.video.reader import Reader
 
-__all__ = ["served"]
+__all__ = ["GREY", "served"]
 
 CHROMIUM = Path("/usr/bin/chromium")
 ARGUMENTS = [
@@ -35,8 +35,6 @@ ARGUMENTS = [
 PATIENCE_MS = 60_000
 CLIP: Path = sample_videos("mp4")[0]
 """A real clip with sound: 1,441 frames, 24 a second."""
-GREY = ["-f", "lavfi", "-i", "color=black:size=64x64:rate=25:duration=4,format=yuv420p,geq=lum='16+2*N':cb=128:cr=128"]
-"""Frame n is grey of level 2n: a picture of the screen says which frame is shown."""
 Visit = Callable[..., Page]
 
 

@@ -63,6 +63,19 @@ def test_without_json_it_prints_a_line_a_shot(film: Path) -> None:
     assert "keyframes" in done.stdout
 
 
+def test_motion_writes_a_picture_and_numbers(film: Path, tmp_path: Path) -> None:
+    done = worker("motion", film, "--start", "2", "--frames", "30", "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    summary, far, *files = done.stdout.splitlines()
+    assert summary.startswith("30 frames (")
+    assert " pixels on average, 95 % of them up to " in far
+    assert [Path(file).suffix for file in files] == [".npz", ".png"]
+    assert all(Path(file).stat().st_size > 1000 for file in files)
+    done = worker("motion", film, "--start", "1000", "--out", tmp_path / "out")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "invalid_request: The film ends before 1000 s." in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

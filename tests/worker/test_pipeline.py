@@ -20,6 +20,7 @@ from shared.values import Progress, Result, Timeline
 from worker.models.contract import ClipPlan, Film, FilmPlan, Inputs, Model, Outcome, Picks, Piece, Plan, Reread, Room
 from worker.models.placement import Placement
 from worker.pipeline import Execution, Stages, execute
+from worker.pipeline.stages import SHARES
 from worker.video.feed import Clip, Windows
 from worker.video.probe import probe
 from worker.video.reader import Reader
@@ -160,6 +161,21 @@ def test_damage_in_the_middle_is_counted_and_said(tmp_path: Path) -> None:
 
 def _reading(plan: Plan, decode: Any = _decode) -> Room:
     return replace(_room(1), plan=lambda *_: plan, decode=decode, picker=None)
+
+
+def test_a_last_stage_that_takes_long_tells_how_far_it_is(tmp_path: Path) -> None:
+    def decode(scores: npt.NDArray[np.float32], film: Film, params: Params) -> Outcome:
+        for done in range(0, 100, 25):
+            film.told(done, 100)
+        return _decode(scores, film, params)
+
+    watch = Watch()
+    last = _run(replace(_room(batch=1), decode=decode), watch, tmp_path).stages[3]
+    assert (last.name, last.done, last.of, last.unit) == ("decode", 100, 100, "frame")
+    assert np.allclose(np.diff(watch.fractions[-4:]), 0.25 * SHARES["decode"])
+    (tmp_path / "stopped").mkdir()
+    with pytest.raises(Cancelled):
+        _run(replace(_room(batch=1), decode=decode), Watch(stop_at="decode"), tmp_path / "stopped")
 
 
 def _frames_of_run(_: Any, film: Film, __: Params) -> Outcome:

@@ -169,6 +169,14 @@ class Inputs:
     kept: Mapping[str, Path] = field(default_factory=dict)
 
 
+Told = Callable[[int, int], None]
+"""Takes how many frames of how many are done."""
+
+
+def untold(_done: int, _of: int) -> None:
+    """Nobody wants to know how far it is."""
+
+
 @dataclass(frozen=True, slots=True)
 class Film:
     """A film as a run has met it: its facts, what was read of it, and what earlier runs found.
@@ -182,6 +190,8 @@ class Film:
         scratch: a folder for files that `decode` makes; a writer's files are there already.
         inputs: what the needed runs yielded.
         first, stop: the frames that were read, `stop` exclusive.
+        told: to be called by a `decode` that takes minutes: so many of so many frames are done. It may raise, to stop
+            the run; a run that is silent for long is taken for hung.
     """
 
     path: Path
@@ -192,6 +202,7 @@ class Film:
     inputs: Inputs
     first: int = 0
     stop: int = 0
+    told: Told = untold
 
 
 @dataclass(frozen=True, slots=True)

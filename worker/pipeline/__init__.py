@@ -6,7 +6,7 @@ cancellation. It knows no database and no queue: `Report` is how the world looks
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from shared.catalog import Params
@@ -63,7 +63,7 @@ def execute(
     with stages.running("infer"):
         scores = room.recall(inputs.kept) if room.recall and recalled else room.infer(network, read.pieces, params)
     with stages.running("decode"):
-        outcome = room.decode(scores, read.film, params)
+        outcome = room.decode(scores, replace(read.film, told=stages.told("decode")), params)
     return Execution(
         outcome, tuple(stages.stages.values()), read.film.video, len(read.film.timeline), read.frames_decoded
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -48,6 +48,15 @@ class Stages:
         of = stage.of if stage.of is None or done <= stage.of else done
         self.stages[name] = replace(stage, done=done, of=of, seconds=self._seconds())
         self.report.progress(self.progress())
+
+    def told(self, name: str) -> Callable[[int, int], None]:
+        """How the running stage itself says how many frames of how many are done."""
+
+        def advance(done: int, of: int) -> None:
+            self.stages[name] = replace(self.stages[name], of=of, unit="frame")
+            self.advance(name, done)
+
+        return advance
 
     def correct(self, name: str, of: int) -> None:
         """The number of units is now known for certain."""

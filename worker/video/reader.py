@@ -45,6 +45,7 @@ class Reader:
         path: the file.
         threads: threads of a decoder; 0 for one a core.
         video: its facts, where known; probed otherwise (`allow_damaged`, so that a cut-off file can be read).
+        motion: let the pictures carry their motion vectors, for `worker.video.motion`.
 
     Attributes:
         path, video: as given, or as probed.
@@ -54,8 +55,8 @@ class Reader:
         decord_refused: why decord did not serve the latest `at` that would have let it; None where it did.
     """
 
-    def __init__(self, path: Path, threads: int = 0, video: Video | None = None) -> None:
-        self.path, self._threads = path, threads
+    def __init__(self, path: Path, threads: int = 0, video: Video | None = None, *, motion: bool = False) -> None:
+        self.path, self._threads, self._motion = path, threads, motion
         self.video = video or probe(path, allow_damaged=True)
         self._packets: PacketIndex | None = None
         self._pts, self._end, self._whole, self._regular = array("q"), self.clock.start_pts, False, True
@@ -190,7 +191,7 @@ class Reader:
                 yield Frame(index, pts, picture)
 
     def _decoder(self) -> Decoder:
-        return Decoder(self.path, self._form, self._threads)
+        return Decoder(self.path, self._form, self._threads, motion=self._motion)
 
     @property
     def _form(self) -> Form:

@@ -56,7 +56,25 @@ export function submit(form, submitted) {
   stop.addEventListener("click", () => going?.abort());
   file.addEventListener("change", () => { form.querySelector("#chosen").textContent = described(file.files[0]); });
   dropping(form.querySelector(".drop"), file);
+  needing(form);
   form.hidden = false;
+}
+
+/** A model that is chosen shows what it needs and asks for it before anything is sent; one that is not asks nothing. */
+function needing(form) {
+  for (const part of form.querySelectorAll("[data-model]")) {
+    const box = part.querySelector("[name=model]"), needed = [...part.querySelectorAll("[data-needed]")];
+    const follow = () => {
+      for (const field of needed) field.required = box.checked;
+      if (needed.length && box.checked) part.querySelector("details").open = true;
+    };
+    box.addEventListener("change", follow);
+    follow();
+  }
+  form.addEventListener("invalid", (event) => {
+    const hidden = event.target.closest("details");
+    if (hidden) hidden.open = true; // or the browser cannot point at it
+  }, { capture: true });
 }
 
 /** Models chosen with the parameters that stand in their fields. */

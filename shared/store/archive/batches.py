@@ -22,7 +22,7 @@ from shared.store.jobs import NewJob
 from shared.store.transaction import verb
 from shared.tables import BatchItemRow, BatchRow, JobRow, JobRunRow, PlaceRow, RunRow, SourceRow
 from shared.values import LIVE, Wake, new_id
-from shared.values.archive import Batch, BatchState, Item, Work
+from shared.values.archive.batches import Batch, BatchState, Item, Work
 
 CHUNK = 1000
 FEED = 25

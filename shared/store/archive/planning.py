@@ -16,7 +16,7 @@ from shared.store.plan import Analysis, fingerprint, run_key, whole
 from shared.store.transaction import verb
 from shared.tables import LIVE_OR_DONE, JobRow, PlaceRow, RunRow, SourceRow, VideoRow
 from shared.values import RunState
-from shared.values.archive import Selection, Work
+from shared.values.archive.batches import Selection, Work
 
 CHUNK = 5_000
 MEASURED = 200

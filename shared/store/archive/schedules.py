@@ -18,9 +18,9 @@ from shared.store.archive.batches import NewBatch
 from shared.store.transaction import verb
 from shared.tables import ScheduleRow, SlotRow
 from shared.values import new_id
-from shared.values.archive import Batch, CatchUp, Work
-from shared.values.schedule import Schedule, Slot
-from shared.values.timetable import Timetable
+from shared.values.archive.batches import Batch, CatchUp, Work
+from shared.values.archive.schedules import Schedule, Slot
+from shared.values.archive.timetable import Timetable
 
 LATE = timedelta(seconds=90)
 """A slot that is later than this was missed: the rule of catching up says what becomes of it."""

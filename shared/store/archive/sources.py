@@ -17,7 +17,7 @@ from shared.store import videos
 from shared.store.transaction import verb
 from shared.tables import PlaceRow, SourceRow, VideoRow
 from shared.values import Video, new_id
-from shared.values.schedule import Place, Source
+from shared.values.archive.schedules import Place, Source
 
 
 @dataclass(frozen=True, slots=True)

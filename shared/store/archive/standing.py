@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from shared.tables import BatchItemRow, BatchRow, JobRunRow, RunRow
 from shared.values import LIVE, RunState
-from shared.values.archive import Batch, Item, Work
+from shared.values.archive.batches import Batch, Item, Work
 
 ITEMS = """
     SELECT i.batch_id, i.position, i.video_id, i.job_id, i.before, i.error, i.started_at, told.updated_at,

@@ -21,22 +21,13 @@ from api.web.words import lasting, size
 from shared.catalog import MENU, ModelSpec, Params
 from shared.errors import NotFound, OutOfMemory
 from shared.files import Files
-from shared.store import jobs, runs, videos
+from shared.store import jobs, runs
 from shared.values import Artifact, Job, JobState, Progress, Stage, new_id
 from tests import factories
-from tests.api.conftest import Make
+from tests.api.conftest import Make, named_film
 
 HOSTILE = "<img src=x onerror=alert(1)>\"'&{{7*7}}.mp4"
 KEY = "a key of the tests"
-
-
-def named(database: Engine, name: str) -> str:
-    """A video of that name in the ledger."""
-    video, _ = videos.add(
-        database, sha256=hashlib.sha256(name.encode()).hexdigest(), size=2_160_000, name=name, media_type="video/mp4",
-        video=factories.video(),
-    )  # fmt: skip
-    return video.id
 
 
 def finish(database: Engine, files: Files, folder: Path, job: Job, shots: int) -> str:
@@ -69,15 +60,21 @@ def test_the_form_comes_from_the_menu(client: FlaskClient) -> None:
         assert spec.title in html
         for name, field in spec.params.model_json_schema()["properties"].items():
             (blank,) = re.findall(
-                rf'<(?:input|select)[^>]*id="{spec.name}.{name}" name="{name}".*?</div>', html, re.DOTALL
+                rf'<(?:input|select|textarea)[^>]*id="{spec.name}.{name}" name="{name}".*?</div>', html, re.DOTALL
             )
-            if isinstance(field["default"], bool):
-                assert ('type="checkbox"' in blank, " checked" in blank) == (True, field["default"])
-            else:
-                assert (
-                    f"<option selected>{field['default']}</option>" in blank or f'value="{field["default"]}"' in blank
-                )
+            assert any(sign in blank for sign in default_signs(field)), blank
+            assert ("data-needed" in blank) == ("default" not in field)
     assert "No jobs yet." in html
+
+
+def default_signs(field: dict[str, Any]) -> tuple[str, ...]:
+    """How a field of the form may show the default of its parameter."""
+    default = field.get("default")
+    if isinstance(default, bool):
+        return ('data-kind="boolean" aria-describedby="' if not default else " checked>",)
+    if default in (None, []):
+        return ('value=""', "></textarea>")
+    return (f"<option selected>{default}</option>", f'value="{default}"')
 
 
 class Mood(StrEnum):
@@ -92,6 +89,7 @@ class Box(BaseModel):
 class OddParams(Params):
     """One parameter of every kind."""
 
+    names: tuple[str, ...] = Field(min_length=1)
     sentences: list[str] = Field(["a rabbit", "a bird"], description="What to look for.")
     sure: bool = True
     most: int | None = Field(None, ge=1, le=9)
@@ -105,24 +103,27 @@ def test_a_new_model_brings_its_own_fields() -> None:
     spec = ModelSpec("odd", "Odd", "", "", OddParams, (), (), (), None)
     found = {blank.name: blank for blank in blanks(spec)}
     assert {name: blank.kind for name, blank in found.items()} == {
-        "sentences": "lines", "sure": "boolean", "most": "integer", "part": "number", "mood": "choice",
+        "names": "lines", "sentences": "lines", "sure": "boolean", "most": "integer", "part": "number",
+        "mood": "choice",
         "title": "string", "box": "json",
     }  # fmt: skip
     assert {name: blank.value for name, blank in found.items()} == {
-        "sentences": "a rabbit\na bird", "sure": "true", "most": "", "part": "0.25", "mood": "wild", "title": "",
+        "names": "", "sentences": "a rabbit\na bird", "sure": "true", "most": "", "part": "0.25", "mood": "wild",
+        "title": "",
         "box": '{"left": 0}',
     }  # fmt: skip
     assert found["most"].limits == {"min": 1, "max": 9, "step": 1}
     assert found["part"].limits == {"min": 0, "max": 1, "step": "any"}
     assert found["title"].limits == {"maxlength": 20}
     assert found["mood"].options == ("calm", "wild")
+    assert [name for name, blank in found.items() if blank.needed] == ["names"]
     assert (found["sentences"].id, found["sentences"].hint) == ("odd.sentences", "What to look for.")
 
 
 def test_jobs_newest_first_by_pages(client: FlaskClient, database: Engine) -> None:
     names = [f"film-{number:02d}.mp4" for number in range(23)]
     for name in names:
-        factories.job(database, named(database, name))
+        factories.job(database, named_film(database, name))
     first = client.get("/").text
     assert re.findall(r"film-\d\d\.mp4", first) == names[:2:-1]
     assert first.count(">queued<") == 20
@@ -150,7 +151,7 @@ def test_progress_in_words(client: FlaskClient, database: Engine) -> None:
 
 def test_hostile_words_are_only_words(client: FlaskClient, database: Engine) -> None:
     job = factories.job(
-        database, named(database, HOSTILE), external_id="</dd><script>alert(2)</script>",
+        database, named_film(database, HOSTILE), external_id="</dd><script>alert(2)</script>",
         labels={"<b>": "javascript:alert(3)"},
     )  # fmt: skip
     fail(database, job, "<iframe src=//evil.example>")
@@ -164,7 +165,7 @@ def test_hostile_words_are_only_words(client: FlaskClient, database: Engine) -> 
 
 
 def test_a_finished_job(client: FlaskClient, database: Engine, files: Files, tmp_path: Path) -> None:
-    job = factories.job(database, named(database, "film.mp4"))
+    job = factories.job(database, named_film(database, "film.mp4"))
     archive = finish(database, files, tmp_path, job, 24)
     html = client.get(f"/jobs/{job.id}").text
     for words in (

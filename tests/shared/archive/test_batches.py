@@ -17,8 +17,8 @@ from shared.store.archive import batches, planning, queues
 from shared.store.archive.batches import NewBatch
 from shared.store.jobs import NewJob
 from shared.values import Progress, RunState, Stage, Wake, job_state
-from shared.values.archive import Batch, BatchState, Selection, Work, batch_state
-from shared.values.timetable import Hours
+from shared.values.archive.batches import Batch, BatchState, Selection, Work, batch_state
+from shared.values.archive.timetable import Hours
 from tests import factories
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)

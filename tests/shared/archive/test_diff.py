@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given, strategies as st
 
 from shared.values import TimeRange
-from shared.values.diff import Pairing, compare, summed
+from shared.values.archive.diff import Pairing, compare, summed
 from tests import factories
 
 FRAMES = 240

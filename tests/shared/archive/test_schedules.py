@@ -11,9 +11,9 @@ from sqlalchemy import Engine
 from shared.errors import Conflict, NotFound
 from shared.store.archive import batches, schedules
 from shared.store.archive.schedules import Fired, NewSchedule
-from shared.values.archive import CatchUp, Selection, Work
-from shared.values.schedule import Schedule
-from shared.values.timetable import Timetable
+from shared.values.archive.batches import CatchUp, Selection, Work
+from shared.values.archive.schedules import Schedule
+from shared.values.archive.timetable import Timetable
 from tests import factories
 
 START = datetime(2026, 3, 28, 12, tzinfo=UTC)

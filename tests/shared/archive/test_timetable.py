@@ -7,7 +7,7 @@ from datetime import UTC, datetime, time, timedelta
 import pytest
 
 from shared.errors import InvalidRequest
-from shared.values.timetable import Hours, Timetable
+from shared.values.archive.timetable import Hours, Timetable
 
 BERLIN = "Europe/Berlin"
 

@@ -10,14 +10,15 @@ from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
 
 from shared.errors import InvalidRequest, ModelUnavailable, SourceUnreachable, WeightsCorrupt
-from tests.worker.weights.tiny import AT, EXPECTED, ONE, STATE, same, zipped
+from tests.worker.weights.tiny import AT, EXPECTED, ONE, SPEAKS, STATE, WORDS, same, zipped
 from worker.encoders.hub import pull
-from worker.encoders.published import import_weights, load_imported
+from worker.encoders.published import import_weights, load_imported, side_files
 
 ON_HUB = replace(ONE, repository="studio/tiny-network")
 
@@ -29,17 +30,23 @@ class Hub:
     name: str = "tiny.pt"
     data: bytes = b""
     sha256: str | None = None
+    beside: dict[str, bytes] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
 
     def listing(self) -> bytes:
-        file = {"Path": self.name, "Name": self.name, "Type": "blob", "Size": len(self.data), "Sha256": self.sha256}
-        return json.dumps({"Code": 200, "Success": True, "Data": {"Files": [file]}}).encode()
+        files = [self._listed(self.name, self.data, self.sha256)]
+        files += [self._listed(name, data, hashlib.sha256(data).hexdigest()) for name, data in self.beside.items()]
+        return json.dumps({"Code": 200, "Success": True, "Data": {"Files": files}}).encode()
+
+    def _listed(self, path: str, data: bytes, sha256: str | None) -> dict[str, Any]:
+        return {"Path": path, "Name": Path(path).name, "Type": "blob", "Size": len(data), "Sha256": sha256}
 
     def answer(self, path: str) -> bytes | None:
         self.asked.append(path)
         if "/repo/files" in path:
             return self.listing()
-        return self.data if self.name in unquote(path) else None
+        held = {self.name: self.data} | self.beside
+        return next((data for name, data in held.items() if f"FilePath={name}" in unquote(path)), None)
 
 
 @pytest.fixture
@@ -78,6 +85,17 @@ def test_pulled_weights_are_the_published_ones(hub: Hub, tmp_path: Path) -> None
     assert same(load_imported(ON_HUB.spec, (tmp_path / "weights",), EXPECTED), STATE)
     assert [(file.name, file.sha256) for file in card.sources] == [("tiny.pt", hub.sha256)]
     assert any("FilePath=tiny.pt" in path for path in hub.asked)
+
+
+def test_files_in_folders_of_the_hub_are_pulled_too(hub: Hub, tmp_path: Path) -> None:
+    hub.beside = {f"words/{name}": data for name, data in WORDS.items()}
+    published = replace(SPEAKS, repository=ON_HUB.repository)
+    files = pull(published, tmp_path / "scratch")
+    card = import_weights(published, files, tmp_path / "weights", AT)
+    found = side_files(published, (tmp_path / "weights",))
+    assert {name: path.read_bytes() for name, path in found.items()} == WORDS
+    assert [source.sha256 for source in card.sources] == [hub.sha256]
+    assert (tmp_path / "scratch/words/vocab.json").is_file()
 
 
 @pytest.mark.parametrize("sha256", [hashlib.sha256(b"other").hexdigest(), None], ids=["another hash", "no hash"])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from shared.catalog import WeightsSpec
-from worker.encoders.published import Published, Source
+from worker.encoders.published import Published, Side, Source
 from worker.encoders.weights import shapes
 
 State = dict[str, Tensor]
@@ -46,6 +48,12 @@ ENCODER = Source(
 TWO = Published(
     ONE.spec, (ENCODER, Source("model_best.pth.tar", "the head", put="boundary.")), {}, {}, lambda: EXPECTED
 )
+SPEAKS = replace(
+    ONE,
+    sides=(Side("words/vocab.json", "vocab.json", "the words"), Side("words/merges.txt", "merges.txt", "the pairs")),
+)
+WORDS = {"vocab.json": b'{"a": 0}', "merges.txt": b"#version: 0.2\na b\n"}
+"""What lies beside the tensors of `SPEAKS`."""
 
 
 def seeded(names: dict[str, tuple[int, ...]]) -> State:
@@ -78,12 +86,24 @@ def trained(state: State) -> dict[str, Any]:
     return {"epoch": 100, "arch": "resnet50", "state_dict": wrapped, "optimizer": {"state": {}, "param_groups": [{}]}}
 
 
+def scripted(state: State, path: Path) -> None:
+    """An archive of TorchScript, without a `forward`."""
+    network = Network()
+    network.load_state_dict(state)
+    with warnings.catch_warnings():
+        # Newer releases of torch would rather export; networks that were published as archives stay so.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.save(torch.jit.script(network), path)
+
+
 CONTAINERS: dict[str, Callable[[State, Path], None]] = {
     "flat": zipped,
     "flat stream": streamed,
     "ordered": lambda state, path: zipped(OrderedDict(state), path),
     "parameters": lambda state, path: zipped({key: nn.Parameter(state[key], False) for key in state}, path),
     "state_dict": lambda state, path: zipped({"state_dict": state, "epoch": 3}, path),
+    "params": lambda state, path: zipped({"params": state, "iter": 7}, path),
+    "TorchScript": scripted,
     "training script": lambda state, path: zipped(trained(state), path),
     "training script, stream": lambda state, path: streamed(trained(state), path),
     "safetensors": save_file,

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+from av.codec.context import Flags2
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 
@@ -63,19 +64,23 @@ class Decoder:
         path: the film.
         form: what the pictures come as.
         threads: threads of the decoder; 0 for one a core.
+        motion: let the pictures carry their motion vectors (side data), where the codec has any.
 
     Attributes:
         failed: pts of each packet that could not be decoded (with several threads, of the packet at hand).
         regular: whether the times are those in the file (False once one had to be made up or moved).
     """
 
-    def __init__(self, path: Path, form: Form, threads: int = 0) -> None:
-        self._path, self._form = path, form
+    def __init__(self, path: Path, form: Form, threads: int = 0, *, motion: bool = False) -> None:
+        self._path, self._form, self._motion = path, form, motion
         self._stack = ExitStack()
         self._container = self._stack.enter_context(open_media(path))
         self._stream = main_stream(self._container)
-        self._stream.codec_context.thread_type = "AUTO"
+        # With a thread a frame, FFmpeg hands out the vectors of a picture that another thread has not finished.
+        self._stream.codec_context.thread_type = "SLICE" if motion else "AUTO"
         self._stream.codec_context.thread_count = threads
+        if motion:
+            self._stream.codec_context.flags2 |= Flags2.export_mvs
         self._resize = VideoReformatter()
         self._jump = int(JUMP_SECONDS / self._stream.time_base) if self._stream.time_base else 0
         self._last: int | None = None
@@ -118,7 +123,7 @@ class Decoder:
         A decoder with several threads that meets damage while it empties itself loses what it still held; one thread
         hands out each picture by itself.
         """
-        with Decoder(self._path, self._form, threads=1) as rest:
+        with Decoder(self._path, self._form, threads=1, motion=self._motion) as rest:
             rest.seek(last)
             found = [picture for picture in rest._raw(deque(maxlen=1)) if _after(picture.pts, last)]
             self.failed += [pts for pts in rest.failed if _after(pts, last)]

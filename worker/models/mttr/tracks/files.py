@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 from shared.catalog import MttrParams
 from shared.values import FileMade
@@ -14,7 +16,12 @@ from worker.models.mttr.tracks.overlay import overlaid
 from worker.models.mttr.tracks.writer import read, track_lines
 from worker.video.reader import Reader
 from worker.video.render import film as make_film
-from worker.video.transform import View, see
+from worker.video.transform import Picture, View, see
+
+T = TypeVar("T")
+
+EVERY = 16
+"""Frames after which it is told how far the work is."""
 
 
 def files(film: Film, params: MttrParams) -> tuple[FileMade, ...]:
@@ -26,16 +33,20 @@ def files(film: Film, params: MttrParams) -> tuple[FileMade, ...]:
     """
     lines = track_lines(film.scratch, film.timeline, film.scratch / "tracks.jsonl")
     made = [FileMade("tracks", lines.name, JSON_LINES, lines)]
+    frames, of = film.stop - film.first, (film.stop - film.first) * (params.overlay + params.masks)
     if params.overlay:
-        overlay = overlay_film(film, params, lines, film.scratch / "overlay.mp4")
+        overlay = film.scratch / "overlay.mp4"
+        overlay_film(film, params, lines, overlay, lambda done: film.told(done, of))
         made.append(FileMade("overlay_film", overlay.name, "video/mp4", overlay))
     if params.masks:
-        pictures = archive(read(lines), film.scratch / "masks.zip")
+        begun = of - frames
+        tracks = telling(read(lines), lambda done: film.told(begun + done, of), len(params.queries))
+        pictures = archive(tracks, film.scratch / "masks.zip")
         made.append(FileMade("masks", pictures.name, "application/zip", pictures))
     return tuple(made)
 
 
-def overlay_film(film: Film, params: MttrParams, lines: Path, out: Path) -> Path:
+def overlay_film(film: Film, params: MttrParams, lines: Path, out: Path, tell: Callable[[int], None]) -> Path:
     """The frames that were read, once more, with the masks of their lines; the sound and the times of the film.
 
     Args:
@@ -43,15 +54,27 @@ def overlay_film(film: Film, params: MttrParams, lines: Path, out: Path) -> Path
         params: for the queries.
         lines: the file of the tracks.
         out: the file to write.
+        tell: takes how many frames are done.
     """
-    with Reader(film.path, video=film.video) as reader:
+
+    def pictures(reader: Reader) -> Iterator[Picture]:
         frames = islice(reader.frames(film.first), film.stop - film.first)
-        pictures = (see(View.full(), frame, film.video) for frame in frames)
+        return telling((see(View.full(), frame, film.video) for frame in frames), tell)
+
+    with Reader(film.path, video=film.video) as reader:
         return make_film(
-            overlaid(pictures, read(lines), params.queries),
+            overlaid(pictures(reader), read(lines), params.queries),
             out,
             film.video.clock.fps,
             times=film.timeline,
             first=film.first,
             sound=(reader, film.timeline.range(film.first, film.stop)),
         )
+
+
+def telling(items: Iterable[T], tell: Callable[[int], None], a_frame: int = 1) -> Iterator[T]:
+    """The same items, of which there are so many a frame; every so often it is told how many frames are through."""
+    for number, item in enumerate(items):
+        if number % (EVERY * a_frame) == 0:
+            tell(number // a_frame)
+        yield item

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from itertools import groupby
+from unicodedata import combining, normalize
 
 import cv2
 import numpy as np
@@ -66,14 +68,20 @@ def drawn(picture: Picture, masks: Iterable[TrackFrame]) -> Picture:
 
 def blend(picture: Picture, mask: Picture, colour: Colour) -> None:
     """Blend a colour into a picture where the mask is 1, in place."""
-    plain = np.full_like(picture, colour)
-    cv2.copyTo(cv2.addWeighted(picture, 1 - BLEND, plain, BLEND, 0), np.ascontiguousarray(mask), picture)
+    cv2.copyTo(cv2.LUT(picture, blended(colour)), np.ascontiguousarray(mask), picture)
+
+
+@cache
+def blended(colour: Colour) -> Picture:
+    """What each value of red, green and blue becomes under that colour: (256, 1, 3)."""
+    values = np.arange(256)[:, None, None] * (1 - BLEND) + np.array(colour) * BLEND
+    return values.round().astype(np.uint8)
 
 
 def legend(queries: Sequence[str], width: int) -> Picture:
     """A black strip for each query with its text in its colour, centred: (36 Q, width, 3).
 
-    The letters are those of Pillow's own font: it has the Latin ones, any other becomes a box.
+    The letters are those of Pillow's own font, which has those of English; others become boxes.
     """
     image = Image.new("RGB", (width, STRIP * len(queries)))
     draw = ImageDraw.Draw(image)
@@ -85,8 +93,9 @@ def legend(queries: Sequence[str], width: int) -> Picture:
 
 
 def printable(text: str) -> str:
-    """On one line, without signs that move the others."""
-    return " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
+    """On one line, letters without their accents, no signs that move the others."""
+    signs = (sign for sign in normalize("NFKD", text) if not combining(sign))
+    return " ".join("".join(sign if sign.isprintable() else " " for sign in signs).split())
 
 
 def fitted(text: str, width: int) -> tuple[str, ImageFont.FreeTypeFont]:

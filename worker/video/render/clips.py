@@ -1,21 +1,14 @@
-"""Making films and clips with ffmpeg, through ffmpeg-python and the binary that imageio-ffmpeg carries."""
+"""Clips cut with ffmpeg, through ffmpeg-python and the binary that imageio-ffmpeg carries."""
 
 from __future__ import annotations
 
 import re
-import subprocess
-import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from fractions import Fraction
-from itertools import chain
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
 import ffmpeg
 import imageio_ffmpeg
-import numpy as np
-import numpy.typing as npt
 
 from shared.errors import Internal, MediaCorrupt, StorageFull
 from shared.values import TimeRange
@@ -32,9 +25,6 @@ WEB = {"vcodec": "libx264", "pix_fmt": "yuv420p", "preset": "veryfast", "crf": 2
 
 CLIP = {**WEB, "acodec": "aac", "map_metadata": -1, "map_chapters": -1, "enc_time_base": "demux"}
 """The same with sound, in the time base of the source, so that uneven times stay exact."""
-
-TAGS = {"colorspace": "bt709", "color_primaries": "bt709", "color_trc": "bt709", "range": "tv"}
-"""What the colours of a film made from RGB mean (ITU-R BT.709)."""
 
 ANY_PATH = re.compile(r"(?:file:)?/[^\s:'\"]+")
 """What looks like a path in a message."""
@@ -84,35 +74,6 @@ def _by_number(reader: Reader, span: TimeRange, out: Path) -> Any:
     return ffmpeg.output(*streams, str(out), **CLIP)
 
 
-def film(pictures: Iterable[npt.NDArray[np.uint8]], out: Path, fps: Fraction) -> Path:
-    """Make an MP4 of RGB pictures (H x W x 3, uint8, all of one size) at `fps` frames per second.
-
-    Odd sizes get one more row or column of the edge, as 4:2:0 needs even ones. Memory holds one picture.
-
-    Raises:
-        ValueError: no picture, or one of another size. StorageFull: no room. Internal: ffmpeg failed otherwise.
-    """
-    coming = iter(pictures)
-    first = next(coming, None)
-    if first is None:
-        raise ValueError("a film needs at least one picture")
-    high, wide = first.shape[:2]
-    raw = ffmpeg.input("pipe:", format="rawvideo", pix_fmt="rgb24", s=f"{wide}x{high}", framerate=_ratio(fps))
-    even = raw.filter("scale", out_color_matrix="bt709", out_range="tv").filter("format", "yuv444p")
-    if high % 2 or wide % 2:
-        even = even.filter("pad", "ceil(iw/2)*2", "ceil(ih/2)*2").filter("fillborders", right=wide % 2, bottom=high % 2)
-    made = ffmpeg.output(even.filter("setparams", **TAGS), str(out), **WEB)
-    _feed(made, _checked(chain([first], coming), first.shape), out)
-    return out
-
-
-def _checked(pictures: Iterator[npt.NDArray[np.uint8]], shape: tuple[int, ...]) -> Iterator[bytes]:
-    for picture in pictures:
-        if picture.shape != shape or picture.dtype != np.uint8:
-            raise ValueError(f"picture of {picture.shape} {picture.dtype} in a film of {shape} uint8")
-        yield np.ascontiguousarray(picture).tobytes()
-
-
 def _command(made: Any) -> Any:
     return made.global_args("-hide_banner", "-loglevel", "error").overwrite_output()
 
@@ -123,31 +84,6 @@ def _run(made: Any, source: Path, out: Path) -> None:
     except ffmpeg.Error as error:
         out.unlink(missing_ok=True)
         raise _failure(error.stderr, source, out) from error
-
-
-def _feed(made: Any, chunks: Iterator[bytes], out: Path) -> None:
-    """Run ffmpeg on what is written to it. Its complaints go to a file: a full pipe would hang both."""
-    with tempfile.TemporaryFile() as complaints:
-        command = _command(made).compile(cmd=imageio_ffmpeg.get_ffmpeg_exe())
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=complaints)
-        try:
-            _write(process, chunks)
-        except BaseException:
-            process.kill()
-            process.wait()
-            out.unlink(missing_ok=True)
-            raise
-        if process.wait():
-            complaints.seek(0)
-            out.unlink(missing_ok=True)
-            raise _failure(complaints.read(), out)
-
-
-def _write(process: subprocess.Popen[bytes], chunks: Iterator[bytes]) -> None:
-    """Write all and close. ffmpeg ending before that shows in its exit status, with the reason."""
-    with suppress(BrokenPipeError), cast(IO[bytes], process.stdin) as pipe:
-        for chunk in chunks:
-            pipe.write(chunk)
 
 
 def _failure(complaints: bytes, *paths: Path) -> Internal | StorageFull | MediaCorrupt:
@@ -166,7 +102,3 @@ def _failure(complaints: bytes, *paths: Path) -> Internal | StorageFull | MediaC
 def _seconds(time: Fraction) -> str:
     """Seconds as ffmpeg reads them, to the microsecond."""
     return f"{float(time):.6f}"
-
-
-def _ratio(rate: Fraction) -> str:
-    return f"{rate.numerator}/{rate.denominator}"

@@ -1,15 +1,8 @@
-"""The containers in which networks are published, read once and without running anything that stands in them.
+"""Pickles of PyTorch, as a zip or a stream, read by torch's reader for weights alone (`weights_only=True`).
 
-| container | how it is known | what is taken |
-|---|---|---|
-| safetensors | the length of its header, then `{` | every tensor |
-| PyTorch zip (1.6 and newer) | `PK` | the state dict |
-| PyTorch stream (0.4 to 1.5), often named `.pth.tar` | a pickled magic number | the state dict |
-| checkpoint of PyTorch Lightning or of a training script | `state_dict` among its entries | that entry |
-
-A pickle is only ever read by torch's reader for weights (`weights_only=True`). Settings and callbacks that Lightning
-puts beside the weights are classes which that reader does not know: an empty stand-in takes the place of each. What
-a file could run, functions and classes of the standard library, has no stand-in and makes it corrupt.
+Settings and callbacks that Lightning puts beside the weights are classes which that reader does not know: an empty
+stand-in takes the place of each. What a file could run, functions and classes of the standard library, has no stand-in
+and makes it corrupt.
 """
 
 from __future__ import annotations
@@ -19,23 +12,16 @@ import struct
 import sys
 import warnings
 import zipfile
+import zlib
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from shared.errors import WeightsCorrupt
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-Shape = tuple[int, ...]
-Shapes = Mapping[str, Shape]
-
-PARALLEL = "module."
-"""Before every name that DataParallel or DistributedDataParallel wrote."""
 NAMED = 5
 """How many names of a kind an error gives."""
 PICKLES_OF_A_STREAM = 4
@@ -60,81 +46,20 @@ SPOKEN = frozenset({
 
 UNREADABLE = (
     UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError, AssertionError,
-    MemoryError, OSError, struct.error, zipfile.BadZipFile,
+    MemoryError, OSError, OverflowError, struct.error, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 """How torch and pickletools fail on bytes that are no weights: anywhere, since a reader of opcodes believes them.
 torch seeks where a broken table of contents points to, hence OSError."""
 
 
-def read_container(path: Path) -> dict[str, Tensor]:
-    """The tensors by name, on the CPU; `module.` in front of all names is taken off.
-
-    Raises:
-        WeightsCorrupt: cut off, not a container, or it asks for something that could be run.
-    """
-    import torch
-
-    state = _inner(read_safetensors(path) if _is_safetensors(path) else _pickled(path))
-    if not state or not all(isinstance(key, str) and _is_plain(value) for key, value in state.items()):
-        raise WeightsCorrupt(f"{path.name} holds something other than tensors by name.")
-    cut = len(PARALLEL) if all(key.startswith(PARALLEL) for key in state) else 0
-    return {key[cut:]: torch.Tensor.detach(value) for key, value in state.items()}
-
-
-def misfits(expected: Shapes, state: Mapping[str, Tensor]) -> str:
-    """What keeps the tensors from fitting: names that are missing, unknown, or of another shape; empty if they fit."""
-    other = sorted(key for key in expected.keys() & state.keys() if tuple(state[key].shape) != tuple(expected[key]))
-    faults = {
-        "missing": sorted(expected.keys() - state.keys()),
-        "unknown": sorted(state.keys() - expected.keys()),
-        "of another shape": [f"{key}: {_size(state[key].shape)} instead of {_size(expected[key])}" for key in other],
-    }
-    return "; ".join(f"{len(names)} {fault} ({_some(names)})" for fault, names in faults.items() if names)
-
-
-def _some(names: list[str]) -> str:
+def some(names: list[str]) -> str:
+    """The first few of them, for a sentence."""
     return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
 
 
-def _size(shape: Shape) -> str:
-    return "x".join(map(str, shape)) or "scalar"
-
-
-def _inner(payload: object) -> Mapping[Any, Any]:
-    """The state dict itself: a training script puts it under `state_dict`, beside its epoch and its optimiser."""
-    if not isinstance(payload, Mapping):
-        return {}
-    inner = payload.get("state_dict", payload)
-    return inner if isinstance(inner, Mapping) else {}
-
-
-def _is_plain(value: object) -> bool:
-    import torch
-
-    return isinstance(value, torch.Tensor) and value.layout is torch.strided and not value.is_quantized
-
-
-# Safetensors ----------------------------------------------------------------------------------------------------------
-
-
-def _is_safetensors(path: Path) -> bool:
-    with path.open("rb") as file:
-        head = file.read(9)
-    return head[8:] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size
-
-
-def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """The tensors by name, on the CPU; WeightsCorrupt when the file is cut off, damaged or of another kind."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except (SafetensorError, *UNREADABLE) as error:
-        raise WeightsCorrupt(f"{path.name} cannot be read as weights: it is cut off or damaged.") from error
-
-
-# Pickles --------------------------------------------------------------------------------------------------------------
+def refusal(name: str, code: list[str]) -> str:
+    """What is said of a file that asks for code."""
+    return f"{name} is refused: it asks for {some(code)}, which no weights need."
 
 
 class _StandIn:
@@ -154,7 +79,8 @@ class _Nothing:
         """Whatever it is told."""
 
 
-def _pickled(path: Path) -> object:
+def read_pickle(path: Path) -> object:
+    """What was pickled, on the CPU; WeightsCorrupt when it is cut off, no pickle, or asks for code."""
     try:
         try:
             return _load(path, [])
@@ -192,7 +118,7 @@ def _refuse_code(path: Path, names: set[str]) -> None:
     """WeightsCorrupt for a function, or what the standard library could run. Names of torch are torch's to judge."""
     code = sorted(name for name in names - SPOKEN if not _is_record(name) and not name.startswith("torch."))
     if code:
-        raise WeightsCorrupt(f"{path.name} is refused: it asks for {_some(code)}, which no weights need.")
+        raise WeightsCorrupt(refusal(path.name, code))
 
 
 def _named(path: Path) -> Iterator[str]:

@@ -27,7 +27,7 @@ from worker.training.metrics import (
     scrl_rates,
 )
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "scene_metrics.json"
+GOLDEN = Path(__file__).parents[2] / "golden" / "scene_metrics.json"
 FLOAT64, FLOAT32 = 1e-9, 1e-6
 
 

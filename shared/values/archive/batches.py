@@ -8,8 +8,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal, get_args
 
+from shared.values.archive.timetable import Hours
 from shared.values.ledger import stamp
-from shared.values.timetable import Hours
 
 Only = Literal["all", "missing", "outdated", "missing_or_outdated", "failed"]
 CatchUp = Literal["skip", "once", "all"]

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from shared.values.archive import Work
+from shared.values.archive.batches import Work
+from shared.values.archive.timetable import Timetable
 from shared.values.ledger import stamp
-from shared.values.timetable import Timetable
 
 
 @dataclass(frozen=True, slots=True)

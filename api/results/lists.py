@@ -1,0 +1,92 @@
+"""Results as lists: JSON lines and CSV of any kind, captions and chapters of what lies in time.
+
+WebVTT: https://www.w3.org/TR/webvtt1/. Chapters: FFmpeg's metadata format, ffmpeg-formats(1) `ffmetadata`.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from shared.store.results import Found
+from shared.values import TimeRange, clock_time
+
+TIMES = ("frame", "seconds", "pts", "timecode")
+COLUMNS = ["model", "kind", "seq", *(f"{end}_{name}" for end in ("start", "end") for name in TIMES)]
+COLUMNS += ["score", "data", "run_id"]
+
+
+def record(found: Found) -> dict[str, Any]:
+    """One result as every answer gives it."""
+    return found.result.record() | {"run_id": found.run_id, "model": found.model}
+
+
+def json_lines(rows: Iterable[Found]) -> Iterator[str]:
+    """One object a line, the same as the items of a page."""
+    return (json.dumps(record(row), ensure_ascii=False) + "\n" for row in rows)
+
+
+def comma_separated(rows: Iterable[Found]) -> Iterator[str]:
+    """RFC 4180 with a header; `data` is JSON."""
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow(COLUMNS)
+    for row in rows:
+        said = record(row)
+        times = [(said[end] or {}).get(name) for end in ("start", "end") for name in TIMES]
+        data = json.dumps(said["data"], ensure_ascii=False)
+        writer.writerow([said["model"], said["kind"], said["seq"], *times, said["score"], data, said["run_id"]])
+        yield out.getvalue()
+        out.seek(0)
+        out.truncate()
+    yield out.getvalue()
+
+
+def title(row: Found) -> str:
+    """`Scene 3`: for people, who count from one."""
+    return f"{row.result.kind.capitalize()} {row.result.seq + 1}"
+
+
+def spans(rows: Sequence[Found]) -> Iterator[tuple[Found, TimeRange]]:
+    """Each row with where it lies in the film; ValueError for one that lies nowhere."""
+    for row in rows:
+        if row.result.range is None:
+            raise ValueError(f"{row.result.kind} {row.result.seq} of {row.run_id} has no times")
+        yield row, row.result.range
+
+
+def web_vtt(rows: Sequence[Found]) -> str:
+    """A cue for each row at its place in the film, to the millisecond."""
+    cues = [
+        f"{row.result.seq + 1}\n{clock_time(span.start.seconds)} --> {clock_time(span.end.seconds)}\n{title(row)}\n"
+        for row, span in spans(rows)
+    ]
+    return "\n".join(["WEBVTT\n", *cues])
+
+
+def sub_rip(rows: Sequence[Found]) -> str:
+    """The same in the older form: numbered, with decimal commas."""
+    cues = []
+    for number, (row, span) in enumerate(spans(rows), 1):
+        start, end = (clock_time(moment.seconds).replace(".", ",") for moment in (span.start, span.end))
+        cues.append(f"{number}\n{start} --> {end}\n{title(row)}\n")
+    return "\n".join(cues)
+
+
+def chapters(rows: Sequence[Found], name: str) -> str:
+    """A chapter for each row, exact: in ticks of the film's own clock since its first frame."""
+    parts = [f";FFMETADATA1\ntitle={_escaped(name)}\n"]
+    for row, span in spans(rows):
+        clock = span.start.clock
+        first, last = (moment.pts - clock.start_pts for moment in (span.start, span.end))
+        ticks = f"{clock.time_base.numerator}/{clock.time_base.denominator}"
+        parts.append(f"[CHAPTER]\nTIMEBASE={ticks}\nSTART={first}\nEND={last}\ntitle={title(row)}\n")
+    return "\n".join(parts)
+
+
+def _escaped(text: str) -> str:
+    return re.sub(r"([=;#\\\n])", r"\\\1", text)

@@ -1,0 +1,1 @@
+"""Work on many films: which, what, when, how it stands, and what changed by it."""

@@ -1,0 +1,93 @@
+"""The seven sentences that guide a summary: those of the request, or where it has none, of a source of captions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import repeat
+from typing import Literal, Protocol, assert_never
+
+import numpy as np
+import numpy.typing as npt
+
+from worker.models.clip_it.config import ARCHITECTURE
+
+NEUTRAL = ("a video",)
+"""What guides a summary that nobody asked anything of: it names no thing and no deed, so it prefers none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Guide:
+    """What guides a summary.
+
+    Args:
+        sentences: the seven that the network reads, in order; some may be the same.
+        source: `request`, or the name of the source of captions.
+    """
+
+    sentences: tuple[str, ...]
+    source: str
+
+    @property
+    def distinct(self) -> tuple[str, ...]:
+        """Each sentence once, in order."""
+        return tuple(dict.fromkeys(self.sentences))
+
+
+class CaptionSource(Protocol):
+    """Says what is to be seen in a film for which there are no sentences."""
+
+    @property
+    def name(self) -> str:
+        """For the result."""
+
+    def sentences(self, features_TD: npt.NDArray[np.float32]) -> tuple[str, ...]:
+        """At least one sentence, from the features of the sampled frames (T, 512) as CLIP gives them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Neutral:
+    """The same words for every film.
+
+    The published pipeline captions the film itself there: I3D and VGGish features through BMT (Iashin and Rahtu, BMVC
+    2020), seven of whose captions it draws at random.
+    """
+
+    name: str = "neutral"
+
+    def sentences(self, features_TD: npt.NDArray[np.float32]) -> tuple[str, ...]:  # noqa: ARG002 (others look at it)
+        """`NEUTRAL`."""
+        return NEUTRAL
+
+
+def source(name: Literal["neutral"]) -> CaptionSource:
+    """The source of captions that a request names."""
+    match name:
+        case "neutral":
+            return Neutral()
+        case _:
+            assert_never(name)
+
+
+def guide(sentences: Sequence[str], without: CaptionSource, features_TD: npt.NDArray[np.float32]) -> Guide:
+    """What guides the summary of a film.
+
+    Args:
+        sentences: of the request.
+        without: where they come from if that has none.
+        features_TD: of the sampled frames.
+    """
+    if sentences:
+        return Guide(seven(sentences), "request")
+    return Guide(seven(without.sentences(features_TD)), without.name)
+
+
+def seven(sentences: Sequence[str]) -> tuple[str, ...]:
+    """As many as the network reads: of fewer the last is repeated, of more it is every so-manyth, the ends included.
+
+    The published pipeline draws seven of more at random and puts them in order; this choice is always the same.
+    """
+    count, wanted = len(sentences), ARCHITECTURE.sentences
+    if count <= wanted:
+        return (*sentences, *repeat(sentences[-1], wanted - count))
+    return tuple(sentences[place * (count - 1) // (wanted - 1)] for place in range(wanted))

@@ -1,0 +1,71 @@
+"""Constants of the room: the shape of CLIP-It, what it sees of a frame, and the rules of segments and summary."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from worker.video.pictures.keyframes import Crop
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """CLIP-It as published on ModelScope.
+
+    Args:
+        width: of a frame's feature, and of a token.
+        sentences: how many guide a summary.
+        layers, heads: of encoder and decoder.
+        guiding_heads: of the attention from frames to text.
+        head: width of a head.
+        intermediate: width between the two linear layers of a block.
+        places: sampled frames that the published table of positions has.
+        dropout, head_dropout: in training, of the blocks and of what answers.
+        eps: of the layer normalisations.
+    """
+
+    width: int = 512
+    sentences: int = 7
+    layers: int = 6
+    heads: int = 8
+    guiding_heads: int = 4
+    head: int = 256
+    intermediate: int = 2048
+    places: int = 4000
+    dropout: float = 0.1
+    head_dropout: float = 0.5
+    eps: float = 1e-6
+
+    @property
+    def text(self) -> int:
+        """Width of the text: all sentences side by side."""
+        return self.sentences * self.width
+
+
+ARCHITECTURE = Architecture()
+
+CROP = Crop(short_side=224, filter="bicubic", side=224)
+"""What CLIP sees of a frame: the published transform."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cutting:
+    """Kernel temporal segmentation (Potapov et al., ECCV 2014) as published.
+
+    Args:
+        most: change points at most.
+        price: how much a change point costs; the published 2.2 / 4.
+    """
+
+    most: int = 120
+    price: float = 0.55
+
+
+CUTTING = Cutting()
+
+POSTER_SHORT_SIDE = 720
+"""Pixels of the short side of the poster; never enlarged."""
+
+
+def batch(device: str) -> int:
+    """Frames that go through CLIP together."""
+    return 8 if device == "cpu" else 64

@@ -1,0 +1,220 @@
+"""CLIP-It (Narasimhan et al., NeurIPS 2021, arXiv:2107.00650) as published on ModelScope, with its parameter names.
+
+Shapes are in the names: B films (always one), T sampled frames, K keys, C = 512 width, S = 3584 width of the text.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from worker.encoders.clip.network import Clip
+from worker.models.clip_it.config import ARCHITECTURE, Architecture
+
+
+class Attention(nn.Module):
+    """Multi-head attention: projections without bias, the query added to the answer, layer normalisation.
+
+    Args:
+        shape: of the network.
+        heads: of this block.
+    """
+
+    def __init__(self, shape: Architecture, heads: int) -> None:
+        super().__init__()
+        inner = heads * shape.head
+        self.heads, self.drop = heads, shape.dropout
+        self.w_qs = nn.Linear(shape.width, inner, bias=False)
+        self.w_ks = nn.Linear(shape.width, inner, bias=False)
+        self.w_vs = nn.Linear(shape.width, inner, bias=False)
+        self.fc = nn.Linear(inner, shape.width, bias=False)
+        self.dropout = nn.Dropout(shape.dropout)
+        self.layer_norm = nn.LayerNorm(shape.width, eps=shape.eps)
+
+    def forward(self, asking_BTC: Tensor, asked_BKC: Tensor) -> Tensor:
+        """What each of T finds in K: (B, T, C), (B, K, C) -> (B, T, C).
+
+        The memory it takes grows with T and K, not with their product, where torch has such an attention.
+        """
+        pairs = (self.w_qs, asking_BTC), (self.w_ks, asked_BKC), (self.w_vs, asked_BKC)
+        query, key, value = (part(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for part, x in pairs)
+        seen_BHTD = functional.scaled_dot_product_attention(query, key, value, dropout_p=self.drop * self.training)
+        found_BTC: Tensor = self.dropout(self.fc(seen_BHTD.transpose(1, 2).flatten(2)))
+        answered_BTC: Tensor = self.layer_norm(asking_BTC + found_BTC)
+        return answered_BTC
+
+
+class FeedForward(nn.Module):
+    """Two linear layers, what went in added, layer normalisation: (B, T, C) -> (B, T, C)."""
+
+    def __init__(self, shape: Architecture) -> None:
+        super().__init__()
+        self.w_1 = nn.Linear(shape.width, shape.intermediate)
+        self.w_2 = nn.Linear(shape.intermediate, shape.width)
+        self.layer_norm = nn.LayerNorm(shape.width, eps=shape.eps)
+        self.dropout = nn.Dropout(shape.dropout)
+
+    def forward(self, x_BTC: Tensor) -> Tensor:
+        """One step."""
+        y_BTC: Tensor = self.layer_norm(x_BTC + self.dropout(self.w_2(functional.relu(self.w_1(x_BTC)))))
+        return y_BTC
+
+
+class Positions(nn.Module):
+    """Adds a place in time, by sines and cosines (Vaswani et al., 2017, section 3.5).
+
+    The published table ends at 4,000 sampled frames, and so does that network. Here the same formula goes on: up to
+    4,000 the numbers are the published ones, beyond it nothing was ever trained.
+    """
+
+    pos_table: Tensor
+
+    def __init__(self, shape: Architecture) -> None:
+        super().__init__()
+        self.register_buffer("pos_table", positions(shape.places, shape.width))
+
+    def forward(self, x_BTC: Tensor) -> Tensor:
+        """(B, T, C) at places 0 to T."""
+        places, width = x_BTC.shape[1:]
+        if places <= self.pos_table.shape[1]:
+            return x_BTC + self.pos_table[:, :places]
+        return x_BTC + positions(places, width).to(x_BTC.device)
+
+
+class EncoderLayer(nn.Module):
+    """Attention among the frames, and a step."""
+
+    def __init__(self, shape: Architecture) -> None:
+        super().__init__()
+        self.slf_attn = Attention(shape, shape.heads)
+        self.pos_ffn = FeedForward(shape)
+
+    def forward(self, x_BTC: Tensor) -> Tensor:
+        """(B, T, C) -> (B, T, C)."""
+        y_BTC: Tensor = self.pos_ffn(self.slf_attn(x_BTC, x_BTC))
+        return y_BTC
+
+
+class DecoderLayer(nn.Module):
+    """Attention among the frames, attention to what the encoder says, and a step."""
+
+    def __init__(self, shape: Architecture) -> None:
+        super().__init__()
+        self.slf_attn = Attention(shape, shape.heads)
+        self.enc_attn = Attention(shape, shape.heads)
+        self.pos_ffn = FeedForward(shape)
+
+    def forward(self, x_BTC: Tensor, encoded_BKC: Tensor) -> Tensor:
+        """(B, T, C), (B, K, C) -> (B, T, C)."""
+        y_BTC: Tensor = self.pos_ffn(self.enc_attn(self.slf_attn(x_BTC, x_BTC), encoded_BKC))
+        return y_BTC
+
+
+class Encoder(nn.Module):
+    """Six layers over frames at their places."""
+
+    def __init__(self, shape: Architecture) -> None:
+        super().__init__()
+        self.position_enc = Positions(shape)
+        self.dropout = nn.Dropout(shape.dropout)
+        self.layer_stack = nn.ModuleList([EncoderLayer(shape) for _ in range(shape.layers)])
+        self.layer_norm = nn.LayerNorm(shape.width, eps=shape.eps)
+
+    def forward(self, x_BTC: Tensor) -> Tensor:
+        """(B, T, C) -> (B, T, C)."""
+        y_BTC: Tensor = self.layer_norm(self.dropout(self.position_enc(x_BTC)))
+        for layer in self.layer_stack:
+            y_BTC = layer(y_BTC)
+        return y_BTC
+
+
+class Decoder(nn.Module):
+    """Six layers over frames at their places, each looking at what the encoder says."""
+
+    def __init__(self, shape: Architecture) -> None:
+        super().__init__()
+        self.position_enc = Positions(shape)
+        self.dropout = nn.Dropout(shape.dropout)
+        self.layer_stack = nn.ModuleList([DecoderLayer(shape) for _ in range(shape.layers)])
+        self.layer_norm = nn.LayerNorm(shape.width, eps=shape.eps)
+
+    def forward(self, x_BTC: Tensor, encoded_BKC: Tensor) -> Tensor:
+        """(B, T, C), (B, K, C) -> (B, T, C)."""
+        y_BTC: Tensor = self.layer_norm(self.dropout(self.position_enc(x_BTC)))
+        for layer in self.layer_stack:
+            y_BTC = layer(y_BTC, encoded_BKC)
+        return y_BTC
+
+
+class Scorer(nn.Module):
+    """How much each sampled frame of a film belongs into its summary.
+
+    Args:
+        shape: of the network.
+        whole: with the decoder and three normalisations, which published files hold and no score depends on: 63 of 105
+            million parameters. Needed for the published outputs and names; serving does without.
+    """
+
+    def __init__(self, shape: Architecture = ARCHITECTURE, *, whole: bool = True) -> None:
+        super().__init__()
+        if whole:
+            self.layer_norm_img_src = nn.LayerNorm(shape.width, eps=shape.eps)
+            self.layer_norm_img_trg = nn.LayerNorm(shape.width, eps=shape.eps)
+            self.layer_norm_txt = nn.LayerNorm(shape.text, eps=shape.eps)
+        self.linear_txt = nn.Linear(shape.text, shape.width)
+        self.lg_attention = Attention(shape, shape.guiding_heads)
+        self.encoder = Encoder(shape)
+        self.decoder = Decoder(shape) if whole else None
+        self.linear_1 = nn.Linear(shape.width, shape.width)
+        self.linear_2 = nn.Linear(shape.width, 1)
+        self.drop = nn.Dropout(shape.head_dropout)
+        self.norm_y = nn.LayerNorm(shape.width, eps=shape.eps)
+        self.norm_linear = nn.LayerNorm(shape.width, eps=shape.eps)
+
+    def forward(self, frames_BTC: Tensor, text_BKS: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Scores, and what the decoder makes of the frames, which nothing is done with.
+
+        Args:
+            frames_BTC: features of pictures, each of length one.
+            text_BKS: features of seven sentences side by side, together of length one; K is 1, or T times the same as
+                in the published training: with equal keys attention has one answer.
+
+        Returns:
+            (B, T), and (B, T, C) or None without a decoder.
+        """
+        encoded_BTC = self.encoder(self.guided(frames_BTC, text_BKS))
+        decoded_BTC = self.decoder(frames_BTC, encoded_BTC) if self.decoder is not None else None
+        return self.judged(encoded_BTC), decoded_BTC
+
+    def scores(self, frames_BTC: Tensor, text_BKS: Tensor) -> Tensor:
+        """The scores alone: (B, T) in 0..1."""
+        return self.judged(self.encoder(self.guided(frames_BTC, text_BKS)))
+
+    def guided(self, frames_BTC: Tensor, text_BKS: Tensor) -> Tensor:
+        """The frames with what they find in the text: (B, T, C)."""
+        guided_BTC: Tensor = self.lg_attention(frames_BTC, self.linear_txt(text_BKS))
+        return guided_BTC
+
+    def judged(self, encoded_BTC: Tensor) -> Tensor:
+        """Encoded frames -> (B, T) in 0..1."""
+        y_BTC = functional.relu(self.linear_1(self.norm_y(self.drop(encoded_BTC))))
+        return torch.sigmoid(self.linear_2(self.norm_linear(self.drop(y_BTC)))).squeeze(-1)
+
+
+class ClipIt(nn.Module):
+    """What serving needs: CLIP for pictures and sentences, and the scorer without what no score depends on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clip = Clip()
+        self.scorer = Scorer(whole=False)
+
+
+def positions(places: int, width: int) -> Tensor:
+    """The table of places, computed in float64: (1, places, width), float32."""
+    numbers_C = np.arange(width)
+    angles_TC = np.arange(places)[:, None] / np.power(10_000, 2 * (numbers_C // 2) / width)
+    table_TC = np.where(numbers_C % 2, np.cos(angles_TC), np.sin(angles_TC))
+    return torch.from_numpy(table_TC.astype(np.float32)[None])

@@ -1,0 +1,101 @@
+"""Kernel temporal segmentation (Potapov et al., ECCV 2014, section 3) as the published pipeline applies it.
+
+A film is cut where the features of its frames change: the scatter inside of the segments, and a price for each change,
+are as small as can be. Found exactly, by dynamic programming; the time it takes grows with the square of the sampled
+frames, the memory with their number. All in float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from worker.models.clip_it.config import CUTTING, Cutting
+
+Doubles = npt.NDArray[np.float64]
+
+ROWS = 256
+"""Rows of the scatter that are prepared together."""
+
+
+def change_points(features_TD: npt.NDArray[np.float32], rule: Cutting = CUTTING) -> list[int]:
+    """Sampled frames with which a new segment begins, the first segment left out, ascending.
+
+    Args:
+        features_TD: of sampled frames, each of length one.
+        rule: how many at most, and their price.
+    """
+    frames = len(features_TD)
+    if not frames:
+        return []
+    most = min(frames - 1, rule.most)
+    least_KL, best_KL = _least(features_TD, most)
+    count = int(np.argmin(least_KL[:, frames] / frames + prices(frames, most, rule.price)))
+    points, end = [], frames
+    for left in range(count, 0, -1):
+        end = int(best_KL[left, end])
+        points.append(end)
+    return points[::-1]
+
+
+def prices(frames: int, most: int, price: float) -> Doubles:
+    """Of 0 to `most` change points among so many sampled frames: price * k / 2T * (ln(T / k) + 1), (most + 1,)."""
+    points_K = np.arange(1, most + 1)
+    return np.concatenate([[0.0], price * points_K / (2 * frames) * (np.log(frames / points_K) + 1)])
+
+
+def bounds(points: Sequence[int], starts: Sequence[int], frames: int) -> tuple[tuple[int, int], ...]:
+    """Segments of a film as frames, end exclusive: each begins with a sampled frame, the last ends with the film.
+
+    Args:
+        points: sampled frames with which segments begin, but for the first.
+        starts: numbers of the sampled frames.
+        frames: of the film.
+    """
+    if not starts:
+        return ()
+    firsts = [starts[0], *(starts[point] for point in points)]
+    return tuple(zip(firsts, [*firsts[1:], frames], strict=True))
+
+
+def _least(features_TD: npt.NDArray[np.float32], most: int) -> tuple[Doubles, npt.NDArray[np.int32]]:
+    """Least scatter of the first l frames cut k times, and where the last of these cuts is: both (most + 1, T + 1).
+
+    I(0, l) = J(0, l), I(k, l) = min over t of I(k - 1, t) + J(t, l), the first t on a tie; J(t, l) is the scatter of
+    frames t to l (exclusive). Infinite where l frames cannot be cut so often.
+    """
+    frames = len(features_TD)
+    least_KL = np.full((most + 1, frames + 1), np.inf)
+    best_KL = np.zeros((most + 1, frames + 1), np.int32)
+    tried_KT = np.empty((most, frames))
+    levels = np.arange(most)
+    for end, scatter_T in enumerate(scatters(features_TD), 1):
+        least_KL[0, end] = scatter_T[0]
+        cuts = min(most, end - 1)
+        if cuts:
+            tried = np.add(least_KL[:cuts, 1:end], scatter_T[1:], out=tried_KT[:cuts, : end - 1])
+            first = tried.argmin(axis=1)
+            best_KL[1 : cuts + 1, end] = first + 1
+            least_KL[1 : cuts + 1, end] = tried[levels[:cuts], first]
+    return least_KL, best_KL
+
+
+def scatters(features_TD: npt.NDArray[np.float32]) -> Iterator[Doubles]:
+    """For each end 1 to T: the scatter of frames t to that end (exclusive), for all t before it.
+
+    The scatter of a stretch is the sum of its squared lengths, less the sum of its part of the kernel over its number
+    of frames; and that sum, the kernel being linear, is the squared length of the sum of its features.
+    """
+    frames, width = features_TD.shape
+    sums_LD = np.zeros((frames + 1, width))
+    np.cumsum(features_TD, axis=0, dtype=np.float64, out=sums_LD[1:])
+    squares_L = np.einsum("ld,ld->l", sums_LD, sums_LD)
+    own_L = np.concatenate([[0.0], np.cumsum(np.einsum("td,td->t", features_TD, features_TD, dtype=np.float64))])
+    for first in range(1, frames + 1, ROWS):
+        last = min(first + ROWS, frames + 1)
+        products = sums_LD[first:last] @ sums_LD[:last].T
+        for end in range(first, last):
+            within = squares_L[end] + squares_L[:end] - 2 * products[end - first, :end]
+            yield own_L[end] - own_L[:end] - within / np.arange(end, 0, -1)
