@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
-from shared.errors import StorageFull
+from shared.errors import MediaCorrupt, SourceUnreachable, StorageFull
+from shared.values.archive.schedules import Place
 
 CHUNK = 1 << 20
 
@@ -46,6 +47,25 @@ class Files:
     def free(self) -> int:
         """Bytes free on the disk of the store."""
         return shutil.disk_usage(self._objects).free
+
+    def film(self, sha256: str, places: Iterable[Place]) -> Path:
+        """The bytes of a video: in the store, else in a place where they lie as they lay when they were hashed.
+
+        Raises:
+            SourceUnreachable: it has gone from all its places, or has changed; says which.
+            MediaCorrupt: it has no place, and the store has lost it.
+        """
+        if (path := self.path(sha256)).exists():
+            return path
+        places = list(places)
+        if not places:
+            raise MediaCorrupt("The bytes of this video are no longer in the store.")
+        for place in places:
+            if as_it_was(place):
+                return Path(place.path)
+        changed = any(Path(place.path).exists() for place in places)
+        why = "has changed since it was scanned" if changed else "is not where it was"
+        raise SourceUnreachable(f"The film {why}: scan its source again.")
 
     @contextmanager
     def incoming(self, tag: str = "upload") -> Iterator[Path]:
@@ -127,3 +147,12 @@ def _full(error: OSError) -> Exception:
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return StorageFull("There is no room left to store the file.")
     return error
+
+
+def as_it_was(place: Place) -> bool:
+    """Whether a file has the size and the time that it had when it was looked at."""
+    try:
+        now = Path(place.path).stat()
+    except OSError:
+        return False
+    return (now.st_size, now.st_mtime_ns) == (place.size, place.mtime_ns)

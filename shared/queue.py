@@ -94,6 +94,7 @@ def send(wake: Wake) -> bool:
         app.send_task(
             RUN_TASK,
             args=[wake.run_id],
+            argsrepr=f"run={wake.run_id}, model={wake.model}, video={wake.video_id}",
             queue=wake.model,
             priority=MESSAGE_PRIORITIES[wake.priority],
             retry=False,

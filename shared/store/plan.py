@@ -104,7 +104,7 @@ class Planner:
         values = {"waits": waits} if waits else {"state": RunState.QUEUED, "dispatched_at": func.now()}
         self.session.execute(update(RunRow).where(RunRow.id == run_id).values(values))
         if not waits:
-            self.wakes.append(Wake(run_id, model, self.priority))
+            self.wakes.append(Wake(run_id, model, self.priority, self.video.id))
 
     def _share(self, key: str) -> str | None:
         """The live or finished twin: kept alive if it was about to be cancelled, hurried if this job is more urgent."""
@@ -116,7 +116,7 @@ class Planner:
         if row.priority < self.priority:
             row.priority = self.priority
             if row.state == RunState.QUEUED:
-                self.wakes.append(Wake(row.id, row.model, row.priority))
+                self.wakes.append(Wake(row.id, row.model, row.priority, row.video_id))
         self.session.flush()
         return row.id
 

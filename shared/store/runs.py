@@ -237,7 +237,7 @@ def _free(session: Session, run_id: str) -> tuple[Wake, ...]:
         .returning(RunRow.id, RunRow.model, RunRow.priority, RunRow.waits)
     )
     rows = session.execute(counted).all()
-    return tuple(Wake(row.id, row.model, row.priority) for row in rows if row.waits == 0)
+    return tuple(Wake(row.id, row.model, row.priority, row.video_id) for row in rows if row.waits == 0)
 
 
 @verb
@@ -312,7 +312,9 @@ def hand_back(session: Session, claim: Claim) -> Wake | None:
         .returning(RunRow.state, RunRow.priority)
     )
     row = session.execute(statement).one_or_none()
-    return Wake(claim.run_id, claim.model, row.priority) if row and row.state == RunState.QUEUED else None
+    if row is None or row.state != RunState.QUEUED:
+        return None
+    return Wake(claim.run_id, claim.model, row.priority, row.video_id)
 
 
 def _mine(claim: Claim) -> tuple[ColumnElement[bool], ...]:

@@ -95,7 +95,7 @@ def due(session: Session, depths: Mapping[str, int], expected: Mapping[str, int]
         update(RunRow)
         .where(RunRow.id.in_(waiting))
         .values(dispatched_at=func.now())
-        .returning(RunRow.id, RunRow.model, RunRow.priority)
+        .returning(RunRow.id, RunRow.model, RunRow.priority, RunRow.video_id)
     )
     return [Wake(*row) for row in session.execute(statement)]
 

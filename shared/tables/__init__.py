@@ -2,6 +2,8 @@
 
 from shared.tables.archive import BatchItemRow, BatchRow, PlaceRow, QueueRow, ScheduleRow, SlotRow, SourceRow
 from shared.tables.ledger import (
+    COSINE_KEY,
+    INDEXED_DIMENSIONS,
     LIVE_OR_DONE,
     ArtifactRow,
     Base,
@@ -16,6 +18,8 @@ from shared.tables.ledger import (
 )
 
 __all__ = [
+    "COSINE_KEY",
+    "INDEXED_DIMENSIONS",
     "LIVE_OR_DONE",
     "ArtifactRow",
     "Base",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -214,11 +214,12 @@ class Worker:
 
 @dataclass(frozen=True, slots=True)
 class Wake:
-    """A message to be sent after the commit: this run may start."""
+    """A message to be sent after the commit: this run may start. The video is named for those who watch."""
 
     run_id: str
     model: str
     priority: int
+    video_id: str = field(default="", compare=False)
 
 
 def labels_of(pairs: Iterable[str]) -> dict[str, str]:

@@ -15,10 +15,11 @@ import torch
 from sqlalchemy.exc import OperationalError
 
 from shared.catalog import MENU
-from shared.errors import Internal, MediaCorrupt, OutOfMemory, SceneworksError, StorageFull
+from shared.errors import Internal, OutOfMemory, SceneworksError, SourceUnreachable, StorageFull
 from shared.log import logger
 from shared.queue import send, send_all
 from shared.store import results, runs
+from shared.store.archive import sources
 from shared.store.runs import Claim
 from shared.values import Artifact, FileMade, Progress, Wake, new_id
 from worker import pipeline
@@ -82,11 +83,16 @@ def _perform(host: Host, claim: Claim, heart: Heartbeat) -> tuple[Wake, ...] | N
 def _execute(host: Host, claim: Claim, stages: Stages, scratch: Path) -> Execution:
     params = MENU[claim.model].read_params(claim.params)
     host.weights(claim.model, claim.weights)
-    path = host.files.path(claim.video.sha256)
-    if not path.exists():
-        raise MediaCorrupt("The bytes of this video are no longer in the store.")
-    inputs = _inputs(host, claim)
-    return pipeline.execute(host.model(claim.model), path, claim.video.video, inputs, params, scratch, stages)
+    path, inputs = _film(host, claim), _inputs(host, claim)
+    execution = pipeline.execute(host.model(claim.model), path, claim.video.video, inputs, params, scratch, stages)
+    if _film(host, claim) != path:
+        raise SourceUnreachable("The film was replaced or moved while it was read.")
+    return execution
+
+
+def _film(host: Host, claim: Claim) -> Path:
+    """Where its bytes are now; SourceUnreachable."""
+    return host.files.film(claim.video.sha256, sources.where(host.engine, claim.video.id))
 
 
 def _weights(host: Host, claim: Claim) -> str | None:
