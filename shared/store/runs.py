@@ -314,7 +314,7 @@ def hand_back(session: Session, claim: Claim) -> Wake | None:
     row = session.execute(statement).one_or_none()
     if row is None or row.state != RunState.QUEUED:
         return None
-    return Wake(claim.run_id, claim.model, row.priority, row.video_id)
+    return Wake(claim.run_id, claim.model, row.priority, claim.video.id)
 
 
 def _mine(claim: Claim) -> tuple[ColumnElement[bool], ...]:
