@@ -234,7 +234,7 @@ def _free(session: Session, run_id: str) -> tuple[Wake, ...]:
             dispatched_at=case((RunRow.waits == 1, func.now()), else_=None),
             updated_at=func.now(),
         )
-        .returning(RunRow.id, RunRow.model, RunRow.priority, RunRow.waits)
+        .returning(RunRow.id, RunRow.model, RunRow.priority, RunRow.waits, RunRow.video_id)
     )
     rows = session.execute(counted).all()
     return tuple(Wake(row.id, row.model, row.priority, row.video_id) for row in rows if row.waits == 0)
