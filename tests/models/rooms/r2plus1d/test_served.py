@@ -23,6 +23,7 @@ from tests.models.seeded import GOLDEN, SAME, off, rnd, table
 from tests.worker.video.films import ffmpeg, pattern, rotated
 from worker.encoders.published import import_weights
 from worker.models.contract import Inputs, Model
+from worker.models.placement import place
 from worker.models.r2plus1d.clips import frames_of, starts
 from worker.models.r2plus1d.config import CROP
 from worker.models.r2plus1d.stages import ROOM, encode
@@ -182,15 +183,15 @@ def test_what_decord_cannot_read_pyav_does_and_says_so(
     assert off(vectors(execution), by_hand(path, [frames_of(0, 50)])) < SAME
 
 
-@pytest.mark.skipif("avx512_bf16" not in Path("/proc/cpuinfo").read_text(), reason="this CPU does not compute in bf16")
+@pytest.mark.skipif(place("cpu", "auto", "torch", 1).precision != "bf16", reason="this CPU does not compute in bf16")
 def test_bf16_is_near(tmp_path: Path) -> None:
     path = shots_film([20], tmp_path / "film.mp4")
     execution, _ = ran(path, R2plus1dParams(), tmp_path / "scratch")
-    scratch, place = tmp_path / "bf16", replace(PLACE, precision="bf16")
+    scratch, bf16 = tmp_path / "bf16", replace(PLACE, precision="bf16")
     scratch.mkdir()
     placed = replace(r2plus1d(), precision="bf16")
     near = execute(
-        Model(ROOM, place, (), placed), path, probe(path), Inputs(), R2plus1dParams(), scratch, Stages(Quiet())
+        Model(ROOM, bf16, (), placed), path, probe(path), Inputs(), R2plus1dParams(), scratch, Stages(Quiet())
     )
     one, other = vectors(execution)[0], vectors(near)[0]
     assert not np.array_equal(one, other)
