@@ -23,7 +23,7 @@ import structlog
 from apiflask import APIFlask
 from flask import Response, current_app, g, request, send_from_directory
 
-from api import catalog, health, jobs, results, videos, web
+from api import catalog, health, jobs, results, search, videos, web
 from api.errors import (
     KEY_COOKIE,
     MAX_JSON_BYTES,
@@ -98,7 +98,7 @@ def create_app(settings: Settings | None = None) -> APIFlask:
     app.before_request(partial(_guard, keys))
     app.after_request(_finish)
     _describe(app)
-    for part in (videos, jobs, results, catalog, health, web):
+    for part in (videos, jobs, results, search, catalog, health, web):
         app.register_blueprint(part.bp)
     _document(app)
     return app

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 from uuid import uuid4
@@ -10,11 +11,24 @@ from uuid import uuid4
 from sqlalchemy import Engine
 
 from shared.catalog import MENU
-from shared.store import jobs, runs, videos
+from shared.store import jobs, runs, videos, workers
 from shared.store.jobs import NewJob
 from shared.store.plan import Analysis
 from shared.store.runs import Claim
-from shared.values import AudioStream, Clock, Job, Result, Shot, StoredVideo, Timeline, Video
+from shared.values import (
+    Artifact,
+    AudioStream,
+    Clock,
+    Embedding,
+    Job,
+    Progress,
+    Result,
+    Run,
+    Shot,
+    StoredVideo,
+    Timeline,
+    Video,
+)
 
 NTSC_FILM = Fraction(24000, 1001)
 
@@ -84,6 +98,42 @@ def job(engine: Engine, video_id: str | None = None, **request: Any) -> Job:
 def claim(engine: Engine, run_id: str, owner: str = "worker-1", lease_s: float = 30) -> Claim | None:
     """What a worker does first."""
     return runs.claim(engine, run_id, owner=owner, device="cpu", precision="fp32", version="test", lease_s=lease_s)
+
+
+def embed(
+    engine: Engine,
+    vectors: Sequence[Sequence[float]],
+    *,
+    per: str = "shot",
+    weights: str = "a" * 64,
+    video_id: str | None = None,
+    keyframes: Sequence[Artifact] = (),
+    seconds: int = 1,
+    clips: int = 10,
+    **request: Any,
+) -> Run:
+    """The finished run of `r2plus1d` that yields these vectors; each shot has so many seconds of 24 frames."""
+    serves = [{"model": "r2plus1d", "weights": weights, "error": None}]
+    workers.announce(engine, "w", state="ready", reason=None, models=serves, device="cpu", precision="fp32")
+    made = job(engine, video_id, analyses=(analysis("r2plus1d", per=per, clips=clips),), **request)
+    step = 24 * seconds
+    line = timeline(step * len(vectors), clock(Fraction(24)))
+    spans = [line.range(at * step, (at + 1) * step) if per == "shot" else None for at in range(len(vectors))]
+    found = [Embedding(seq, span, array("f", vectors[seq])) for seq, span in enumerate(spans)]
+    for run in made.runs:
+        embeds = run.model == "r2plus1d"
+        if (claimed := claim(engine, run.id)) is not None:
+            runs.finish(
+                engine,
+                claimed,
+                progress=Progress((), 1.0),
+                weights=weights if embeds else None,
+                decode_failures=0,
+                results=[],
+                artifacts=[] if embeds else keyframes,
+                embeddings=found if embeds else [],
+            )
+    return jobs.get(engine, made.id).runs[-1]
 
 
 def shots(*bounds: tuple[int, int]) -> list[Result]:

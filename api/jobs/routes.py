@@ -113,7 +113,7 @@ def index(query: JobsQuery) -> tuple[dict[str, Any], dict[str, str]]:
     """List jobs, newest first."""
     wanted = Filter(
         states=_states(",".join(request.args.getlist("state")) or None),
-        labels=_labels(request.args.getlist("label")),
+        labels=read_labels(request.args.getlist("label")),
         created_after=query.created_after,
         video_id=query.video_id,
         external_id=query.external_id,
@@ -238,7 +238,8 @@ def _states(text: str | None) -> frozenset[JobState] | None:
         raise bad_query("state", "unknown_state", f"States are: {known}.") from None
 
 
-def _labels(pairs: list[str]) -> dict[str, str]:
+def read_labels(pairs: list[str]) -> dict[str, str]:
+    """The labels of a query, written `name:value`; InvalidRequest."""
     try:
         return labels_of(pairs)
     except ValueError:

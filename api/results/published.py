@@ -5,6 +5,7 @@ Which form a run has follows from the kinds of its results, so another model of 
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,9 +15,12 @@ from api.health import services
 from api.results.chosen import EVERY_ROW, run_of
 from api.results.files import stored_path
 from shared.catalog import MENU
-from shared.store import results, videos
-from shared.values import Job, Run
+from shared.store import embeddings, results, videos
+from shared.store.embeddings import Part
+from shared.values import Embedding, Job, Run
+from shared.values.embeddings import modelscope as of_embedding
 from shared.values.scenes import Stamp, modelscope as of_scenes
+from shared.values.summaries import modelscope as of_summary
 from shared.values.tracks import modelscope as of_tracks, records
 
 LARGEST_TRACKS = 32 * 2**20
@@ -70,6 +74,21 @@ def _tracks(job: Job, run: Run, _: float | None) -> dict[str, Any]:
         return of_tracks(records(lines), len(run.params["queries"]), fps, overlay)
 
 
+def _summary(job: Job, run: Run, _: float | None) -> dict[str, Any]:
+    found = results.page(services().engine, job.id, run_id=run.id, kind="highlight", limit=EVERY_ROW)
+    fps = videos.get(services().engine, job.video_id).video.clock.fps
+    return of_summary((one.result for one in found), fps)
+
+
+def _embedding(job: Job, run: Run, _: float | None) -> dict[str, Any]:
+    """The raw vector of the film; Conflict where all its numbers are zero."""
+    if run.params["per"] != "video":
+        detail = "The published pipeline knows one embedding a film; this run has one a shot."
+        raise bad_query("format", "one_a_shot", detail)
+    asked = embeddings.of_video(services().engine, job.video_id, Part(), run_id=run.id)
+    return of_embedding(Embedding(0, None, array("f", asked.vector)))
+
+
 TEXTS = {"type": "array", "items": {"type": "string"}}
 TWO_TEXTS = TEXTS | {"minItems": 2, "maxItems": 2}
 SPAN = {"frame": TWO_TEXTS, "timestamps": TWO_TEXTS}
@@ -115,5 +134,32 @@ TRACKS_DOC = _object(
     timestamps=TEXTS,
     output_video={"type": ["string", "null"]},
 )
-FORMS = {"scene": Form(_scenes, SCENES_DOC), "track": Form(_tracks, TRACKS_DOC)}
+SUMMARY_DOC = _object(
+    "ModelScopeSummary",
+    "Highlights with the keys of the published CLIP-It pipeline: frames, both inclusive, and their time stamps "
+    "`HH:MM:SS.mmm`.",
+    output={
+        "type": "array",
+        "items": {
+            "type": "object",
+            "properties": {
+                "frame": {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2},
+                "timestamps": TWO_TEXTS,
+            },
+            "required": [*SPAN],
+        },
+    },
+)
+EMBEDDING_DOC = _object(
+    "ModelScopeEmbedding",
+    "The embedding of the film with the key of the published R(2+1)D pipeline, not normalised.",
+    video_embedding={"type": "array", "items": {"type": "number"}},
+)
+FORMS = {
+    "scene": Form(_scenes, SCENES_DOC),
+    "highlight": Form(_summary, SUMMARY_DOC),
+    "track": Form(_tracks, TRACKS_DOC),
+    "embedding": Form(_embedding, EMBEDDING_DOC),
+}
+"""By a kind of result that a model yields."""
 FORMS_DOC = [form.document for form in FORMS.values()]

@@ -32,7 +32,7 @@ bp = APIBlueprint("page", __name__, template_folder=str(WEB / "templates"), enab
 JOBS = 20
 """On one page of the list."""
 LONGEST_KEY = 512
-SCRIPTS_AND_STYLE = ("page.css", "page.js", "live.js", "submit.js", "film.js", "scenes.js")
+SCRIPTS_AND_STYLE = ("page.css", "page.js", "live.js", "submit.js", "player.js", "film.js", "scenes.js")
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; media-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"

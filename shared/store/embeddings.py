@@ -83,7 +83,7 @@ def keep(
     session: Session, found: Sequence[Embedding], *, run_id: str, video_id: str, model: str, weights: str | None
 ) -> None:
     """Write the vectors of a run, inside its last transaction. ValueError for vectors of no weights."""
-    if found and weights is None:
+    if found and not weights:
         raise ValueError(f"{model} gave vectors, and no weights that say what they may be compared with")
     whose = {"run_id": run_id, "video_id": video_id, "model": model, "weights": weights}
     for first in range(0, len(found), CHUNK):

@@ -19,8 +19,6 @@ from shared.tables import (
     EmbeddingRow,
     JobRow,
     NeedRow,
-    ResultRow,
-    RunRow,
     VideoRow,
 )
 from shared.values import StoredVideo, TimeRange
@@ -29,27 +27,14 @@ POOL = 1000
 """The longest list of one search; as many as an HNSW graph may be asked for at once (`hnsw.ef_search`)."""
 EXACT = 5000
 """Up to so many vectors are compared one by one: about as quick as the graph, and nothing is missed."""
-BY_GRAPH = {
-    "hnsw.ef_search": str(POOL),
-    "hnsw.iterative_scan": "relaxed_order",  # go on until the filters let enough through; they are ranked exactly after
-    "hnsw.max_scan_tuples": "100000",
-    "work_mem": "64MB",
-    "enable_seqscan": "off",  # what is left to the planner in order of likeness is the graph
-    "enable_bitmapscan": "off",
-    "enable_sort": "off",
-}
-ONE_BY_ONE = {"jit": "off"}  # compiling takes longer than it saves
+ONE_BY_ONE = {"jit": "off"}
+"""Settings of a comparison one by one: compiling it takes longer than it saves."""
 
 FARTHEST = 2.001
 """No distance is greater, but that of a vector without direction, which is NaN."""
-KEYFRAMES = "keyframes"
 
-Key = tuple[str, int]
-"""(run id, seq) of an embedding."""
 Place = tuple[float, str, int]
 """(distance, run id, seq): where a vector stands in a ranking; no two stand alike."""
-Picture = tuple[str, int]
-"""(id of an archive of keyframes, number of a shot in it)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +63,7 @@ class Near:
     Args:
         range: of the shot; None for a film.
         distance: 1 - cosine, 0..2.
-        picture: a keyframe of it; None where there is none.
+        keyframes: id of the archive with those of the shot; None where there is none.
     """
 
     video: StoredVideo
@@ -86,7 +71,7 @@ class Near:
     seq: int
     range: TimeRange | None
     distance: float
-    picture: Picture | None
+    keyframes: str | None
 
     @property
     def similarity(self) -> float:
@@ -123,7 +108,7 @@ def nearest(session: Session, question: Question, wanted: Wanted) -> list[Near]:
     session.connection(execution_options={"isolation_level": "REPEATABLE READ"})  # one state for all statements
     ranked = sorted(_ranked(session, question, wanted))
     places = [place for place in ranked if wanted.after is None or place > wanted.after][: wanted.limit]
-    return _read(session, places, wanted.per)
+    return _read(session, places)
 
 
 def _ranked(session: Session, question: Question, wanted: Wanted) -> list[Place]:
@@ -134,11 +119,24 @@ def _ranked(session: Session, question: Question, wanted: Wanted) -> list[Place]
     statement = select(distance, EmbeddingRow.run_id, EmbeddingRow.seq).where(*filters, _newest()).limit(POOL)
     if _more_than(session, EXACT, filters) and len(question.vector) == INDEXED_DIMENSIONS:
         key = cast(func.l2_normalize(asked), HALFVEC(INDEXED_DIMENSIONS))
-        places = _execute(session, statement.order_by(COSINE_KEY.element.op("<=>")(key)), BY_GRAPH)
+        places = _execute(session, statement.order_by(COSINE_KEY.element.op("<=>")(key)), _by_graph())
         if len(places) == POOL:
             return places
         # A filter so narrow that the graph gave up: there are more than that.
     return _execute(session, statement.order_by("distance", EmbeddingRow.run_id, EmbeddingRow.seq), ONE_BY_ONE)
+
+
+def _by_graph() -> dict[str, str]:
+    """Settings under which the graph is read until the filters have let enough through."""
+    return {
+        "hnsw.ef_search": str(POOL),
+        "hnsw.iterative_scan": "relaxed_order",  # the order is made exact afterwards
+        "hnsw.max_scan_tuples": "100000",
+        "work_mem": "64MB",
+        "enable_seqscan": "off",  # in order of likeness, the planner is left with the graph
+        "enable_bitmapscan": "off",
+        "enable_sort": "off",
+    }
 
 
 def _filters(question: Question, wanted: Wanted) -> list[ColumnElement[bool]]:
@@ -187,7 +185,7 @@ def _execute(session: Session, statement: Select[float, str, int], settings: dic
     return [(row.distance, row.run_id, row.seq) for row in rows if row.distance <= FARTHEST]
 
 
-def _read(session: Session, places: Sequence[Place], per: Per) -> list[Near]:
+def _read(session: Session, places: Sequence[Place]) -> list[Near]:
     """The places with what stands there."""
     spans = EmbeddingRow.start_frame, EmbeddingRow.start_pts, EmbeddingRow.end_frame, EmbeddingRow.end_pts
     statement = (
@@ -196,39 +194,23 @@ def _read(session: Session, places: Sequence[Place], per: Per) -> list[Near]:
         .where(tuple_(EmbeddingRow.run_id, EmbeddingRow.seq).in_([place[1:] for place in places]))
     )
     rows = {(row.run_id, row.seq): row for row in session.execute(statement)}
-    pictures = _of_shots(session, [*rows]) if per == "shot" else _of_films(session, [*rows])
+    archives = _keyframes(session, {run_id for _, run_id, _ in places})
     found = []
     for distance, run_id, seq in places:
         row, video = rows[run_id, seq], views.stored_video(rows[run_id, seq].VideoRow)
         span = views.span(row, video.video.clock)
-        found.append(Near(video, run_id, seq, span, distance, pictures.get((run_id, seq))))
+        found.append(Near(video, run_id, seq, span, distance, archives.get(run_id) if span else None))
     return found
 
 
-def _of_shots(session: Session, keys: Sequence[Key]) -> dict[Key, Picture]:
-    """Each shot in the keyframes of the run that found it, which its own run needed."""
+def _keyframes(session: Session, run_ids: set[str]) -> dict[str, str]:
+    """Run -> archive with the keyframes of its shots, which the run kept that found them."""
     statement = (
         select(NeedRow.run_id, ArtifactRow.id)
         .join(ArtifactRow, ArtifactRow.run_id == NeedRow.needs_run_id)
-        .where(NeedRow.run_id.in_({run_id for run_id, _ in keys}), ArtifactRow.kind == KEYFRAMES)
+        .where(NeedRow.run_id.in_(run_ids), ArtifactRow.kind == "keyframes")
     )
-    archives = {row.run_id: row.id for row in session.execute(statement)}
-    return {(run_id, seq): (archives[run_id], seq) for run_id, seq in keys if run_id in archives}
-
-
-def _of_films(session: Session, keys: Sequence[Key]) -> dict[Key, Picture]:
-    """For each film the shot in its middle, from the newest run that kept keyframes of it."""
-    kept = aliased(RunRow)
-    shots = select(func.count()).where(ResultRow.run_id == kept.id, ResultRow.kind == "shot").scalar_subquery()
-    statement = (
-        select(RunRow.id, ArtifactRow.id.label("archive"), shots.label("shots"))
-        .join(kept, kept.video_id == RunRow.video_id)
-        .join(ArtifactRow, ArtifactRow.run_id == kept.id)
-        .where(RunRow.id.in_({run_id for run_id, _ in keys}), ArtifactRow.kind == KEYFRAMES)
-        .order_by(kept.id)
-    )
-    newest = {row.id: (row.archive, row.shots // 2) for row in session.execute(statement)}
-    return {(run_id, seq): newest[run_id] for run_id, seq in keys if run_id in newest}
+    return {row.run_id: row.id for row in session.execute(statement)}
 
 
 @verb

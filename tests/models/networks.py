@@ -6,9 +6,14 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from tests.models.seeded import seeded
+import torch
+from torch import Tensor
+
+from tests.models.seeded import seeded, table
 from worker.encoders.placed import Placed
 from worker.models.bassl.network import BaSSL
+from worker.models.clip_it.network import ClipIt, Scorer
+from worker.models.r2plus1d.network import R2Plus1D
 from worker.models.scrl.network import SCRL
 
 
@@ -29,4 +34,30 @@ def scrl() -> Placed[SCRL]:
     return Placed.put(network, "cpu", "fp32")
 
 
-NETWORKS: dict[str, Callable[[], Any]] = {"bassl": bassl, "scrl": scrl}
+@cache
+def r2plus1d() -> Placed[R2Plus1D]:
+    """R(2+1)D-26 on the CPU in fp32."""
+    network = R2Plus1D()
+    seeded(network, "r2plus1d")
+    return Placed.put(network, "cpu", "fp32")
+
+
+def clip_state() -> dict[str, Tensor]:
+    """OpenAI's file of ViT-B/32, as tensors by name."""
+    return {"logit_scale": torch.tensor(0.0)} | {
+        row.key: row.value() for row in table("clip_it_clip") if row.kind != "keep"
+    }
+
+
+@cache
+def clip_it() -> Placed[ClipIt]:
+    """CLIP and the scorer on the CPU in fp32."""
+    with torch.device("meta"):
+        network = ClipIt()
+    network.clip.take(clip_state())
+    network.scorer = Scorer(whole=False)
+    seeded(network.scorer, "clip_it", drop=("decoder.", "layer_norm_"))
+    return Placed.put(network, "cpu", "fp32")
+
+
+NETWORKS: dict[str, Callable[[], Any]] = {"bassl": bassl, "scrl": scrl, "clip_it": clip_it, "r2plus1d": r2plus1d}

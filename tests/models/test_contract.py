@@ -37,7 +37,7 @@ def ways(spec: ModelSpec) -> Iterator[Params]:
 
 
 LENGTHS = [20, 16, 16, 16]
-QUICK: dict[str, dict[str, Any]] = {"mttr": {"short_side": 96}}
+QUICK: dict[str, dict[str, Any]] = {"mttr": {"short_side": 96}, "r2plus1d": {"clips": 2}}
 """Parameters with which a network costs less and does the same."""
 ON_REQUEST = {"scene_clip", "masks"}
 """Kinds of file that the default parameters do not make."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, Self, TypeVar
@@ -41,6 +41,8 @@ class Placed(Generic[N]):
         for module in network.modules():
             if isinstance(module, nn.Conv2d):
                 module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
+            if isinstance(module, nn.Conv3d):
+                module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last_3d)
         return cls(network.to(device), torch.device(device), precision)
 
     @contextmanager
@@ -83,13 +85,13 @@ def settled(asked: str, placed: str) -> str:
     return asked
 
 
-def normalised(frames_BTHWC: Tensor) -> Tensor:
-    """RGB uint8 (B, T, H, W, 3) -> float32 (B, T * 3, H, W), by the mean and deviation of ImageNet; channels last.
+def normalised(frames_BTHWC: Tensor, mean: Sequence[float] = MEAN, std: Sequence[float] = STD) -> Tensor:
+    """RGB uint8 (B, T, H, W, 3) -> float32 (B, T * 3, H, W), by a mean and deviation of the colours; channels last.
 
     The three colours of the first picture of a window come first, then those of the second.
     """
-    mean, std = (torch.tensor(values, device=frames_BTHWC.device) for values in (MEAN, STD))
-    x_BTHWC = frames_BTHWC.float().div_(255).sub_(mean).div_(std)
+    mean_C, std_C = (torch.tensor(values, device=frames_BTHWC.device) for values in (mean, std))
+    x_BTHWC = frames_BTHWC.float().div_(255).sub_(mean_C).div_(std_C)
     windows, times, height, width, colours = x_BTHWC.shape
     x_BHWC = x_BTHWC.permute(0, 2, 3, 1, 4).reshape(windows, height, width, times * colours)
     return x_BHWC.permute(0, 3, 1, 2)

@@ -1,8 +1,8 @@
 // A film with its shots: the player, the filmstrip under it, and a time line on which the shots are drawn to scale.
 
+import { player } from "./player.js";
+
 const SVG = "http://www.w3.org/2000/svg";
-const INSIDE = 0.001; // seconds past the cut: players round times, and a hair before it is the frame before it
-const PATIENCE = 1_000; // ms to wait for the first picture
 const HANDS_OFF = 4_000; // ms for which the strip does not move by itself after a reader has moved it
 const KEYS = { ArrowLeft: -1, ArrowRight: 1 };
 
@@ -16,18 +16,14 @@ export function film(section) {
     line: section.querySelector("#line"),
     stills: section.querySelector("#stills"),
     heads: section.getElementsByClassName("head"),
-    offset: Number(section.dataset.offset),
+    screen: null,
     duration: Number(section.dataset.duration),
     cells: [],
     current: -1,
     playable: true,
-    measured: false,
-    wanted: null,
-    plays: false,
-    stretch: null,
     movedAt: 0,
   };
-  measure(view);
+  view.screen = player(view.video, Number(section.dataset.offset), () => follow(view));
   if (view.strip) {
     gather(view, view.strip.querySelectorAll("a"));
     drawLine(view);
@@ -75,7 +71,7 @@ function count(view, more) {
 }
 
 function listen(view) {
-  const { section, video, strip, line } = view;
+  const { section, strip, line } = view;
   strip.addEventListener("click", (event) => {
     const link = event.target.closest("a");
     if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
@@ -90,9 +86,6 @@ function listen(view) {
   for (const kind of ["wheel", "touchmove", "pointerdown"]) {
     strip.addEventListener(kind, () => { view.movedAt = Date.now(); }, { passive: true });
   }
-  for (const kind of ["timeupdate", "seeking", "seeked", "ended"]) video.addEventListener(kind, () => follow(view));
-  video.addEventListener("seeking", () => leave(view));
-  video.addEventListener("play", () => run(view));
   wrapping(view);
 }
 
@@ -113,65 +106,21 @@ function keys(view, event) {
 }
 
 /** Goes to the first frame of a shot. */
-function go(view, index, play) {
-  view.stretch = null;
-  goTo(view, index, view.cells[index].start, play);
+function go(view, index, plays) {
+  if (reach(view, index)) view.screen.goTo(view.cells[index].start, plays);
 }
 
 /** Plays from one time to another, in seconds since the first frame, and stops on the last frame before the latter. */
 export function play(view, start, end) {
-  view.stretch = { start, end };
-  goTo(view, at(view, start), start, true);
+  if (reach(view, at(view, start))) view.screen.play(start, end);
 }
 
-function goTo(view, index, seconds, play) {
+/** Marks the shot that is gone to; whether the player can go there. */
+function reach(view, index) {
   view.movedAt = 0;
   show(view, index, true);
-  if (!view.playable) {
-    enlarge(view, view.cells[index]);
-    return;
-  }
-  view.wanted = seconds;
-  view.plays = play;
-  if (view.measured) seek(view);
-  else setTimeout(() => seek(view), PATIENCE);
-}
-
-function seek(view) {
-  view.measured = true;
-  if (view.wanted !== null) view.video.currentTime = view.offset + view.wanted + INSIDE;
-  view.wanted = null;
-  if (!view.plays) return; // never from elsewhere: before it is measured, a player may be anywhere
-  view.plays = false;
-  view.video.play().catch(() => follow(view)); // refused or overtaken: the player shows that it stands still
-}
-
-/** Finds out what this player calls the first frame. Players disagree about a film that does not start at 0 (some count
- * from its own start, some shift it to 0), so the time of the first picture shown is taken, and the probe's without. */
-function measure(view) {
-  view.measured = !("requestVideoFrameCallback" in view.video);
-  if (view.measured) return;
-  view.video.requestVideoFrameCallback((_, { mediaTime }) => {
-    if (view.measured) return;
-    view.offset = mediaTime;
-    seek(view);
-  });
-  if (view.video.readyState > 0) view.video.load(); // the first picture may have been shown before: once more
-}
-
-/** A reader who goes elsewhere by the player's own controls is not held back at the end of what was to be played. */
-function leave(view) {
-  const seconds = view.video.currentTime - view.offset;
-  if (view.wanted === null && view.stretch && (seconds < view.stretch.start || seconds >= view.stretch.end)) view.stretch = null;
-}
-
-/** Holds the film where the stretch that was to be played ends; whether it has. */
-function held(view, seconds) {
-  if (!view.stretch || view.video.seeking || seconds < view.stretch.end) return false;
-  view.video.pause();
-  view.video.currentTime = view.offset + Math.max(view.stretch.start, view.stretch.end - 10 * INSIDE);
-  view.stretch = null;
-  return true;
+  if (!view.playable) enlarge(view, view.cells[index]);
+  return view.playable;
 }
 
 /** Index of the shot at a time since the first frame; a gradual change between two shots belongs to the former. */
@@ -185,17 +134,9 @@ function at(view, seconds) {
   return low;
 }
 
-/** While the film plays, the time line moves with every picture. */
-function run(view) {
-  if (view.video.paused || view.video.ended || !view.section.isConnected) return;
-  follow(view);
-  requestAnimationFrame(() => run(view));
-}
-
 function follow(view) {
-  if (view.wanted !== null) return;
-  const seconds = Math.max(0, view.video.currentTime - view.offset);
-  if (held(view, seconds)) return; // and told again when it stands there
+  if (!view.cells.length) return;
+  const seconds = view.screen.seconds();
   show(view, at(view, seconds), true);
   for (const head of view.heads) head.setAttribute("d", `M${seconds} 0V10`);
 }
@@ -247,7 +188,7 @@ export function drawing(view, paths) {
   const svg = document.createElementNS(SVG, "svg");
   svg.setAttribute("viewBox", `0 0 ${view.duration} 10`);
   svg.setAttribute("preserveAspectRatio", "none");
-  const head = `M${Math.max(0, view.video.currentTime - view.offset)} 0V10`;
+  const head = `M${view.screen.seconds() ?? 0} 0V10`;
   for (const [name, d] of Object.entries({ ...paths, head })) {
     const path = document.createElementNS(SVG, "path");
     path.setAttribute("class", name);

@@ -106,3 +106,15 @@ def test_the_middle_is_cut_out_after_resizing(
 def test_a_crop_that_cannot_be_is_refused(short: int, side: int) -> None:
     with pytest.raises(ValueError, match="impossible crop"):
         Crop(short, "bicubic", side)
+
+
+def test_half_pixels_are_rounded_as_the_published_transforms_do() -> None:
+    """The corner at 9.5 pixels and the long side of 227.6."""
+    plain, cmd = Crop(128, "bilinear", 112), Crop(128, "bilinear", 112, "corner_down")
+    columns = np.broadcast_to(np.arange(131, dtype=np.uint8)[None, :, None], (128, 131, 3)).copy()
+    assert (plain.see(columns)[0, 0, 0], cmd.see(columns)[0, 0, 0]) == (10, 9)
+    wide = picture(1, 360, 640)
+    for crop, long in ((plain, 227), (cmd, 228)):
+        resized = np.asarray(Image.fromarray(wide).resize((long, 128), Image.Resampling.BILINEAR))
+        left = 58  # 57.5 to the even number, and 58
+        assert np.array_equal(crop.see(wide), resized[8:120, left : left + 112])

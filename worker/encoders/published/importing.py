@@ -185,7 +185,7 @@ def _write(
         tensors = Path(scratch) / published.spec.name
         text = tensors.with_suffix(CARD_SUFFIX)
         beside = [Path(shutil.copyfile(path, tensors.with_name(published.kept(side)))) for side, path in sides.items()]
-        save_file({key: _own(value) for key, value in reading.tensors.items()}, tensors)
+        save_file(_own(reading.tensors), tensors)
         card = Card(
             room=published.room,
             weights=FileFacts.of(tensors),
@@ -205,9 +205,18 @@ def _write(
     return card
 
 
-def _own(value: Tensor) -> Tensor:
-    """A tensor with a storage of its own, real numbers in float32: networks are built in it and take what they get."""
-    return (value.float() if value.is_floating_point() else value).clone().contiguous()
+def _own(state: State) -> dict[str, Tensor]:
+    """Tensors that share nothing, real numbers in float32: networks are built in it and take what they get."""
+    own: dict[str, Tensor] = {}
+    taken: set[int] = set()
+    for key, value in state.items():
+        alone = (value.float() if value.is_floating_point() else value).contiguous()
+        storage = alone.untyped_storage()
+        if storage.data_ptr() in taken or storage.nbytes() != alone.nbytes:
+            alone = alone.clone()
+        taken.add(alone.untyped_storage().data_ptr())
+        own[key] = alone
+    return own
 
 
 def _sync(path: Path) -> None:

@@ -33,24 +33,29 @@ class Crop:
         short_side: pixels of the short side after resizing; smaller pictures are enlarged.
         filter: of Pillow.
         side: pixels of the square, at most `short_side`.
+        rounds: what happens to half pixels. `long_down`: the long side is rounded down and the corner of the square to
+            the nearest pixel, as torchvision's Resize and CenterCrop do. `corner_down`: the other way round, as CMD's
+            released code does (R(2+1)D). Nearest means the even number where two are as near.
     """
 
     short_side: int
     filter: Literal["bilinear", "bicubic"]
     side: int = 224
+    rounds: Literal["long_down", "corner_down"] = "long_down"
 
     def __post_init__(self) -> None:
         if not 0 < self.side <= self.short_side:
             raise ValueError(f"impossible crop: {self}")
 
     def see(self, picture: Picture) -> Picture:
-        """RGB uint8 (H, W, 3) -> (side, side, 3), by the arithmetic of torchvision's Resize and CenterCrop."""
+        """RGB uint8 (H, W, 3) -> (side, side, 3)."""
         height, width = picture.shape[:2]
-        size = _resized(width, height, self.short_side)
+        down = self.rounds == "corner_down"
+        size = _rounded(width, height, self.short_side) if down else _resized(width, height, self.short_side)
         image = Image.fromarray(picture)
         if size != (width, height):
             image = image.resize(size, FILTERS[self.filter])
-        left, top = (round((length - self.side) / 2) for length in size)  # halves to the even number, as there
+        left, top = ((length - self.side) // 2 if down else round((length - self.side) / 2) for length in size)
         return np.array(image.crop((left, top, left + self.side, top + self.side)))
 
 
@@ -115,3 +120,9 @@ def _resized(width: int, height: int, short: int) -> tuple[int, int]:
     if width <= height:
         return short, int(short * height / width)
     return int(short * width / height), short
+
+
+def _rounded(width: int, height: int, short: int) -> tuple[int, int]:
+    """(width, height) with that short side; both rounded to the nearest number after one scaling in floating point."""
+    scale = short / min(width, height)
+    return round(width * scale), round(height * scale)
