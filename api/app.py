@@ -23,7 +23,7 @@ import structlog
 from apiflask import APIFlask
 from flask import Response, current_app, g, request, send_from_directory
 
-from api import catalog, health, jobs, results, search, videos, web
+from api import jobs, results, search, videos, web
 from api.errors import (
     KEY_COOKIE,
     MAX_JSON_BYTES,
@@ -34,7 +34,8 @@ from api.errors import (
     open_to_all,
     problems,
 )
-from api.health import THREADS, Backlog, Services
+from api.service import catalog, health
+from api.service.health import THREADS, Backlog, Services
 from shared.db import connect
 from shared.errors import Forbidden, Internal, InvalidRequest, NotFound, Unauthorized
 from shared.files import Files

@@ -15,15 +15,15 @@ from flask import request
 from pydantic import Field
 
 from api.errors import Body, Query, Record, bad_query, page, problems, read_token
-from api.health import services
 from api.jobs.asked import Label, LabelName, RangeBody
 from api.jobs.routes import read_labels
 from api.results.routes import FingerprintRecord, MomentRecord
+from api.service.health import services
 from api.videos.routes import VideoUrls, record as video_record
 from shared.errors import Conflict, FieldError, InvalidRequest, NotFound, SceneworksError
-from shared.store import embeddings, likeness, videos
-from shared.store.embeddings import Part, Per, Question
-from shared.store.likeness import Near, Wanted
+from shared.store import likeness, videos
+from shared.store.likeness import Near, Wanted, embeddings
+from shared.store.likeness.embeddings import Part, Per, Question
 from shared.values import TimeRange
 
 bp = APIBlueprint("search", __name__, url_prefix="/v1", tag="Search")

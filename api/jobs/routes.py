@@ -12,11 +12,11 @@ from apiflask import APIBlueprint
 from flask import Response, g, jsonify, request
 from pydantic import AwareDatetime, Field
 
-from api.catalog import check_served
 from api.errors import Query, bad_query, page, problems, read_token
-from api.health import services
 from api.jobs.asked import CreateHeaders, CreateQuery, JobBody, analyses_of, check_ranges, has_range
 from api.jobs.records import CheckedRecord, JobPage, JobRecord
+from api.service.catalog import check_served
+from api.service.health import services
 from shared.errors import (
     Conflict,
     FieldError,

@@ -10,10 +10,10 @@ from flask import Response
 from sqlalchemy import Engine
 
 from api.errors import bad_query
-from api.health import services
 from api.results.chosen import EVERY_ROW, run_of
 from api.results.edits import Edit, edit_list, timeline_json
 from api.results.lists import chapters, comma_separated, json_lines, sub_rip, web_vtt
+from api.service.health import services
 from shared.catalog import MENU
 from shared.store import results, videos
 from shared.store.results import Found

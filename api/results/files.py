@@ -14,7 +14,7 @@ from flask import Response, request, send_file
 from werkzeug.exceptions import RequestedRangeNotSatisfiable
 
 from api.errors import Record, problems
-from api.health import services
+from api.service.health import services
 from shared.errors import NotFound
 from shared.log import logger
 from shared.store import results

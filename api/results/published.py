@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from api.errors import bad_query
-from api.health import services
 from api.results.chosen import EVERY_ROW, run_of
 from api.results.files import stored_path
+from api.service.health import services
 from shared.catalog import MENU
-from shared.store import embeddings, results, videos
-from shared.store.embeddings import Part
+from shared.store import results, videos
+from shared.store.likeness import embeddings
+from shared.store.likeness.embeddings import Part
 from shared.values import Embedding, Job, Run
 from shared.values.embeddings import modelscope as of_embedding
 from shared.values.scenes import Stamp, modelscope as of_scenes

@@ -9,12 +9,12 @@ from flask import Response, jsonify
 from pydantic import Field
 
 from api.errors import Query, Record, bad_query, page, problems, read_token
-from api.health import services
 from api.results.chosen import check_names
 from api.results.exports import MEDIA_TYPES, exported, listed
 from api.results.files import bp
 from api.results.lists import record
 from api.results.published import FORMS_DOC, published
+from api.service.health import services
 from shared.errors import NotFound
 from shared.store import jobs, results, videos
 from shared.values import Job, Run, StoredVideo

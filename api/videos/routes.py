@@ -13,8 +13,8 @@ from flask import Response, request
 from pydantic import BaseModel, Field
 
 from api.errors import Query, Record, bad_query, page, problems, read_token
-from api.health import Services, services
 from api.results.files import FILE_DOC, FOREVER, SANDBOX, send_stored, stored_path
+from api.service.health import Services, services
 from api.videos.probing import probe
 from api.videos.thumbnails import moment, thumbnail
 from api.videos.upload import Upload, lingering

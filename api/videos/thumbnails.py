@@ -10,7 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 from threading import BoundedSemaphore, Lock
 
-from api.health import THREADS
+from api.service.health import THREADS
 from api.videos.probing import answer, read
 from shared.errors import RateLimited
 from shared.values import StoredVideo, Video

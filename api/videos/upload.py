@@ -16,7 +16,7 @@ from streaming_form_data import ParseFailedException, StreamingFormDataParser
 from streaming_form_data.targets import BaseTarget
 from werkzeug.exceptions import ClientDisconnected
 
-from api.health import Services
+from api.service.health import Services
 from shared.errors import InvalidRequest, SceneworksError, StorageFull, UnsupportedMedia, VideoTooLarge
 from shared.files import CHUNK
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from flask import request
 
 from api.errors import page, read_token
-from api.health import services
 from api.results.chosen import EVERY_ROW, finished
+from api.service.health import services
 from shared.store import results
 from shared.store.results import Found
 from shared.values import Artifact, Job, Run, StoredVideo

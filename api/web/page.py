@@ -17,7 +17,7 @@ from flask import Response, g, redirect, render_template, request, send_from_dir
 
 from api import jobs as job_routes
 from api.errors import KEY_COOKIE, open_to_all, page, read_token
-from api.health import services
+from api.service.health import services
 from api.web.film import film, scenes
 from api.web.forms import blanks
 from api.web.words import FILTERS, facts

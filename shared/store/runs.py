@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from shared.errors import WorldsFault
 from shared.store import views
-from shared.store.embeddings import keep
+from shared.store.likeness.embeddings import keep
 from shared.store.transaction import verb
 from shared.tables import ArtifactRow, NeedRow, QueueRow, ResultRow, RunRow, VideoRow, WorkerRow
 from shared.values import Artifact, Embedding, Progress, Result, RunState, StoredVideo, Wake

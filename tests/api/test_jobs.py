@@ -15,8 +15,8 @@ from flask.testing import FlaskClient
 from sqlalchemy import Engine
 from werkzeug.test import TestResponse
 
-from api.health import THREADS
 from api.local.servers import free_port
+from api.service.health import THREADS
 from shared import queue
 from shared.errors import Internal, WeightsMissing
 from shared.store import jobs, runs, workers

@@ -11,9 +11,9 @@ import pytest
 from sqlalchemy import Engine, text
 
 from shared.errors import Conflict, InvalidRequest, NotFound
-from shared.store import embeddings, jobs, likeness, runs, videos
-from shared.store.embeddings import Part, Question
-from shared.store.likeness import LeftOut, Near, Wanted
+from shared.store import jobs, likeness, runs, videos
+from shared.store.likeness import LeftOut, Near, Wanted, embeddings, ranking
+from shared.store.likeness.embeddings import Part, Question
 from shared.values import Artifact, Embedding, Progress, Run, new_id
 from tests import factories
 
@@ -216,8 +216,8 @@ def test_two_thousand_vectors_in_the_order_of_their_cosines(database: Engine) ->
 
 def test_the_graph_finds_what_arithmetic_finds(database: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 300 vectors the graph is asked for 40, with and without a filter; it gives up where the filter is narrow."""
-    monkeypatch.setattr(likeness, "EXACT", 10)
-    monkeypatch.setattr(likeness, "POOL", 40)
+    monkeypatch.setattr(ranking, "EXACT", 10)
+    monkeypatch.setattr(ranking, "POOL", 40)
     vectors = drawn(3, 300, 2048)
     made = [
         factories.embed(database, vectors[at : at + 30].tolist(), labels={"odd": str(at // 30 % 2), "part": str(at)})
@@ -250,8 +250,8 @@ def scans(engine: Engine) -> int:
 
 def test_vectors_of_any_size_are_in_the_graph(database: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """16 bits hold neither 1e-20 nor 1e20: they are normalised before."""
-    monkeypatch.setattr(likeness, "EXACT", 0)
-    monkeypatch.setattr(likeness, "POOL", 3)
+    monkeypatch.setattr(ranking, "EXACT", 0)
+    monkeypatch.setattr(ranking, "POOL", 3)
     one_way = np.eye(3, 2048, dtype="float32")
     run = factories.embed(database, (one_way * np.array([[1e-18], [1e17], [0]], "float32")).tolist() + one_way.tolist())
     found = likeness.nearest(database, ask(database, run, Part(seq=0)), SHOTS)

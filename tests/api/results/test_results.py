@@ -10,8 +10,8 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import Engine
 
-from api.catalog import ModelRecord, WorkerRecord
 from api.jobs import JobRecord, RunRecord
+from api.service.catalog import ModelRecord, WorkerRecord
 from api.videos.routes import Probe, VideoRecord
 from shared.catalog import MENU
 from shared.errors import WeightsCorrupt, WeightsMissing

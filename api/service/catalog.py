@@ -10,7 +10,7 @@ from apiflask import APIBlueprint
 from pydantic import Field
 
 from api.errors import Record, problems
-from api.health import services
+from api.service.health import services
 from shared.catalog import MENU, ModelSpec
 from shared.errors import ModelUnavailable, NotFound, SceneworksError, WeightsCorrupt, WeightsMissing
 from shared.store import workers

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Double, Label, Select, bindparam, cast, ex
 from sqlalchemy.orm import Session, aliased
 
 from shared.store import views
-from shared.store.embeddings import Per, Question
+from shared.store.likeness.embeddings import Per, Question
 from shared.store.transaction import verb
 from shared.tables import (
     COSINE_KEY,
