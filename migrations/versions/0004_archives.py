@@ -32,12 +32,13 @@ def upgrade() -> None:
     _batches()
     _slots()
     _batch_items()
+    _batch_ends()
     _queues()
 
 
 def downgrade() -> None:
     """Take back."""
-    for table in ("queues", "batch_items", "slots", "batches", "schedules", "places", "sources"):
+    for table in ("queues", "batch_ends", "batch_items", "slots", "batches", "schedules", "places", "sources"):
         op.drop_table(table)
     op.drop_index("ix_runs_failed", table_name="runs")
     op.drop_column("videos", "stored")
@@ -200,6 +201,27 @@ def _batch_items() -> None:
     op.create_index("uq_batch_items_batch_id_video_id", "batch_items", ["batch_id", "video_id"], unique=True)
     op.create_index(op.f("ix_batch_items_video_id"), "batch_items", ["video_id"])
     op.create_index(op.f("ix_batch_items_job_id"), "batch_items", ["job_id"])
+
+
+def _batch_ends() -> None:
+    op.create_table(
+        "batch_ends",
+        sa.Column("batch_id", ID, nullable=False),
+        sa.Column("seq", sa.Integer(), nullable=False),
+        sa.Column("position", sa.Integer(), nullable=False),
+        sa.Column("video_id", ID, nullable=False),
+        sa.Column("job_id", ID, nullable=True),
+        sa.Column("state", sa.String(), nullable=False),
+        sa.Column("code", sa.String(), nullable=True),
+        _time("ended_at", nullable=False),
+        sa.ForeignKeyConstraint(
+            ["batch_id"], ["batches.id"], name=op.f("fk_batch_ends_batch_id_batches"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("batch_id", "seq", name=op.f("pk_batch_ends")),
+        sa.UniqueConstraint(
+            "batch_id", "position", "state", "ended_at", name=op.f("uq_batch_ends_batch_id_position_state_ended_at")
+        ),
+    )
 
 
 def _queues() -> None:

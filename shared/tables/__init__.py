@@ -1,6 +1,15 @@
 """SQLAlchemy rows of the ledger. Only `shared.store` and the migrations know them; import them from here."""
 
-from shared.tables.archive import BatchItemRow, BatchRow, PlaceRow, QueueRow, ScheduleRow, SlotRow, SourceRow
+from shared.tables.archive import (
+    BatchEndRow,
+    BatchItemRow,
+    BatchRow,
+    PlaceRow,
+    QueueRow,
+    ScheduleRow,
+    SlotRow,
+    SourceRow,
+)
 from shared.tables.ledger import (
     COSINE_KEY,
     INDEXED_DIMENSIONS,
@@ -23,6 +32,7 @@ __all__ = [
     "LIVE_OR_DONE",
     "ArtifactRow",
     "Base",
+    "BatchEndRow",
     "BatchItemRow",
     "BatchRow",
     "EmbeddingRow",

@@ -2,6 +2,7 @@
 
 sources ──< places >── videos
 schedules ──< slots >── batches ──< batch_items >── videos, jobs
+                           └──< batch_ends
 queues
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, String, func, text
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, String, UniqueConstraint, func, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -138,6 +139,25 @@ class BatchItemRow(Base):
     before: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))
     started_at: Mapped[datetime | None]
     error: Mapped[dict[str, Any] | None]
+
+
+class BatchEndRow(Base):
+    """The end of a film's job as it is told to those who watch the batch: numbered once, so that it is told once.
+
+    Written by whoever looks; a job that is tried again ends anew, and both ends stay.
+    """
+
+    __tablename__ = "batch_ends"
+    __table_args__ = (UniqueConstraint("batch_id", "position", "state", "ended_at"),)
+
+    batch_id: Mapped[str] = mapped_column(ForeignKey("batches.id", ondelete="CASCADE"), primary_key=True)
+    seq: Mapped[int] = mapped_column(primary_key=True)
+    position: Mapped[int]
+    video_id: Mapped[str] = mapped_column(String(40))
+    job_id: Mapped[str | None] = mapped_column(String(40))
+    state: Mapped[str]
+    code: Mapped[str | None]
+    ended_at: Mapped[datetime]
 
 
 class QueueRow(Base):

@@ -7,7 +7,7 @@ unfinished. Whatever dies, the next tick goes on from the rows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -16,9 +16,10 @@ from sqlalchemy.orm import Session
 
 from shared.errors import Conflict, InvalidRequest, NotFound
 from shared.store import jobs, views
-from shared.store.archive import standing
+from shared.store.archive import queues, standing
 from shared.store.archive.planning import asked, plan
 from shared.store.jobs import NewJob
+from shared.store.plan import whole
 from shared.store.transaction import verb
 from shared.tables import BatchItemRow, BatchRow, JobRow, JobRunRow, PlaceRow, RunRow, SourceRow
 from shared.values import LIVE, Wake, new_id
@@ -89,15 +90,33 @@ def get(session: Session, batch_id: str) -> Batch:
 
 @verb
 def page(
-    session: Session, *, limit: int, after: tuple[datetime, str] | None = None, schedule_id: str | None = None
+    session: Session,
+    *,
+    limit: int,
+    after: tuple[datetime, str] | None = None,
+    schedule_id: str | None = None,
+    states: Collection[BatchState] | None = None,
 ) -> list[Batch]:
-    """Batches, newest first, that come after the (created_at, id) given."""
+    """Batches, newest first, that come after the (created_at, id) given.
+
+    The state is derived, so a filter on it reads on, some batches at a time, until the page is full.
+    """
+    found: list[Batch] = []
+    while True:
+        rows = list(session.scalars(_list(limit, after, schedule_id)))
+        found += [one for one in standing.batches(session, rows) if states is None or one.state in states]
+        if len(found) >= limit or len(rows) < limit:
+            return found[:limit]
+        after = (rows[-1].created_at, rows[-1].id)
+
+
+def _list(limit: int, after: tuple[datetime, str] | None, schedule_id: str | None) -> Select[BatchRow]:
     statement = select(BatchRow).order_by(BatchRow.created_at.desc(), BatchRow.id.desc()).limit(limit)
     if after:
         statement = statement.where(tuple_(BatchRow.created_at, BatchRow.id) < after)
     if schedule_id:
         statement = statement.where(BatchRow.schedule_id == schedule_id)
-    return standing.batches(session, list(session.scalars(statement)))
+    return statement
 
 
 @verb
@@ -214,7 +233,7 @@ def feed(session: Session, batch_id: str, now: datetime, max_attempts: int) -> l
     if row is None or row.fed_at or row.paused_at or row.cancelled_at:
         return []
     work = Work.read(row.work)
-    if work.hours is not None and not work.hours.open_at(now):
+    if (work.hours is not None and not work.hours.open_at(now)) or _held(session, work):
         return []
     room = FEED if row.cap is None else min(FEED, row.cap - standing.unfinished(session, batch_id))
     waiting = (
@@ -228,6 +247,15 @@ def feed(session: Session, batch_id: str, now: datetime, max_attempts: int) -> l
     if room > len(taken):
         row.fed_at = session.scalars(select(func.now())).one()
     return wakes
+
+
+def _held(session: Session, work: Work) -> bool:
+    """Whether a queue that it would fill is being drained."""
+    try:
+        models = {one.model for one, _ in whole(asked(work))}
+    except InvalidRequest:
+        return False  # what is no longer on the menu is written down film by film
+    return bool(queues.closed(session, models))
 
 
 def _start(session: Session, work: Work, item: BatchItemRow, max_attempts: int) -> tuple[Wake, ...]:

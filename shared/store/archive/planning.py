@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Select, and_, bindparam, exists, or_, sele
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
-from shared.catalog import MENU
+from shared import catalog
 from shared.store.plan import Analysis, fingerprint, run_key, whole
 from shared.store.transaction import verb
 from shared.tables import LIVE_OR_DONE, JobRow, PlaceRow, RunRow, SourceRow, VideoRow
@@ -127,6 +127,17 @@ def dry_run(session: Session, work: Work) -> Plan:
     return plan(session, work)
 
 
+@verb
+def unknown(session: Session, selection: Selection) -> tuple[list[str], list[str]]:
+    """Sources and videos that the selection names and that are not there."""
+    sources = set(session.scalars(select(SourceRow.id).where(SourceRow.id.in_(selection.sources))))
+    videos = set(session.scalars(select(VideoRow.id).where(VideoRow.id.in_(selection.videos))))
+    return (
+        [source for source in selection.sources if source not in sources],
+        [video for video in selection.videos if video not in videos],
+    )
+
+
 def plan(session: Session, work: Work) -> Plan:
     """The same inside a transaction."""
     analyses = whole(asked(work))
@@ -148,8 +159,8 @@ def plan(session: Session, work: Work) -> Plan:
 def asked(work: Work) -> list[Analysis]:
     """The analyses, checked against the menu of today; InvalidRequest."""
     return [
-        Analysis(model, MENU[model].read_params(dict(params), f"/analyses/{at}/params"))
-        for at, (model, params) in enumerate(work.analyses)
+        Analysis(name, catalog.model(name, f"/analyses/{at}/model").read_params(dict(params), f"/analyses/{at}/params"))
+        for at, (name, params) in enumerate(work.analyses)
     ]
 
 

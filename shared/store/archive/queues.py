@@ -24,7 +24,8 @@ class Queue:
     """The queue of one model.
 
     Args:
-        mode: `open`; `paused`: no run of it starts; `draining`: what is queued is done, and new jobs are refused.
+        mode: `open`; `paused`: no run of it starts; `draining`: what is queued is done, new jobs are refused, and
+            batches give no film a job.
         depth: runs that are queued; running: runs that run; waiting: runs that wait for another model.
         oldest_at: since when the oldest queued run has waited.
         wait_s: how long the runs that started in the last hour had waited: the median; None when there were none.
@@ -77,6 +78,11 @@ def all(session: Session) -> list[Queue]:  # noqa: A001 (queues.all() says what 
 @verb
 def draining(session: Session, models: Collection[str]) -> list[str]:
     """Those of the models that take no new jobs."""
+    return closed(session, models)
+
+
+def closed(session: Session, models: Collection[str]) -> list[str]:
+    """The same inside a transaction."""
     statement = select(QueueRow.model).where(QueueRow.model.in_(models), QueueRow.mode == "draining")
     return sorted(session.scalars(statement))
 

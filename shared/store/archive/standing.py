@@ -17,6 +17,8 @@ from shared.values.archive.batches import Batch, Item, Work
 
 ITEMS = """
     SELECT i.batch_id, i.position, i.video_id, i.job_id, i.before, i.error, i.started_at, told.updated_at,
+           CASE WHEN i.error IS NULL THEN coalesce(j.cancelled_at, told.finished_at) ELSE i.started_at END AS ended_at,
+           coalesce(i.error->>'code', told.code) AS code,
            CASE WHEN i.started_at IS NULL OR i.job_id IS NULL THEN 0 ELSE coalesce(told.fraction, 0) END AS fraction,
            CASE WHEN i.started_at IS NULL THEN 'waiting'
                 WHEN i.error IS NOT NULL THEN 'refused'
@@ -29,7 +31,8 @@ ITEMS = """
     FROM batch_items i
     LEFT JOIN jobs j ON j.id = i.job_id
     LEFT JOIN (
-        SELECT l.job_id, max(r.updated_at) AS updated_at,
+        SELECT l.job_id, max(r.updated_at) AS updated_at, max(r.finished_at) AS finished_at,
+               min(r.error->>'code') FILTER (WHERE r.state = 'failed') AS code,
                avg(CASE r.state WHEN 'done' THEN 1 ELSE r.fraction END) AS fraction,
                bool_and(r.state = 'done') AS done,
                bool_or(r.state IN ('waiting', 'queued', 'running')) AS live,

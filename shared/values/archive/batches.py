@@ -217,3 +217,34 @@ class Item:
             "before": dict(self.before),
             "error": self.error,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The end of a film's job, as it is told to those who watch its batch.
+
+    Args:
+        seq: its number in the batch, from 1 in the order in which ends were noticed.
+        job_id: None for a film that could have no job.
+        state: `succeeded`, `failed`, `cancelled`, or `refused` for a film that could have no job.
+        code: of the error, where there is one.
+    """
+
+    seq: int
+    position: int
+    video_id: str
+    job_id: str | None
+    state: str
+    code: str | None
+    ended_at: datetime
+
+    def record(self) -> dict[str, Any]:
+        """JSON form."""
+        return {
+            "position": self.position,
+            "video_id": self.video_id,
+            "job_id": self.job_id,
+            "state": self.state,
+            "code": self.code,
+            "ended_at": stamp(self.ended_at),
+        }

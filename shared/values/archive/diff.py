@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from shared.values.time import TimeRange
@@ -46,6 +46,61 @@ def compare(before: Sequence[TimeRange], after: Sequence[TimeRange]) -> list[Pai
     """
     groups = _groups(len(before), len(after), _joined(before, after))
     return [_pairing(old, new, before, after) for old, new in groups]
+
+
+def shifts(pairings: Iterable[Pairing]) -> Counter[int]:
+    """How many stretches have moved by how many frames: the larger of what start and end have moved by, unsigned."""
+    return Counter(max(abs(one.start_by), abs(one.end_by)) for one in pairings if one.change == "moved")
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """What changed in numbers, between two runs or over many pairs of them.
+
+    Args:
+        before, after: stretches of the old runs and of the new ones.
+        changes: pairings by kind of change; every kind is there.
+        moved_by: frames -> moved stretches that moved by so many.
+    """
+
+    before: int = 0
+    after: int = 0
+    changes: Counter[str] = field(default_factory=Counter)
+    moved_by: Counter[int] = field(default_factory=Counter)
+
+    @staticmethod
+    def of(before: Sequence[TimeRange], after: Sequence[TimeRange], pairings: Sequence[Pairing]) -> Sums:
+        """Of one pair of runs."""
+        return Sums(len(before), len(after), Counter(summed(pairings)), shifts(pairings))
+
+    def __add__(self, other: Sums) -> Sums:
+        """Of both."""
+        changes, moved_by = self.changes + other.changes, self.moved_by + other.moved_by
+        return Sums(self.before + other.before, self.after + other.after, changes, moved_by)
+
+    @property
+    def median(self) -> float | None:
+        """Frames by which half of the moved stretches have moved at most; None where none has."""
+        count = self.moved_by.total()
+        if not count:
+            return None
+        middle = [_nth(self.moved_by, (count - 1) // 2), _nth(self.moved_by, count // 2)]
+        return sum(middle) / 2
+
+    def record(self) -> dict[str, Any]:
+        """JSON form."""
+        moved = {"median": self.median, "largest": max(self.moved_by)} if self.moved_by else None
+        counts = {change: self.changes[change] for change in CHANGES}
+        return {"before": self.before, "after": self.after, "changes": counts, "moved_frames": moved}
+
+
+def _nth(counts: Mapping[int, int], place: int) -> int:
+    """The value at a place, from 0, of all of them in order."""
+    for value in sorted(counts):
+        place -= counts[value]
+        if place < 0:
+            return value
+    raise IndexError(place)
 
 
 def summed(pairings: Iterable[Pairing]) -> dict[str, int]:

@@ -15,6 +15,8 @@ from shared.errors import FieldError, InvalidRequest
 
 LEAST_S = 60
 """Seconds between two slots of an interval at least."""
+FIELDS = 5
+"""Of a cron line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +45,12 @@ class Timetable:
         if self.every_s is not None and self.every_s < LEAST_S:
             raise _refused("/every_s", "too_short", f"An interval is {LEAST_S} s or more.")
         if self.cron is not None:
+            if len(self.cron.split()) != FIELDS:  # with a sixth, the library would fire by the second
+                raise _refused("/cron", "bad_cron", "A cron line has five fields: minute, hour, day, month, weekday.")
             try:
                 next(CronSim(self.cron, self.anchor))
             except CronSimError as error:
-                raise _refused("/cron", "bad_cron", f"Not a cron line of five fields: {error}.") from None
+                raise _refused("/cron", "bad_cron", f"Not a cron line: {error}.") from None
             except StopIteration:
                 raise _refused("/cron", "never", "This cron line is never due.") from None
 

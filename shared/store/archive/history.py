@@ -1,0 +1,119 @@
+"""What was made of a video, run after run: which run is current, which has taken the place of which, and their results.
+
+A finished run is superseded when a later run of its model on the video is done; it stays readable by its id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Select, case, func, select, tuple_
+from sqlalchemy.orm import Session
+
+from shared.errors import NotFound
+from shared.store import views
+from shared.store.archive import standing
+from shared.store.results import Found
+from shared.store.transaction import verb
+from shared.store.videos import row_of
+from shared.tables import ResultRow, RunRow
+from shared.values import Clock, Run, RunState
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A run of a video and its place among those of its model.
+
+    Args:
+        current: whether its results are the ones that are shown.
+        superseded_by: the run that took its place; None while it is current, and for a run that is not done.
+    """
+
+    run: Run
+    current: bool
+    superseded_by: str | None
+
+
+@verb
+def runs(
+    session: Session,
+    video_id: str,
+    *,
+    limit: int,
+    after: tuple[datetime, str] | None = None,
+    model: str | None = None,
+) -> list[Kept]:
+    """Runs of a video, newest first, that come after the (created_at, id) given; NotFound."""
+    row_of(session, video_id)
+    following = func.lead(RunRow.id).over(partition_by=RunRow.model, order_by=(RunRow.finished_at, RunRow.id))
+    done = (
+        select(RunRow.id, following.label("next"))
+        .where(RunRow.video_id == video_id, RunRow.state == RunState.DONE)
+        .subquery()
+    )
+    statement = (
+        select(RunRow, done.c.id, done.c.next)
+        .outerjoin(done, done.c.id == RunRow.id)
+        .where(RunRow.video_id == video_id)
+        .order_by(RunRow.created_at.desc(), RunRow.id.desc())
+        .limit(limit)
+    )
+    if after:
+        statement = statement.where(tuple_(RunRow.created_at, RunRow.id) < after)
+    if model is not None:
+        statement = statement.where(RunRow.model == model)
+    return [
+        Kept(views.run(row), finished is not None and later is None, later)
+        for row, finished, later in session.execute(statement)
+    ]
+
+
+@verb
+def current(session: Session, video_id: str, models: Sequence[str]) -> list[str]:
+    """Ids of the current runs of a video in the order of the models given, those that have one; NotFound."""
+    row_of(session, video_id)
+    found = standing.current(session, video_id, models)
+    return [found[model] for model in models if model in found]
+
+
+@verb
+def done(session: Session, video_id: str, run_ids: Sequence[str]) -> list[Run]:
+    """Finished runs of a video by id, in that order; NotFound unless all of them are there."""
+    row_of(session, video_id)
+    found = {row.id: views.run(row) for row in session.scalars(_done(video_id, run_ids))}
+    if set(run_ids) - set(found):
+        raise NotFound("This video has no such finished run.")
+    return [found[run_id] for run_id in run_ids]
+
+
+def _done(video_id: str, run_ids: Sequence[str]) -> Select[RunRow]:
+    return select(RunRow).where(RunRow.video_id == video_id, RunRow.id.in_(run_ids), RunRow.state == RunState.DONE)
+
+
+@verb
+def results(
+    session: Session,
+    video_id: str,
+    run_ids: Sequence[str],
+    *,
+    limit: int,
+    after: tuple[int, str, int] | None = None,
+    kind: str | None = None,
+) -> list[Found]:
+    """Results of these runs of a video in order of run, kind and seq, after the (place of the run, kind, seq) given."""
+    clock = Clock.read(row_of(session, video_id).probe)
+    place = case({run_id: at for at, run_id in enumerate(run_ids)}, value=RunRow.id)
+    statement = (
+        select(ResultRow, RunRow.model, place)
+        .join(RunRow, RunRow.id == ResultRow.run_id)
+        .where(RunRow.id.in_(run_ids), RunRow.video_id == video_id)
+        .order_by(place, ResultRow.kind, ResultRow.seq)
+        .limit(limit)
+    )
+    if kind is not None:
+        statement = statement.where(ResultRow.kind == kind)
+    if after is not None:
+        statement = statement.where(tuple_(place, ResultRow.kind, ResultRow.seq) > after)
+    return [Found(row.run_id, model, at, views.result(row, clock)) for row, model, at in session.execute(statement)]
