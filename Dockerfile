@@ -33,7 +33,7 @@ COPY worker/tasks/__init__.py ./worker/tasks/__init__.py
 COPY worker/video ./worker/video
 USER 10001:10001
 EXPOSE 8000
-CMD ["gunicorn", "--worker-class=gthread", "--workers=1", "--threads=16", "--bind=0.0.0.0:8000", "--timeout=60", "--graceful-timeout=30", "--keep-alive=15", "--worker-tmp-dir=/dev/shm", "--no-control-socket", "api.app:create_app()"]
+CMD ["gunicorn", "--worker-class=gthread", "--workers=1", "--threads=48", "--bind=0.0.0.0:8000", "--timeout=60", "--graceful-timeout=30", "--keep-alive=15", "--worker-tmp-dir=/dev/shm", "--no-control-socket", "api.app:create_app()"]
 
 FROM base AS worker
 # First and by itself, without a hash: which build fits (CPU or CUDA) depends on where pip is told to look.

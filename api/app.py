@@ -23,7 +23,7 @@ import structlog
 from apiflask import APIFlask
 from flask import Response, current_app, g, request, send_from_directory
 
-from api import jobs, results, search, videos, web
+from api import archive, jobs, results, search, videos, web
 from api.errors import (
     KEY_COOKIE,
     MAX_JSON_BYTES,
@@ -34,8 +34,8 @@ from api.errors import (
     open_to_all,
     problems,
 )
-from api.service import catalog, health
-from api.service.health import THREADS, Backlog, Services
+from api.service import catalog, health, queues
+from api.service.health import STREAMS, THREADS, Backlog, Services
 from shared.db import connect
 from shared.errors import Forbidden, Internal, InvalidRequest, NotFound, Unauthorized
 from shared.files import Files
@@ -99,7 +99,7 @@ def create_app(settings: Settings | None = None) -> APIFlask:
     app.before_request(partial(_guard, keys))
     app.after_request(_finish)
     _describe(app)
-    for part in (videos, jobs, results, search, catalog, health, web):
+    for part in (videos, jobs, results, search, *archive.parts, catalog, queues, health, web):
         app.register_blueprint(part.bp)
     _document(app)
     return app
@@ -117,7 +117,7 @@ def gunicorn_options(settings: Settings) -> list[str]:
     options = {
         "worker-class": "gthread",
         "workers": "1",
-        "threads": str(THREADS),
+        "threads": str(THREADS + STREAMS),
         "bind": f"{host}:{settings.port}",
         "timeout": "60",
         "graceful-timeout": "30",
@@ -239,7 +239,9 @@ def _complete(spec: dict[str, Any] | str) -> dict[str, Any] | str:
     schemas["Problem"] = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
     schemas |= schemas["Problem"].pop("$defs")
     catalog.add_parameters(schemas)
+    archive.add_plan(schemas)
     spec["security"] = [{"key": []}, {"cookie": []}]
+    spec["tags"] = list({tag["name"]: tag for tag in spec["tags"]}.values())  # several blueprints may share one
     for path, operations in spec["paths"].items():
         for operation in operations.values():
             for status, response in problems(InvalidRequest, Unauthorized, Forbidden, Internal).items():

@@ -149,6 +149,21 @@ def _full(error: OSError) -> Exception:
     return error
 
 
+def roots(setting: str) -> tuple[Path, ...]:
+    """The folders of SCENEWORKS_ARCHIVE_ROOTS, resolved; what is not an absolute path is left out."""
+    named = (Path(part.strip()) for part in setting.split(":") if part.strip())
+    return tuple(path.resolve() for path in named if path.is_absolute())
+
+
+def within(path: Path, allowed: Iterable[Path]) -> Path | None:
+    """The path with every link resolved, where it then lies in one of the folders; None where it leads out of them."""
+    try:
+        real = path.resolve()
+    except (OSError, RuntimeError):  # links in a circle
+        return None
+    return real if any(real.is_relative_to(root) for root in allowed) else None
+
+
 def as_it_was(place: Place) -> bool:
     """Whether a file has the size and the time that it had when it was looked at."""
     try:

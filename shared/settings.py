@@ -29,6 +29,10 @@ class Settings(BaseSettings):
     )
     data_dir: Path = Field(Path("var/files"), description="Folder of videos and artifacts, shared by API and workers.")
     weights_dir: Path = Field(Path("var/weights"), description="Folder of weights files.")
+    archive_roots: str = Field(
+        "",
+        description="Folders under which sources may lie, separated by a colon; empty: none. API and workers see them.",
+    )
     log_level: str = Field("info", description="debug, info, warning or error.")
 
     host: str = Field("127.0.0.1", description="Address the API listens on; anything but loopback needs API keys.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Protocol, Self
 
 from pydantic import BaseModel, Field, StringConstraints, model_validator
 
@@ -69,7 +69,15 @@ class CreateQuery(Query):
     validate_only: bool = Field(False, description="Check everything and queue nothing (200).")
 
 
-def analyses_of(body: JobBody) -> tuple[Analysis, ...]:
+class Asking(Protocol):
+    """A request that names models."""
+
+    @property
+    def analyses(self) -> Sequence[AnalysisBody]:
+        """In the order in which they are asked for."""
+
+
+def analyses_of(body: Asking) -> tuple[Analysis, ...]:
     """Every analysis checked against the menu; InvalidRequest names all faults at once."""
     found, faults = [], []
     for at, asked in enumerate(body.analyses):

@@ -30,15 +30,13 @@ class ProgressRecord(Record):
     updated_at: datetime
 
 
-class RunRecord(Record):
-    """One model on one video with one set of parameters."""
+class RunFacts(Record):
+    """One model on one video with one set of parameters, whoever asked for it."""
 
     id: str
     model: str
     params: dict[str, Any]
     state: Literal["waiting", "queued", "running", "done", "failed", "cancelled", "skipped"]
-    asked: bool = Field(description="Named in the request; otherwise added because another model needs it.")
-    reused: bool = Field(description="It was there before this job.")
     attempt: int
     max_attempts: int
     progress: ProgressRecord
@@ -52,6 +50,13 @@ class RunRecord(Record):
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+
+
+class RunRecord(RunFacts):
+    """A run as a job refers to it."""
+
+    asked: bool = Field(description="Named in the request; otherwise added because another model needs it.")
+    reused: bool = Field(description="It was there before this job.")
 
 
 class JobUrls(Record):

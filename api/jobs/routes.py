@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from datetime import datetime
 from typing import Any
 
@@ -15,8 +14,9 @@ from pydantic import AwareDatetime, Field
 from api.errors import Query, bad_query, page, problems, read_token
 from api.jobs.asked import CreateHeaders, CreateQuery, JobBody, analyses_of, check_ranges, has_range
 from api.jobs.records import CheckedRecord, JobPage, JobRecord
-from api.service.catalog import check_served
+from api.service.catalog import check_models_open, check_open, check_served
 from api.service.health import services
+from api.service.waiting import MAX_WAIT_S, until_ended
 from shared.errors import (
     Conflict,
     FieldError,
@@ -32,13 +32,10 @@ from shared.log import logger
 from shared.store import jobs, videos, workers
 from shared.store.jobs import Filter, NewJob
 from shared.store.plan import Analysis
-from shared.values import Job, JobState, Video, labels_of
+from shared.values import Job, JobState, RunState, Video, labels_of
 
 log = logger(__name__)
 bp = APIBlueprint("jobs", __name__, url_prefix="/v1/jobs", tag="Jobs")
-
-MAX_WAIT_S = 30
-LOOK_FIRST_S, LOOK_EVERY_S = 0.05, 0.5
 
 
 class ShowQuery(Query):
@@ -136,7 +133,7 @@ def show(job_id: str, query: ShowQuery) -> tuple[dict[str, Any], dict[str, str]]
     """
     job = jobs.get(services().engine, job_id)
     if query.wait and not job.state.ended:
-        job = _wait(job, query.wait)
+        job = until_ended(job, query.wait, lambda: jobs.get(services().engine, job_id))
     return record(job), _headers(job)
 
 
@@ -159,6 +156,8 @@ def cancel(job_id: str) -> tuple[dict[str, Any], dict[str, str]]:
 def retry(job_id: str) -> tuple[dict[str, Any], int, dict[str, str]]:
     """Run what failed or was cancelled once more; what is done stays done. 409 unless failed or cancelled."""
     services().backlog.check()
+    unfinished = [run.model for run in jobs.get(services().engine, job_id).runs if run.state is not RunState.DONE]
+    check_models_open(services().engine, unfinished)
     job, wakes = jobs.retry(services().engine, job_id, services().settings.max_attempts)
     services().doorbell.ring(wakes)
     log.info("job.retried", job=job.id, runs=len(wakes))
@@ -223,9 +222,10 @@ def _no_video(error: SceneworksError) -> NotFound:
 
 
 def _check_room(analyses: tuple[Analysis, ...]) -> None:
-    """ModelUnavailable when the queue is full or no worker can serve; WeightsMissing, WeightsCorrupt."""
+    """ModelUnavailable when the queue is full or drained, or no worker can serve; WeightsMissing, WeightsCorrupt."""
     services().backlog.check()
     check_served(analyses, workers.all(services().engine))
+    check_open(services().engine, analyses)
 
 
 def _states(text: str | None) -> frozenset[JobState] | None:
@@ -244,19 +244,3 @@ def read_labels(pairs: list[str]) -> dict[str, str]:
         return labels_of(pairs)
     except ValueError:
         raise bad_query("label", "bad_label", "A label is written name:value.") from None
-
-
-def _wait(job: Job, seconds: float) -> Job:
-    """Look again until the job has ended or the time is over; at once back when too many wait already."""
-    waiters = services().waiters
-    if not waiters.acquire(blocking=False):
-        return job
-    try:
-        deadline, pause = time.monotonic() + seconds, LOOK_FIRST_S
-        while not job.state.ended and (left := deadline - time.monotonic()) > 0:
-            time.sleep(min(pause, left))
-            pause = min(pause * 1.5, LOOK_EVERY_S)
-            job = jobs.get(services().engine, job.id)
-        return job
-    finally:
-        waiters.release()

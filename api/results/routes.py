@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Literal
 
@@ -131,8 +132,8 @@ def _page(job: Job, query: ResultsQuery) -> tuple[dict[str, Any], dict[str, str]
     video = videos.get(engine, job.video_id)
     answer = {
         "items": [record(one) for one in items],
-        "video": _facts(job, video),
-        "provenance": [_provenance(run, video) for run in job.runs],
+        "video": facts(job.runs, video),
+        "provenance": [provenance(run, video) for run in job.runs],
         "next_page_token": token,
     }
     return answer, headers
@@ -145,12 +146,13 @@ def _check_format(query: ResultsQuery) -> None:
         raise bad_query(name, "not_in_this_format", f"{name} has no meaning with format={query.format}.")
 
 
-def _facts(job: Job, video: StoredVideo) -> dict[str, Any]:
+def facts(runs: Iterable[Run], video: StoredVideo) -> dict[str, Any]:
     """The probe, with the failures that were met when the film was read."""
-    met = [run.decode_failures for run in job.runs if run.decode_failures is not None]
+    met = [run.decode_failures for run in runs if run.decode_failures is not None]
     return video.video.with_failures(max(met, default=video.video.decode_failures)).record()
 
 
-def _provenance(run: Run, video: StoredVideo) -> dict[str, Any]:
+def provenance(run: Run, video: StoredVideo) -> dict[str, Any]:
+    """Where the results of a run come from, as JSON."""
     whole = run.record() | {"run_id": run.id, "input_sha256": video.sha256}
     return {name: whole[name] for name in ProvenanceRecord.model_fields}

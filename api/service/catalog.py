@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
 from apiflask import APIBlueprint
 from pydantic import Field
+from sqlalchemy import Engine
 
 from api.errors import Record, problems
 from api.service.health import services
 from shared.catalog import MENU, ModelSpec
 from shared.errors import ModelUnavailable, NotFound, SceneworksError, WeightsCorrupt, WeightsMissing
 from shared.store import workers
-from shared.store.plan import Analysis
+from shared.store.archive import queues
+from shared.store.plan import Analysis, whole
 from shared.values import Worker
 
 bp = APIBlueprint("catalog", __name__, url_prefix="/v1", tag="Models and workers")
@@ -143,6 +145,18 @@ def check_served(analyses: Sequence[Analysis], heard: list[Worker]) -> None:
         _check(spec, spec.weights_for(analysis.params) is not None, heard)
         for need in spec.needs_for(analysis.params):
             _check(MENU[need], MENU[need].weights is not None, heard)
+
+
+def check_open(engine: Engine, analyses: Sequence[Analysis]) -> None:
+    """ModelUnavailable when a queue that a job of these would fill is being drained."""
+    check_models_open(engine, {one.model for one, _ in whole(analyses)})
+
+
+def check_models_open(engine: Engine, models: Collection[str]) -> None:
+    """The same for runs of these models."""
+    draining = queues.draining(engine, models)
+    if draining:
+        raise ModelUnavailable(f"The queue of {', '.join(draining)} is being drained: no new work until it is open.")
 
 
 def _check(spec: ModelSpec, needs_weights: bool, heard: list[Worker]) -> None:

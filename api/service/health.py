@@ -26,7 +26,9 @@ from shared.values import Wake
 log = logger(__name__)
 
 THREADS = 16
-"""Of one gunicorn worker."""
+"""Of one gunicorn worker, for requests."""
+STREAMS = 32
+"""Event streams of one gunicorn worker: each holds a thread more, which mostly sleeps."""
 
 bp = APIBlueprint("health", __name__, tag="Health")
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import base64
-import unicodedata
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from apiflask import APIBlueprint
@@ -14,8 +12,8 @@ from pydantic import BaseModel, Field
 
 from api.errors import Query, Record, bad_query, page, problems, read_token
 from api.results.files import FILE_DOC, FOREVER, SANDBOX, send_stored, stored_path
-from api.service.health import Services, services
-from api.videos.probing import probe
+from api.service.health import services
+from api.videos.intake import accepted, clean_name, media_type
 from api.videos.thumbnails import moment, thumbnail
 from api.videos.upload import Upload, lingering
 from shared.errors import (
@@ -39,20 +37,6 @@ from shared.values import StoredVideo, Video
 log = logger(__name__)
 bp = APIBlueprint("videos", __name__, url_prefix="/v1/videos", tag="Videos")
 
-MEDIA_TYPES = {
-    "mov": "video/mp4",
-    "mp4": "video/mp4",
-    "matroska": "video/x-matroska",
-    "webm": "video/webm",
-    "mpegts": "video/mp2t",
-    "mpeg": "video/mpeg",
-    "avi": "video/x-msvideo",
-    "ogg": "video/ogg",
-    "flv": "video/x-flv",
-    "asf": "video/x-ms-asf",
-    "mxf": "application/mxf",
-}
-WEBM_CODECS = {"vp8", "vp9", "av1"}
 BODY_DOC = {
     "required": True,
     "description": "The bytes of the file, or a form with one part `file`.",
@@ -211,7 +195,8 @@ def add(query: UploadQuery, headers: UploadHeaders) -> tuple[dict[str, Any], int
         with upload.services.files.incoming() as path:
             stored = upload.services.files.write(path, upload.parts())
             known = videos.find(upload.services.engine, stored.sha256)
-            facts = known.video if known else _accepted(path, query, upload.services)
+            config, damaged = upload.services.settings, query.allow_damaged
+            facts = known.video if known else accepted(path, config, allow_damaged=damaged)
             upload.services.files.keep(path, stored)
         video, created = _enter(upload, stored, facts, query)
     return record(video), 201 if created else 200, {"Location": record(video)["urls"]["self"]}
@@ -223,7 +208,7 @@ def _enter(upload: Upload, stored: Stored, facts: Video, query: UploadQuery) -> 
         sha256=stored.sha256,
         size=stored.size,
         name=clean_name(query.name or upload.name),
-        media_type=_media_type(facts),
+        media_type=media_type(facts),
         video=facts,
     )
     log.info("video.stored", video=found[0].id, size=stored.size, new=found[1])
@@ -283,32 +268,3 @@ def picture(video_id: str, query: ThumbnailQuery) -> Response:
     response.set_etag(name)
     response.make_conditional(request.environ)
     return response
-
-
-def clean_name(raw: str | None) -> str:
-    """A file name that is safe to show and to offer: no folders, no control characters, at most 255 characters."""
-    name = unicodedata.normalize("NFC", raw or "").replace("\\", "/").rpartition("/")[2]
-    name = "".join(char for char in name if char.isprintable()).strip()
-    if not name.strip("."):
-        return "video"
-    stem, dot, suffix = name.rpartition(".")
-    if len(name) > 255 and dot and len(suffix) <= 10:
-        return f"{stem[: 254 - len(suffix)]}.{suffix}"
-    return name[:255]
-
-
-def _media_type(video: Video) -> str:
-    """From what the file is, never from what the sender calls it: it is served under this type."""
-    if video.container == "matroska" and video.codec in WEBM_CODECS:
-        return "video/webm"
-    return MEDIA_TYPES.get(video.container, "application/octet-stream")
-
-
-def _accepted(path: Path, query: UploadQuery, parts: Services) -> Video:
-    """The facts of a new file; the error of the closed list that says why it is not taken."""
-    video = probe(path, parts.settings.probe_timeout_s, allow_damaged=query.allow_damaged)
-    if video.duration > parts.settings.max_video_s:
-        raise VideoTooLong(
-            f"The video lasts {float(video.duration):.0f} s; this service takes up to {parts.settings.max_video_s:g} s."
-        )
-    return video

@@ -38,6 +38,8 @@ class SourceRow(Base):
     fence: Mapped[int] = mapped_column(BigInteger, server_default="0")
     lease_until: Mapped[datetime | None]
     scanned_at: Mapped[datetime | None]
+    # Every file is to be looked at anew, whatever earlier scans say of it.
+    forced: Mapped[bool] = mapped_column(server_default=text("false"))
     scan: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))
 
 
@@ -59,6 +61,8 @@ class PlaceRow(Base):
     state: Mapped[str]
     error: Mapped[dict[str, Any] | None]
     seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    # The fence of the scan that met it last: what a whole scan has not met is gone, whatever clocks say.
+    met_by: Mapped[int] = mapped_column(BigInteger, server_default="0")
 
 
 class ScheduleRow(Base):

@@ -13,7 +13,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from shared.catalog import MENU
-from shared.errors import Conflict, InvalidRequest, NotFound
+from shared.errors import Conflict, FieldError, InvalidRequest, NotFound
 from shared.store import views
 from shared.store.transaction import verb
 from shared.store.videos import row_of
@@ -90,7 +90,7 @@ def between(session: Session, run_id: str, against: str | None, kind: str | None
     new = _finished(session, run_id)
     old = _finished(session, against) if against is not None else _before(session, new)
     if old.video_id != new.video_id:
-        raise InvalidRequest("These are runs of two videos.")
+        raise _fault("/against", "other_video", "These are runs of two videos.")
     clock = Clock.read(row_of(session, new.video_id).probe)
     found = [_compared(session, old.id, new.id, one, clock) for one in _kinds(old.model, new.model, kind)]
     return Diff(views.run(old), views.run(new), tuple(found))
@@ -107,8 +107,8 @@ def _kinds(old: str, new: str, kind: str | None) -> tuple[str, ...]:
     else:
         found = (kind,) if all(model in MENU and kind in MENU[model].results for model in (old, new)) else ()
     if not found:
-        raise InvalidRequest(f"{old} and {new} have no such results in common." if kind else
-                             f"{old} and {new} have no results in common that lie one after the other.")  # fmt: skip
+        detail = f"{old} and {new} have no {'such results' if kind else 'results to compare'} in common."
+        raise _fault("/kind", "unknown_kind", detail)
     return found
 
 
@@ -151,13 +151,17 @@ def _compared(session: Session, old: str, new: str, kind: str, clock: Clock) -> 
 
 def _range(result: Result) -> TimeRange:
     if result.range is None:
-        raise InvalidRequest(f"Results of kind {result.kind} speak of the whole film: they have no times to compare.")
+        raise _fault("/kind", "no_times", f"Results of kind {result.kind} have no times to compare.")
     return result.range
 
 
 def _check_apart(ranges: Sequence[TimeRange], kind: str) -> None:
     if any(after.start.frame < before.end.frame for before, after in pairwise(ranges)):
-        raise InvalidRequest(f"Results of kind {kind} overlap: they cannot be compared as stretches of the film.")
+        raise _fault("/kind", "overlapping", f"Results of kind {kind} overlap: they are no stretches to compare.")
+
+
+def _fault(pointer: str, code: str, detail: str) -> InvalidRequest:
+    return InvalidRequest(detail, errors=(FieldError(pointer, code, detail),))
 
 
 # A batch --------------------------------------------------------------------------------------------------------------

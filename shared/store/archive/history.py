@@ -104,6 +104,8 @@ def results(
 ) -> list[Found]:
     """Results of these runs of a video in order of run, kind and seq, after the (place of the run, kind, seq) given."""
     clock = Clock.read(row_of(session, video_id).probe)
+    if not run_ids:
+        return []
     place = case({run_id: at for at, run_id in enumerate(run_ids)}, value=RunRow.id)
     statement = (
         select(ResultRow, RunRow.model, place)

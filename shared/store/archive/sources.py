@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, case, func, or_, select, tuple_, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import ColumnElement, Text, and_, case, exists, func, null, or_, select, update
+from sqlalchemy.dialects.postgresql import array, insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -33,10 +33,14 @@ class NewSource:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """The right to write down what lies in a source: good while its fence is the source's."""
+    """The right to write down what lies in a source: good while its fence is the source's.
+
+    `forced`: every file is to be looked at anew, whatever earlier scans say of it.
+    """
 
     source: Source
     fence: int
+    forced: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +49,29 @@ class Looked:
 
     Args:
         size, mtime_ns: when it was looked at.
-        sha256, video, media_type: of a film.
-        error: a problem document.
+        sha256: of its bytes.
+        name, video, media_type: of a film; without its facts the film was deleted on purpose, and is not made again.
+        error: why it is none, a problem document.
+        moved_from: where the same film lay before, if it was moved.
     """
 
     path: str
     size: int
     mtime_ns: int
     sha256: str | None = None
+    name: str = ""
     video: Video | None = None
     media_type: str = "video/mp4"
     error: dict[str, Any] | None = None
+    moved_from: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Hashed:
+    """What the ledger knows of some bytes: the facts of their film, and the places of a source that have them."""
+
+    facts: Video | None
+    places: tuple[Place, ...]
 
 
 @verb
@@ -98,10 +114,15 @@ def remove(session: Session, source_id: str) -> None:
 
 
 @verb
-def want(session: Session, source_id: str) -> Source:
-    """Ask for a scan; NotFound."""
+def want(session: Session, source_id: str, *, force: bool = False) -> Source:
+    """Ask for a scan; NotFound.
+
+    `force`: look at every file anew, also at those that have not changed: films that were deleted come back, refused
+    files are tried again, bytes that changed under the same size and time are noticed, an empty folder is believed.
+    """
     row = _row(session, source_id, lock=True)
     row.wanted_at = session.scalars(select(func.now())).one()
+    row.forced = row.forced or force
     return _read(session, row)
 
 
@@ -121,9 +142,10 @@ def places(
 
 @verb
 def where(session: Session, video_id: str) -> list[Place]:
-    """Where the bytes of a video lie, as far as scans have seen, the latest first."""
-    statement = select(PlaceRow).where(PlaceRow.video_id == video_id, PlaceRow.state == "present")
-    return [_place(row) for row in session.scalars(statement.order_by(PlaceRow.seen_at.desc(), PlaceRow.path))]
+    """Where the bytes of a video lie, or lay, as far as scans have seen: where they were found, and latest, first."""
+    found = case((PlaceRow.state == "present", 0), else_=1)
+    statement = select(PlaceRow).where(PlaceRow.video_id == video_id)
+    return [_place(row) for row in session.scalars(statement.order_by(found, PlaceRow.seen_at.desc(), PlaceRow.path))]
 
 
 # Scanning -------------------------------------------------------------------------------------------------------------
@@ -131,17 +153,9 @@ def where(session: Session, video_id: str) -> list[Place]:
 
 @verb
 def claim(session: Session, owner: str, lease_s: float) -> Scan | None:
-    """The next source to be scanned: asked for, or watched and due; and nobody else is at it."""
-    wanted = or_(
-        SourceRow.wanted_at.is_not(None),
-        and_(
-            SourceRow.watch_s.is_not(None),
-            or_(
-                SourceRow.scanned_at.is_(None),
-                SourceRow.scanned_at + func.make_interval(0, 0, 0, 0, 0, 0, SourceRow.watch_s) < func.now(),
-            ),
-        ),
-    )
+    """The next source to be scanned: asked for, watched and due, or left in the middle; and nobody else is at it."""
+    watched = func.coalesce(SourceRow.scanned_at + _seconds(SourceRow.watch_s) < func.now(), SourceRow.watch_s >= 0)
+    wanted = or_(SourceRow.wanted_at <= func.now(), SourceRow.owner.is_not(None), watched)
     free = or_(SourceRow.lease_until.is_(None), SourceRow.lease_until < func.now())
     statement = (
         select(SourceRow)
@@ -157,75 +171,112 @@ def claim(session: Session, owner: str, lease_s: float) -> Scan | None:
     row.lease_until = session.scalars(select(func.now() + timedelta(seconds=lease_s))).one()
     row.wanted_at = None
     session.flush()
-    return Scan(_read(session, row), row.fence)
+    return Scan(_read(session, row), row.fence, row.forced)
 
 
 @verb
-def known(session: Session, source_id: str) -> dict[str, Place]:
-    """What earlier scans found, by path."""
-    return {row.path: _place(row) for row in session.scalars(select(PlaceRow).where(PlaceRow.source_id == source_id))}
+def known(session: Session, source_id: str, paths: Iterable[str]) -> dict[str, Place]:
+    """What earlier scans found there, by path."""
+    statement = select(PlaceRow).where(PlaceRow.source_id == source_id, PlaceRow.path.in_(list(paths)))
+    return {row.path: _place(row) for row in session.scalars(statement)}
 
 
 @verb
-def hashed(session: Session, sha256: str) -> Video | None:
-    """Facts of the film of these bytes, if it is known: it need not be probed again."""
-    row = session.scalars(select(VideoRow).where(VideoRow.sha256 == sha256)).one_or_none()
-    return Video.read(row.probe) if row else None
+def hashed(session: Session, source_id: str, sha256: str) -> Hashed:
+    """What is known of these bytes: a film need not be probed again, and may have been moved, or deleted on purpose."""
+    film = session.scalars(select(VideoRow).where(VideoRow.sha256 == sha256)).one_or_none()
+    rows = session.scalars(select(PlaceRow).where(PlaceRow.source_id == source_id, PlaceRow.sha256 == sha256))
+    return Hashed(Video.read(film.probe) if film else None, tuple(map(_place, rows)))
 
 
 @verb
 def seen(session: Session, scan: Scan, files: Sequence[Looked], told: dict[str, Any], lease_s: float) -> bool:
     """Write down files that are new or have changed, how far the scan is, and that it goes on; False: fenced off."""
-    if not _mine(session, scan, scan_=told, lease_s=lease_s):
+    if not _mine(session, scan, {"scan": told, "lease_until": _from_now(lease_s)}):
         return False
     for file in files:
-        _keep(session, scan.source.id, file)
+        _keep(session, scan, file)
     return True
 
 
 @verb
-def unchanged(session: Session, scan: Scan, paths: Iterable[str]) -> bool:
+def unchanged(session: Session, scan: Scan, paths: Iterable[str], told: dict[str, Any], lease_s: float) -> bool:
     """These lie where they lay, as they were; one that was gone is back. False: fenced off."""
-    if not _mine(session, scan):
+    if not _mine(session, scan, {"scan": told, "lease_until": _from_now(lease_s)}):
         return False
-    wanted = list(paths)
-    mine = and_(PlaceRow.source_id == scan.source.id, PlaceRow.path.in_(wanted))
-    session.execute(update(PlaceRow).where(mine).values(seen_at=func.now()))
-    found = case((PlaceRow.video_id.is_(None), "refused"), else_="present")
-    session.execute(update(PlaceRow).where(mine, PlaceRow.state == "gone").values(state=found))
+    found = case((PlaceRow.error.is_not(None), "refused"), else_="present")
+    mine = and_(PlaceRow.source_id == scan.source.id, PlaceRow.path.in_(list(paths)))
+    session.execute(update(PlaceRow).where(mine).values(seen_at=func.now(), met_by=scan.fence, state=found))
     return True
 
 
 @verb
-def finish(session: Session, scan: Scan, gone: Sequence[str], told: dict[str, Any]) -> Source | None:
-    """The scan is over: what was not met is gone. None: fenced off."""
-    if not _mine(session, scan, scan_=told, over=True):
+def finish(
+    session: Session, scan: Scan, told: dict[str, Any], *, unread: Sequence[str] = (), again_s: float | None = None
+) -> Source | None:
+    """The whole source was looked through: what was not met is gone. None: fenced off.
+
+    Args:
+        told: what the scan found; the number of files that are `gone` is added.
+        unread: folders and files that could not be looked at: what lies there stays as it was.
+        again_s: after so many seconds it is to be scanned again, since some files were still being written.
+    """
+    if not _mine(session, scan, _over()):
         return None
-    statement = update(PlaceRow).where(
-        tuple_(PlaceRow.source_id, PlaceRow.path).in_([(scan.source.id, path) for path in gone])
-    )
-    session.execute(statement.values(state="gone"))
+    away = and_(PlaceRow.source_id == scan.source.id, PlaceRow.met_by != scan.fence, PlaceRow.state != "gone")
+    unseen = func.unnest(array(list(unread), type_=Text)).column_valued("unseen")
+    hidden = or_(PlaceRow.path == unseen, func.starts_with(PlaceRow.path, unseen + "/"))
+    lost = update(PlaceRow).where(away, ~exists(select(unseen).where(hidden))).values(state="gone")
+    gone = len(session.execute(lost.returning(PlaceRow.path)).all())
+    bytes_known = and_(PlaceRow.sha256 == VideoRow.sha256, PlaceRow.video_id.is_(None), PlaceRow.error.is_(None))
+    again = update(PlaceRow).where(PlaceRow.source_id == scan.source.id, bytes_known)
+    session.execute(again.values(video_id=VideoRow.id))  # deleted once, and uploaded since: it has this place again
+    row = _row(session, scan.source.id)
+    row.scan = told | {"gone": gone}
+    if again_s is not None and row.wanted_at is None:
+        row.wanted_at = session.scalars(select(_from_now(again_s))).one()
+    return _read(session, row)
+
+
+@verb
+def fail(session: Session, scan: Scan, told: dict[str, Any]) -> Source | None:
+    """The source could not be looked through (`told` says why): what is known of it stays. None: fenced off."""
+    if not _mine(session, scan, _over() | {"scan": told}):
+        return None
     return _read(session, _row(session, scan.source.id))
 
 
-def _mine(
-    session: Session, scan: Scan, *, scan_: dict[str, Any] | None = None, lease_s: float = 60, over: bool = False
-) -> bool:
-    values: dict[str, Any] = {"lease_until": func.now() + timedelta(seconds=lease_s)}
-    if over:
-        values = {"lease_until": None, "owner": None, "scanned_at": func.now()}
-    if scan_ is not None:
-        values["scan"] = scan_
-    statement = update(SourceRow).where(SourceRow.id == scan.source.id, SourceRow.fence == scan.fence).values(**values)
-    return session.scalars(statement.returning(SourceRow.id)).one_or_none() is not None
+@verb
+def let_go(session: Session, scan: Scan) -> bool:
+    """Whoever scans has to stop: the next may go on at once. False: fenced off."""
+    return _mine(session, scan, {"lease_until": None})
 
 
-def _keep(session: Session, source_id: str, file: Looked) -> None:
+def _over() -> dict[str, Any]:
+    """A scan asked for meanwhile is still to come; if by force, then by force."""
+    still = and_(SourceRow.forced, SourceRow.wanted_at.is_not(None))
+    return {"lease_until": None, "owner": None, "scanned_at": func.now(), "forced": still}
+
+
+def _mine(session: Session, scan: Scan, values: dict[str, Any]) -> bool:
+    """Write to the row of the source if the scan still has the right to."""
+    statement = update(SourceRow).where(SourceRow.id == scan.source.id, SourceRow.fence == scan.fence)
+    return session.scalars(statement.values(**values).returning(SourceRow.id)).one_or_none() is not None
+
+
+def _seconds(count: Any) -> ColumnElement[timedelta]:
+    return func.make_interval(0, 0, 0, 0, 0, 0, count)
+
+
+def _from_now(seconds: float) -> ColumnElement[datetime]:
+    return func.now() + timedelta(seconds=seconds)
+
+
+def _keep(session: Session, scan: Scan, file: Looked) -> None:
     video_id = None
     if file.sha256 is not None and file.video is not None:
-        name = file.path.rpartition("/")[2]
         row, _ = videos.made(
-            session, sha256=file.sha256, size=file.size, name=name, media_type=file.media_type, video=file.video,
+            session, sha256=file.sha256, size=file.size, name=file.name, media_type=file.media_type, video=file.video,
             stored=False,
         )  # fmt: skip
         video_id = row.id
@@ -234,12 +285,16 @@ def _keep(session: Session, source_id: str, file: Looked) -> None:
         "mtime_ns": file.mtime_ns,
         "sha256": file.sha256,
         "video_id": video_id,
-        "state": "present" if video_id else "refused",
-        "error": file.error,
+        "state": "refused" if file.error else "present",
+        "error": file.error or null(),
         "seen_at": func.now(),
+        "met_by": scan.fence,
     }
-    statement = insert(PlaceRow).values(source_id=source_id, path=file.path, **values)
+    statement = insert(PlaceRow).values(source_id=scan.source.id, path=file.path, **values)
     session.execute(statement.on_conflict_do_update(index_elements=[PlaceRow.source_id, PlaceRow.path], set_=values))
+    if file.moved_from is not None:
+        before = and_(PlaceRow.source_id == scan.source.id, PlaceRow.path == file.moved_from)
+        session.execute(update(PlaceRow).where(before).values(state="gone"))
 
 
 def _row(session: Session, source_id: str, *, lock: bool = False) -> SourceRow:

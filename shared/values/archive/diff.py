@@ -71,7 +71,7 @@ class Sums:
     @staticmethod
     def of(before: Sequence[TimeRange], after: Sequence[TimeRange], pairings: Sequence[Pairing]) -> Sums:
         """Of one pair of runs."""
-        return Sums(len(before), len(after), Counter(summed(pairings)), shifts(pairings))
+        return Sums(len(before), len(after), +Counter(summed(pairings)), shifts(pairings))
 
     def __add__(self, other: Sums) -> Sums:
         """Of both."""
