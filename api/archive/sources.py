@@ -37,6 +37,14 @@ class SourceBody(Body):
     labels: dict[LabelName, Label] = Field(default={}, max_length=64, description="Of the jobs on its films.")
 
 
+class ScanQuery(Query):
+    """How to scan."""
+
+    force: bool = Field(
+        False, description="Look at every file anew; videos that were deleted come back, an empty folder is believed."
+    )
+
+
 class FilesQuery(Query):
     """Which files."""
 
@@ -64,6 +72,7 @@ class SourceRecord(Record):
     watch_s: float | None
     labels: dict[str, str]
     created_at: datetime
+    wanted_at: datetime | None = Field(description="Since when a scan is asked for that has not begun.")
     scanned_at: datetime | None
     scanning: bool
     scan: dict[str, Any] = Field(description="What the last scan found; an `error` where it could not be done.")
@@ -151,12 +160,13 @@ def remove(source_id: str) -> tuple[str, int]:
 
 
 @bp.post("/<source_id>/scan")
+@bp.input(ScanQuery, location="query", arg_name="query")
 @bp.output(SourceRecord, 202, description="Asked for; `scanning` and `scanned_at` say how it stands.")
 @bp.doc(responses=problems(NotFound))
-def scan(source_id: str) -> tuple[dict[str, Any], int]:
-    """Ask for a scan."""
-    source = sources.want(services().engine, source_id)
-    log.info("source.wanted", source=source_id)
+def scan(source_id: str, query: ScanQuery) -> tuple[dict[str, Any], int]:
+    """Ask for a scan. Files that have the size and time that they had are not read again, unless it is forced."""
+    source = sources.want(services().engine, source_id, force=query.force)
+    log.info("source.wanted", source=source_id, force=query.force)
     return record(source), 202
 
 

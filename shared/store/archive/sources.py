@@ -318,6 +318,7 @@ def _read(session: Session, row: SourceRow) -> Source:
         watch_s=row.watch_s,
         labels=row.labels,
         created_at=row.created_at,
+        wanted_at=row.wanted_at,
         scanned_at=row.scanned_at,
         scanning=row.lease_until is not None and bool(session.scalars(select(busy)).one()),
         scan=row.scan,

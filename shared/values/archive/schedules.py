@@ -82,6 +82,7 @@ class Source:
         folder, files: where: one of the two, by kind.
         watch_s: seconds between two scans; None: on request only.
         labels: of the jobs on its films.
+        wanted_at: when a scan was asked for that has not begun; None: none is.
         scan: what the last scan found: counts, and an error where it could not be done.
         counts: files by state: `present`, `gone`, `refused`.
     """
@@ -94,6 +95,7 @@ class Source:
     watch_s: float | None
     labels: Mapping[str, str]
     created_at: datetime
+    wanted_at: datetime | None
     scanned_at: datetime | None
     scanning: bool
     scan: Mapping[str, Any]
@@ -110,6 +112,7 @@ class Source:
             "watch_s": self.watch_s,
             "labels": dict(self.labels),
             "created_at": stamp(self.created_at),
+            "wanted_at": stamp(self.wanted_at),
             "scanned_at": stamp(self.scanned_at),
             "scanning": self.scanning,
             "scan": dict(self.scan),
