@@ -115,6 +115,7 @@ class VideoRecord(Record):
     size: int
     sha256: str
     media_type: str
+    stored: bool = Field(description="Its bytes are in the store; otherwise the film stays where it is, in a source.")
     probe: Probe
     created_at: datetime
     urls: VideoUrls

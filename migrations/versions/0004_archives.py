@@ -73,6 +73,7 @@ def _sources() -> None:
         sa.Column("fence", sa.BigInteger(), server_default="0", nullable=False),
         _time("lease_until"),
         _time("scanned_at"),
+        sa.Column("forced", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         _json("scan", "{}"),
         sa.CheckConstraint("kind IN ('folder', 'list')", name=op.f("ck_sources_kind")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_sources")),
@@ -92,6 +93,7 @@ def _places() -> None:
         sa.Column("state", sa.String(), nullable=False),
         _problem(),
         _time("seen_at", made=True),
+        sa.Column("met_by", sa.BigInteger(), server_default="0", nullable=False),
         sa.CheckConstraint("state IN ('present', 'gone', 'refused')", name=op.f("ck_places_state")),
         sa.ForeignKeyConstraint(
             ["source_id"], ["sources.id"], name=op.f("fk_places_source_id_sources"), ondelete="CASCADE"

@@ -25,6 +25,7 @@ def stored_video(row: VideoRow) -> StoredVideo:
         media_type=row.media_type,
         video=Video.read(row.probe),
         created_at=row.created_at,
+        stored=row.stored,
     )
 
 

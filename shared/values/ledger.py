@@ -18,7 +18,10 @@ def stamp(moment: datetime | None) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class StoredVideo:
-    """A video in the ledger: its name, its bytes, its facts."""
+    """A video in the ledger: its name, its bytes, its facts.
+
+    `stored`: its bytes are in the store; otherwise the film stays where it is, in a place of a source.
+    """
 
     id: str
     sha256: str
@@ -27,6 +30,7 @@ class StoredVideo:
     media_type: str
     video: Video
     created_at: datetime
+    stored: bool = True
 
     def record(self) -> dict[str, Any]:
         """JSON form without links."""
@@ -36,6 +40,7 @@ class StoredVideo:
             "size": self.size,
             "sha256": self.sha256,
             "media_type": self.media_type,
+            "stored": self.stored,
             "probe": self.video.record(),
             "created_at": stamp(self.created_at),
         }

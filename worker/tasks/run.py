@@ -92,7 +92,8 @@ def _execute(host: Host, claim: Claim, stages: Stages, scratch: Path) -> Executi
 
 def _film(host: Host, claim: Claim) -> Path:
     """Where its bytes are now; SourceUnreachable."""
-    return host.files.film(claim.video.sha256, sources.where(host.engine, claim.video.id))
+    film = claim.video
+    return host.files.film(film.sha256, sources.where(host.engine, film.id), stored=film.stored)
 
 
 def _weights(host: Host, claim: Claim) -> str | None:

@@ -16,10 +16,11 @@ from shared.errors import SceneworksError, SourceForbidden, SourceUnreachable, U
 from shared.files import within
 from shared.values.archive.schedules import Source
 
-ENDINGS = frozenset(
-    "264 265 3g2 3gp asf avc avi divx dv f4v flv gxf h264 h265 hevc ivf m1v m2p m2t m2ts m2v m4v mkv mov mp4 mpe mpeg "
-    "mpg mpv mts mxf nsv nut obu ogm ogv qt rm rmvb tod tp trp ts vob vro webm wmv wtv y4m".split()
-)
+ENDINGS = frozenset({
+    "264", "265", "3g2", "3gp", "asf", "avc", "avi", "divx", "dv", "f4v", "flv", "gxf", "h264", "h265", "hevc", "ivf",
+    "m1v", "m2p", "m2t", "m2ts", "m2v", "m4v", "mkv", "mov", "mp4", "mpe", "mpeg", "mpg", "mpv", "mts", "mxf", "nsv",
+    "nut", "obu", "ogm", "ogv", "qt", "rm", "rmvb", "tod", "tp", "trp", "ts", "vob", "vro", "webm", "wmv", "wtv", "y4m",
+})  # fmt: skip
 """How the names of films end; what ends otherwise is passed over. A file of a list is a film whatever its name."""
 NOTES = 20
 """So much of what was passed over is told by name."""
@@ -72,9 +73,7 @@ class Walk:
         while pending:
             for entry in self._entries(pending.pop()):
                 self._tick()
-                if self._is_folder(entry):
-                    pending.append(entry.path)
-                elif (found := self._film(entry)) is not None:
+                if (found := self._sort(entry, pending)) is not None:
                     yield found
 
     def _look(self) -> tuple[int, int]:
@@ -83,7 +82,7 @@ class Walk:
         if within(Path(self._source.folder), self._allowed) is None:
             raise SourceForbidden("The folder lies outside those that the operator allows.")
         try:
-            found = os.stat(self._source.folder)
+            found = Path(self._source.folder).stat()
             with os.scandir(self._source.folder):
                 return (found.st_dev, found.st_ino)
         except OSError as error:
@@ -97,64 +96,62 @@ class Walk:
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
-            self._leave(folder, error)
+            self._leave(folder, folder, error)
             return []
 
-    def _is_folder(self, entry: os.DirEntry[str]) -> bool:
-        """Whether it is a folder that can be named: the ledger holds Unicode, and a film is found by its path."""
+    def _sort(self, entry: os.DirEntry[str], pending: list[str]) -> Met | None:
+        """What an entry is: a folder still to come, a file that may be a film, or neither."""
         try:
-            if not entry.is_dir(follow_symlinks=False):
-                return False
-        except OSError as error:
-            self._leave(entry.path, error)
-            return False
-        if _nameable(entry.name):
-            return True
-        self._pass_over(entry.path, "The name of this folder is not UTF-8.")
-        return False
-
-    def _film(self, entry: os.DirEntry[str]) -> Met | None:
-        try:
-            if entry.is_symlink():
-                if not PurePath(entry.name).suffix or may_be_film(entry.name):
-                    self._pass_over(entry.path, "This is a link: links are not followed.")
+            if entry.is_dir(follow_symlinks=False):
+                pending.extend([entry.path] if self._can_be_named(entry) else [])
                 return None
-            if not entry.is_file(follow_symlinks=False):
+            if entry.is_symlink():
+                self._note_link(entry)
                 return None
             self.empty = False
-            if not may_be_film(entry.name):
+            if not may_be_film(entry.name) or not entry.is_file(follow_symlinks=False) or not self._can_be_named(entry):
                 return None
             found = entry.stat(follow_symlinks=False)
         except FileNotFoundError:
             return None
         except OSError as error:
-            self._leave(entry.path, error)
-            return None
-        if not _nameable(entry.name):
-            self._pass_over(entry.path, "The name of this file is not UTF-8.")
+            self._leave(str(PurePath(entry.path).parent), entry.path, error)
             return None
         return Met(entry.path, found.st_size, found.st_mtime_ns)
+
+    def _can_be_named(self, entry: os.DirEntry[str]) -> bool:
+        """The ledger holds Unicode, and a film is found again by its path."""
+        try:
+            entry.name.encode()
+        except UnicodeEncodeError:
+            self._pass_over(entry.path, "This name is not UTF-8.")
+            return False
+        return True
+
+    def _note_link(self, entry: os.DirEntry[str]) -> None:
+        """Of links, those are told that may have been meant to be followed: to films, and to folders."""
+        if may_be_film(entry.name) or not PurePath(entry.name).suffix:
+            self._pass_over(entry.path, "This is a link: links are not followed.")
 
     def _listed(self, path: str) -> Met:
         self._tick()
         if within(Path(path), self._allowed) is None:
             return Met(path, error=SourceForbidden("The file lies outside the folders that the operator allows."))
         try:
-            found = os.lstat(path)
+            found = Path(path).lstat()
         except (FileNotFoundError, NotADirectoryError):
             return Met(path, error=SourceUnreachable("There is no such file."))
         except OSError as error:
-            self._leave(path, error)
+            self._leave(path, path, error)
             return Met(path, error=SourceUnreachable(f"The file cannot be read: {error.strerror}."))
         self.empty = False
         if not stat.S_ISREG(found.st_mode):
             return Met(path, error=UnsupportedMedia("This is a link, or no ordinary file."))
         return Met(path, found.st_size, found.st_mtime_ns)
 
-    def _leave(self, path: str, error: OSError) -> None:
-        """Keep in mind what could not be looked at; of a folder that lets nobody in, the folder alone."""
-        self.empty = False
-        self.unread.add(str(PurePath(path).parent) if isinstance(error, PermissionError) and path != ... else path)
+    def _leave(self, unread: str, path: str, error: OSError) -> None:
+        """Keep in mind what could not be looked at. Where a file's folder lets nobody in, that is the folder."""
+        self.unread.add(unread)
         self._pass_over(path, f"This cannot be read: {error.strerror}.")
 
     def _pass_over(self, path: str, why: str) -> None:
@@ -167,11 +164,3 @@ class Walk:
 def may_be_film(name: str) -> bool:
     """Whether a film may have such a name."""
     return PurePath(name).suffix[1:].lower() in ENDINGS
-
-
-def _nameable(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -12,7 +12,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import Engine
 from werkzeug.test import TestResponse
 
-from api.videos.routes import clean_name
+from api.videos.intake import clean_name
 from shared.files import Files
 from shared.store import jobs, videos
 from tests import factories
