@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import shutil
+import stat
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -48,8 +49,13 @@ class Files:
         """Bytes free on the disk of the store."""
         return shutil.disk_usage(self._objects).free
 
-    def film(self, sha256: str, places: Iterable[Place]) -> Path:
+    def film(self, sha256: str, places: Iterable[Place], *, stored: bool = True) -> Path:
         """The bytes of a video: in the store, else in a place where they lie as they lay when they were hashed.
+
+        Args:
+            sha256: of the bytes.
+            places: where scans have found them.
+            stored: whether they were ever put into the store.
 
         Raises:
             SourceUnreachable: it has gone from all its places, or has changed; says which.
@@ -59,11 +65,11 @@ class Files:
             return path
         places = list(places)
         if not places:
-            raise MediaCorrupt("The bytes of this video are no longer in the store.")
+            raise _without_place(stored)
         for place in places:
             if as_it_was(place):
                 return Path(place.path)
-        changed = any(Path(place.path).exists() for place in places)
+        changed = any(os.path.lexists(place.path) for place in places)
         why = "has changed since it was scanned" if changed else "is not where it was"
         raise SourceUnreachable(f"The film {why}: scan its source again.")
 
@@ -166,8 +172,19 @@ def within(path: Path, allowed: Iterable[Path]) -> Path | None:
 
 def as_it_was(place: Place) -> bool:
     """Whether a file has the size and the time that it had when it was looked at."""
+    return lies(place.path, place.size, place.mtime_ns)
+
+
+def lies(path: str, size: int, mtime_ns: int) -> bool:
+    """Whether there is an ordinary file (no link: it could be turned elsewhere) of that size and time."""
     try:
-        now = Path(place.path).stat()
+        now = Path(path).lstat()
     except OSError:
         return False
-    return (now.st_size, now.st_mtime_ns) == (place.size, place.mtime_ns)
+    return stat.S_ISREG(now.st_mode) and (now.st_size, now.st_mtime_ns) == (size, mtime_ns)
+
+
+def _without_place(stored: bool) -> Exception:
+    if stored:
+        return MediaCorrupt("The bytes of this video are no longer in the store.")
+    return SourceUnreachable("No source has this film: its file was changed or replaced, or the source was removed.")

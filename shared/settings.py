@@ -33,6 +33,9 @@ class Settings(BaseSettings):
         "",
         description="Folders under which sources may lie, separated by a colon; empty: none. API and workers see them.",
     )
+    settle_s: float = Field(
+        10, ge=0, description="A file of a source that was changed so lately is left for the next scan."
+    )
     log_level: str = Field("info", description="debug, info, warning or error.")
 
     host: str = Field("127.0.0.1", description="Address the API listens on; anything but loopback needs API keys.")
