@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import mimetypes
+import os
 import struct
 import zipfile
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from apiflask import APIBlueprint
 from flask import Response, request, send_file
 from werkzeug.exceptions import RequestedRangeNotSatisfiable
+from werkzeug.wsgi import FileWrapper
 
 from api.errors import Record, problems
 from api.service.health import services
 from shared.errors import NotFound
+from shared.files import CHUNK
 from shared.log import logger
 from shared.store import results
 from shared.values import Artifact
@@ -97,17 +100,25 @@ def member(artifact_id: str, name: str) -> Response:
 
 
 def send_stored(sha256: str, media_type: str, name: str, *, inline: bool) -> Response:
-    """A file of the store with Range, ETag (its hash) and a name; NotFound when its bytes are gone."""
-    path = stored_path(sha256)
+    """A file of the store, as `send` does it; NotFound when its bytes are gone."""
+    return send(stored_path(sha256).open("rb"), sha256, media_type, name, inline=inline)
+
+
+def send(file: IO[bytes], sha256: str, media_type: str, name: str, *, inline: bool) -> Response:
+    """An open file with Range, ETag (its hash) and a name; it is closed when it was sent."""
     response = send_file(
-        path, mimetype=media_type, as_attachment=not inline, download_name=name, etag=sha256, conditional=False
+        file, mimetype=media_type, as_attachment=not inline, download_name=name, etag=sha256, conditional=False
     )
     if inline:
         response.headers["Content-Disposition"] = response.headers["Content-Disposition"].replace(
             "attachment", "inline", 1
         )
     response.headers.update({"Cache-Control": FOREVER, "Content-Security-Policy": SANDBOX})
-    return _conditional(response, path.stat().st_size)
+    facts = os.fstat(file.fileno())
+    response.content_length, response.last_modified = facts.st_size, facts.st_mtime  # type: ignore[assignment]
+    if request.range is not None:  # gunicorn's wrapper cannot seek: the end of a long film would be read from its start
+        response.response = FileWrapper(file, CHUNK)
+    return _conditional(response, facts.st_size)
 
 
 def _conditional(response: Response, size: int) -> Response:

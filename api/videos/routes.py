@@ -11,9 +11,10 @@ from flask import Response, request
 from pydantic import BaseModel, Field
 
 from api.errors import Query, Record, bad_query, page, problems, read_token
-from api.results.files import FILE_DOC, FOREVER, SANDBOX, send_stored, stored_path
+from api.results.files import FILE_DOC, FOREVER, SANDBOX
 from api.service.health import services
 from api.videos.intake import accepted, clean_name, media_type
+from api.videos.media import check_in_place, film_path, send_film
 from api.videos.thumbnails import moment, thumbnail
 from api.videos.upload import Upload, lingering
 from shared.errors import (
@@ -24,6 +25,7 @@ from shared.errors import (
     NotFound,
     NoVideoStream,
     RateLimited,
+    SourceUnreachable,
     StorageFull,
     UnsupportedMedia,
     VideoTooLarge,
@@ -238,22 +240,28 @@ def show(video_id: str) -> dict[str, Any]:
 @bp.delete("/<video_id>")
 @bp.doc(responses=problems(NotFound, Conflict, also={204: {"description": "Gone."}}))
 def delete(video_id: str) -> tuple[str, int]:
-    """Delete a video with its jobs, results and artifacts; 409 while work on it goes on."""
+    """Delete a video with its jobs, results and artifacts; 409 while work on it goes on.
+
+    A film that lies in a source is left where it is. Scans pass it over until it changes, or one is asked for by force.
+    """
     videos.delete(services().engine, video_id)
     return "", 204
 
 
 @bp.get("/<video_id>/media")
-@bp.doc(responses=problems(NotFound, also=FILE_DOC))
+@bp.doc(responses=problems(NotFound, SourceUnreachable, also=FILE_DOC))
 def media(video_id: str) -> Response:
-    """The file itself, whole or by ranges."""
-    video = videos.get(services().engine, video_id)
-    return send_stored(video.sha256, video.media_type, video.name, inline=True)
+    """The file itself, whole or by ranges; 502 when it lay in a source, and has gone or changed."""
+    return send_film(videos.get(services().engine, video_id))
 
 
 @bp.get("/<video_id>/thumbnail.jpg")
 @bp.input(ThumbnailQuery, location="query", arg_name="query")
-@bp.doc(responses=problems(InvalidRequest, NotFound, RateLimited, MediaCorrupt, DeadlineExceeded, also=PICTURE_DOC))
+@bp.doc(
+    responses=problems(
+        InvalidRequest, NotFound, RateLimited, MediaCorrupt, SourceUnreachable, DeadlineExceeded, also=PICTURE_DOC
+    )
+)
 def picture(video_id: str, query: ThumbnailQuery) -> Response:
     """One frame, small, as a JPEG: the frame that a player shows at that time."""
     video = videos.get(services().engine, video_id)
@@ -264,7 +272,8 @@ def picture(video_id: str, query: ThumbnailQuery) -> Response:
     name = f"{video.sha256}-{pts}-{query.width}"
     response = Response(mimetype="image/jpeg")
     if not request.if_none_match.contains_weak(name):
-        response.set_data(thumbnail(name, stored_path(video.sha256), video, pts, query.width))
+        path = film_path(video)
+        response.set_data(thumbnail(name, path, video, pts, query.width, lambda: check_in_place(video, path)))
     response.headers.update({"Cache-Control": FOREVER, "Content-Security-Policy": SANDBOX})
     response.set_etag(name)
     response.make_conditional(request.environ)

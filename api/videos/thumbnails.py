@@ -59,7 +59,9 @@ _working = BoundedSemaphore(AT_ONCE)
 _waiting = BoundedSemaphore(WAITING)
 
 
-def thumbnail(name: str, path: Path, video: StoredVideo, pts: int, width: int) -> bytes:
+def thumbnail(
+    name: str, path: Path, video: StoredVideo, pts: int, width: int, check: Callable[[], None] = lambda: None
+) -> bytes:
     """The frame shown at `pts` as a JPEG of at most `width` pixels.
 
     Args:
@@ -68,12 +70,19 @@ def thumbnail(name: str, path: Path, video: StoredVideo, pts: int, width: int) -
         video: its facts.
         pts: in ticks of its clock.
         width: in pixels.
+        check: called before a new picture is kept; raises when the bytes there are no longer the film.
 
     Raises:
         RateLimited: too many requests wait for pictures. DeadlineExceeded: it took too long.
         MediaCorrupt: nothing can be decoded there.
     """
-    return _kept.get(name, lambda: _decoded(path, video.video, pts, width))
+
+    def decode() -> bytes:
+        picture = _decoded(path, video.video, pts, width)
+        check()
+        return picture
+
+    return _kept.get(name, decode)
 
 
 def _decoded(path: Path, video: Video, pts: int, width: int) -> bytes:
