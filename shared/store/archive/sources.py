@@ -308,7 +308,7 @@ def _read(session: Session, row: SourceRow) -> Source:
     session.flush()
     session.refresh(row)
     statement = select(PlaceRow.state, func.count()).where(PlaceRow.source_id == row.id).group_by(PlaceRow.state)
-    busy: ColumnElement[bool] = func.now() < row.lease_until
+    now = session.scalars(select(func.now())).one()
     return Source(
         id=row.id,
         name=row.name,
@@ -320,9 +320,9 @@ def _read(session: Session, row: SourceRow) -> Source:
         created_at=row.created_at,
         wanted_at=row.wanted_at,
         scanned_at=row.scanned_at,
-        scanning=row.lease_until is not None and bool(session.scalars(select(busy)).one()),
+        scanning=row.lease_until is not None and now < row.lease_until,
         scan=row.scan,
-        counts=dict(session.execute(statement).tuples().all()),
+        counts={row[0]: row[1] for row in session.execute(statement)},
     )
 
 

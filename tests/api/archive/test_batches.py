@@ -1,0 +1,252 @@
+"""Batches and reprocessing over HTTP: checked whole, made once, followed, paused, cancelled, tried again."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+from flask.testing import FlaskClient
+from sqlalchemy import Engine, text
+
+from shared.store import jobs
+from shared.store.archive import batches, queues
+from shared.store.jobs import NewJob
+from tests import factories
+from tests.api.archive.conftest import COLOURS, SHOTS, Post, end, fault, feed, films, no_weights
+
+BAD = (400, "invalid_request")
+FAULTS: tuple[tuple[dict[str, Any], str, str], ...] = (
+    ({"analyses": []}, "/analyses", "too_short"),
+    ({"analyses": [{"model": "no"}]}, "/analyses/0/model", "unknown_model"),
+    ({"analyses": [{"model": "shots", "params": {"no": 1}}]}, "/analyses/0/params/no", "unknown_parameter"),
+    ({"analyses": [{"model": "shots", "range": {"start_s": 1}}]}, "/analyses/0/range", "no_range"),
+    ({"selection": {"only": "old"}}, "/selection/only", "literal_error"),
+    ({"selection": {"code": "internal"}}, "/selection/code", "not_failed"),
+    ({"selection": {"only": "failed", "code": "no"}}, "/selection/code", "unknown_code"),
+    ({"selection": {"source": ["src_1"]}}, "/selection/source", "unknown_field"),
+    ({"priority": "urgent"}, "/priority", "literal_error"),
+    ({"cap": 0}, "/cap", "greater_than_equal"),
+    ({"hours": {"since": "24:00", "until": "06:00"}}, "/hours/since", "string_pattern_mismatch"),
+    ({"hours": {"since": "06:00", "until": "06:00"}}, "/hours", "empty"),
+    ({"hours": {"since": "22:00", "until": "06:00", "timezone": "Mars/Base"}}, "/hours/timezone", "unknown_timezone"),
+    ({"labels": {"show": 7}}, "/labels/show", "string_type"),
+    ({"name": ""}, "/name", "string_too_short"),
+    ({"external_id": "x"}, "/external_id", "unknown_field"),
+)
+
+
+def test_a_batch(client: FlaskClient, database: Engine) -> None:
+    ids = films(database, 3)
+    body = {
+        "analyses": COLOURS, "name": "the archive", "selection": {"videos": ids[:2]}, "cap": 1, "labels": {"show": "x"},
+        "hours": {"since": "00:00", "until": "23:59", "timezone": "Europe/Berlin"},
+    }  # fmt: skip
+    answer = client.post("/v1/batches", json=body)
+    assert answer.status_code == 202
+    made = answer.json
+    assert (made["name"], made["kind"], made["state"], made["priority"], made["cap"], made["videos"]) == (
+        "the archive", "batch", "queued", "low", 1, 2,
+    )  # fmt: skip
+    assert made["analyses"][0]["params"]["min_shot_frames"] == 15
+    assert (made["hours"], made["selection"]["only"], made["counts"]) == (body["hours"], "all", {"waiting": 2})
+    assert answer.headers["Location"] == made["urls"]["self"]
+    assert int(answer.headers["Retry-After"]) >= 1
+    told = client.get(made["urls"]["self"])
+    assert (told.json | {"progress": None}) == (made | {"progress": None})
+    assert client.get(made["urls"]["self"], headers={"If-None-Match": told.headers["ETag"]}).status_code == 304
+
+
+def test_all_films_unless_something_is_said(batch: Post, database: Engine) -> None:
+    films(database, 2)
+    made = batch()
+    assert (made["videos"], made["name"], made["cap"], made["hours"]) == (2, "shots", 32, None)
+    assert batch(cap=None)["cap"] is None
+
+
+def test_faults_have_pointers(client: FlaskClient, database: Engine) -> None:
+    films(database, 1)
+    for path in ("/v1/batches", "/v1/reprocess", "/v1/reprocess?dry_run=true"):
+        for change, pointer, code in FAULTS:
+            answer = client.post(path, json={"analyses": SHOTS} | change)
+            assert fault(answer) == (*BAD, pointer, code), change
+    several = {"analyses": [{"model": "no"}], "hours": {"since": "06:00", "until": "06:00"}, "selection": {"code": "x"}}
+    told = client.post("/v1/batches", json=several).json["errors"]
+    assert [one["pointer"] for one in told] == ["/analyses/0/model", "/hours", "/selection/code"]
+    assert client.get("/v1/batches").json["items"] == []
+
+
+def test_what_the_selection_names_has_to_be_there(client: FlaskClient, database: Engine) -> None:
+    (there,) = films(database, 1)
+    answer = client.post(
+        "/v1/batches", json={"analyses": SHOTS, "selection": {"videos": [there, "vid_none"], "sources": ["src_none"]}}
+    )
+    assert (answer.status_code, answer.json["code"]) == (404, "not_found")
+    assert [one["pointer"] for one in answer.json["errors"]] == ["/selection/sources/0", "/selection/videos/1"]
+
+
+def test_nothing_that_is_meant(client: FlaskClient) -> None:
+    answer = client.post("/v1/batches", json={"analyses": SHOTS})
+    assert answer.status_code == 400
+    assert "No film is meant" in answer.json["detail"]
+
+
+def test_what_cannot_run_is_refused(client: FlaskClient, database: Engine, batch: Post) -> None:
+    films(database, 1)
+    made, job = batch(), factories.job(database)
+    calls = (
+        ("/v1/batches", {"analyses": SHOTS}),
+        ("/v1/reprocess", {"analyses": SHOTS}),
+        ("/v1/jobs", {"analyses": SHOTS, "video_id": job.video_id}),
+    )
+    queues.set_mode(database, "shots", "draining")
+    for path, body in (*calls, ("/v1/batches", {"analyses": [{"model": "bassl"}]})):
+        assert fault(client.post(path, json=body))[:2] == (503, "model_unavailable"), path
+    other = jobs.create(database, NewJob(job.video_id, (factories.analysis(threshold=0.3),)))
+    end(database, other.wakes, failed=True)
+    failed = jobs.page(database, limit=1)[0]
+    for path in (f"/v1/jobs/{failed.id}/retry", f"{made['urls']['retry']}"):
+        assert fault(client.post(path))[:2] == (503, "model_unavailable"), path
+    assert client.post("/v1/reprocess?dry_run=true", json={"analyses": SHOTS}).status_code == 200
+    assert feed(database, made["id"]) == []  # a batch waits meanwhile
+    queues.set_mode(database, "shots", "open")
+    assert len(feed(database, made["id"])) > 0
+    no_weights(database)
+    for path, body in calls:
+        assert fault(client.post(path, json=body))[:2] == (503, "weights_missing"), path
+    assert client.post("/v1/reprocess?dry_run=true", json={"analyses": SHOTS}).json["code"] == "weights_missing"
+    assert client.post("/v1/batches", json={"analyses": COLOURS}).status_code == 202  # needs no weights
+
+
+def test_items_and_states(client: FlaskClient, database: Engine, batch: Post) -> None:
+    ids = films(database, 4)
+    made = batch(cap=3)
+    one, other, third = feed(database, made["id"])
+    end(database, [one])
+    end(database, [other], failed=True)
+    assert third
+    place, seen = f"{made['urls']['items']}?limit=3", []
+    while place:
+        answer = client.get(place)
+        seen += answer.json["items"]
+        place = answer.headers.get("Link", "").partition("<")[2].partition(">")[0]
+    assert [item["video_id"] for item in seen] == ids
+    assert [item["state"] for item in seen] == ["succeeded", "failed", "queued", "waiting"]
+    assert (seen[0]["name"], seen[3]["urls"]["job"]) == ("film.mp4", None)
+    assert client.get(seen[0]["urls"]["job"]).json["priority"] == "low"
+    chosen = client.get(f"{made['urls']['items']}?state=failed,waiting").json["items"]
+    assert [item["position"] for item in chosen] == [1, 3]
+    told = client.get(made["urls"]["self"]).json
+    assert (told["state"], told["counts"]) == (
+        "running", {"failed": 1, "queued": 1, "succeeded": 1, "waiting": 1},
+    )  # fmt: skip
+    for query, code in (("state=lost", "unknown_state"), ("page_token=x", "bad_token")):
+        assert fault(client.get(f"{made['urls']['items']}?{query}"))[2:] == (f"/query/{query.partition('=')[0]}", code)
+
+
+def test_pause_resume_cancel_retry(client: FlaskClient, database: Engine, batch: Post) -> None:
+    films(database, 3)
+    made = batch(cap=2)
+    urls = made["urls"]
+    wakes = feed(database, made["id"])
+    assert client.post(urls["pause"]).json["state"] == "paused"
+    end(database, wakes, failed=True)
+    assert feed(database, made["id"]) == []
+    assert client.post(urls["resume"]).json["state"] == "running"
+    again = client.post(urls["retry"])
+    assert (again.status_code, again.json["counts"]) == (202, {"queued": 2, "waiting": 1})
+    assert fault(client.post(urls["retry"]))[:2] == (409, "conflict")
+    cancelled = client.post(urls["cancel"]).json
+    assert (cancelled["state"], cancelled["counts"]) == ("cancelled", {"cancelled": 2, "waiting": 1})
+    for name in ("pause", "resume"):
+        assert fault(client.post(urls[name]))[:2] == (409, "conflict"), name
+    for name in ("items", "diff", "events"):
+        assert fault(client.get(f"/v1/batches/bat_none/{name}"))[:2] == (404, "not_found"), name
+    for name in ("pause", "resume", "cancel", "retry"):
+        assert fault(client.post(f"/v1/batches/bat_none/{name}"))[:2] == (404, "not_found"), name
+    assert fault(client.get("/v1/batches/bat_none"))[:2] == (404, "not_found")
+
+
+def test_wait_for_the_end(client: FlaskClient, database: Engine, batch: Post) -> None:
+    films(database, 1)
+    made = batch()
+    began = time.monotonic()
+    assert client.get(f"{made['urls']['self']}?wait=0.2").json["state"] == "queued"
+    assert time.monotonic() - began >= 0.2
+    timer = threading.Timer(0.1, lambda: end(database, feed(database, made["id"])))
+    timer.start()
+    assert client.get(f"{made['urls']['self']}?wait=30").json["state"] == "succeeded"
+    timer.join()
+    assert time.monotonic() - began < 20
+
+
+def test_listed_by_pages_and_by_state(client: FlaskClient, database: Engine, batch: Post) -> None:
+    films(database, 1)
+    made = [batch()["id"] for _ in range(5)]
+    for batch_id in made[::2]:
+        batches.cancel(database, batch_id)
+    place, seen = "/v1/batches?limit=2", []
+    while place:
+        answer = client.get(place)
+        seen += [item["id"] for item in answer.json["items"]]
+        place = answer.headers.get("Link", "").partition("<")[2].partition(">")[0]
+    assert seen == made[::-1]
+    some = client.get("/v1/batches?state=cancelled&limit=2").json
+    assert [item["id"] for item in some["items"]] == [made[4], made[2]]
+    rest = client.get(f"/v1/batches?state=cancelled&limit=2&page_token={some['next_page_token']}").json
+    assert ([item["id"] for item in rest["items"]], rest["next_page_token"]) == ([made[0]], None)
+    assert client.get("/v1/batches?schedule_id=sch_none").json["items"] == []
+    for query, code in (
+        ("state=done", "unknown_state"),
+        ("page_token=x", "bad_token"),
+        ("limit=501", "less_than_equal"),
+    ):
+        assert fault(client.get(f"/v1/batches?{query}"))[2:] == (f"/query/{query.partition('=')[0]}", code)
+
+
+# Reprocessing ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_dry_run_writes_nothing(client: FlaskClient, database: Engine) -> None:
+    done, _, gone = films(database, 3)
+    end(database, jobs.create(database, NewJob(done, (factories.analysis(),))).wakes)
+    with database.begin() as connection:
+        connection.execute(text("UPDATE videos SET stored = false WHERE id = :id"), {"id": gone})
+    answer = client.post("/v1/reprocess?dry_run=true", json={"analyses": SHOTS})
+    assert answer.status_code == 200
+    plan = answer.json
+    assert (plan["selected"]["videos"], plan["to_do"], plan["skipped"]) == (
+        2, {"videos": 1, "hours": 0.003}, {"unreachable": 1},
+    )  # fmt: skip
+    (estimate,) = plan["estimates"]
+    assert (estimate["model"], estimate["runs"], estimate["device"], estimate["measured_runs"]) == (
+        "shots",
+        1,
+        "cpu",
+        1,
+    )
+    assert estimate["seconds"] == {"low": 5.0, "usual": 5.0, "high": 5.0}
+    everything = {"analyses": SHOTS, "selection": {"only": "all"}}
+    assert client.post("/v1/reprocess?dry_run=true", json=everything).json["skipped"] == {"done": 1, "unreachable": 1}
+    unmeasured = client.post("/v1/reprocess?dry_run=true", json={"analyses": [{"model": "bassl"}]}).json["estimates"]
+    assert [(one["model"], one["device"], one["seconds"]) for one in unmeasured if one["model"] == "bassl"] == [
+        ("bassl", None, None)
+    ]
+    assert client.get("/v1/batches").json["items"] == []
+
+
+def test_reprocessing_does_the_rest_and_no_more(client: FlaskClient, database: Engine) -> None:
+    films(database, 2)
+    first = client.post("/v1/reprocess", json={"analyses": SHOTS, "cap": 1})
+    assert (first.status_code, first.json["kind"], first.json["videos"]) == (202, "reprocess", 2)
+    assert first.json["selection"]["only"] == "missing_or_outdated"
+    end(database, feed(database, first.json["id"]))
+    again = client.post("/v1/reprocess", json={"analyses": SHOTS}).json
+    assert again["videos"] == 1
+    end(database, feed(database, again["id"]))
+    nothing = client.post("/v1/reprocess", json={"analyses": SHOTS})
+    assert nothing.status_code == 400
+    assert "nothing is left to do" in nothing.json["detail"]
+    other = client.post("/v1/reprocess", json={"analyses": COLOURS, "selection": {"only": "missing"}})
+    assert other.status_code == 400  # processed by other parameters is not missing
+    assert client.post("/v1/reprocess", json={"analyses": COLOURS}).json["videos"] == 2
