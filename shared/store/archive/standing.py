@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from shared.tables import BatchItemRow, BatchRow, JobRunRow, RunRow
 from shared.values import LIVE, RunState
-from shared.values.archive.batches import Batch, Item, Work
+from shared.values.archive.batches import LIVE_JOBS, Batch, Item, Work
 
 ITEMS = """
     SELECT i.batch_id, i.position, i.video_id, i.job_id, i.before, i.error, i.started_at, told.updated_at,
@@ -77,7 +77,9 @@ def _batch(row: BatchRow, told: Sequence[Any], now: datetime) -> Batch:
     fraction = float(sum(one.fraction for one in told)) / films if films else 1.0
     started = min((one.started_at for one in told if one.started_at), default=None)
     updated = max((one.updated_at for one in told if one.updated_at), default=row.created_at)
-    live = row.paused_at is None and row.cancelled_at is None and fraction < 1
+    counts = {one.state: one.films for one in sorted(told, key=lambda one: one.state)}
+    going = any(counts.get(state) for state in (*LIVE_JOBS, "waiting"))
+    live = going and row.paused_at is None and row.cancelled_at is None
     eta = (now - started).total_seconds() * (1 - fraction) / fraction if live and started and fraction else None
     return Batch(
         id=row.id,
@@ -86,7 +88,7 @@ def _batch(row: BatchRow, told: Sequence[Any], now: datetime) -> Batch:
         schedule_id=row.schedule_id,
         due_at=row.due_at,
         work=Work.read(row.work),
-        counts={one.state: one.films for one in sorted(told, key=lambda one: one.state)},
+        counts=counts,
         fraction=fraction,
         eta_s=eta,
         paused_at=row.paused_at,
