@@ -1,0 +1,90 @@
+"""`sceneworks-worker bench length`: what a room costs by the length of the film, each length in a process of its own.
+
+The film is a short one, shown again and again. Time should grow with the length, and memory should not.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import imageio_ffmpeg
+import torch
+import typer
+
+from shared.catalog import ClipItParams, Params
+from worker.bench.drawn import Networks, networks
+from worker.bench.measured import Served
+from worker.models.clip_it.network import ClipIt
+from worker.models.placement import Placement, place
+
+MINUTES = (1.0, 10.0, 60.0)
+
+HIGH = 180
+"""Rows of the film's pictures: what costs is to be the room and not the decoder."""
+
+ROOMS: dict[str, tuple[int, Params, Callable[[Placement], Networks[Any]]]] = {
+    "clip_it": (24, ClipItParams(sentences=("a street at night",)), lambda here: networks("clip_it", ClipIt, here)),
+}
+"""For each room: frames per second of the film, parameters of the run, how its networks are made."""
+
+
+def bench_length(name: str, film: Path, minutes: Sequence[float], rate: int | None) -> None:
+    """Measure and print.
+
+    Args:
+        name: of the room.
+        film: what is shown again and again.
+        minutes: lengths.
+        rate: frames per second; None: as in `ROOMS`.
+    """
+    usual, params, _ = ROOMS[name]
+    typer.echo(f"{name} {params.model_dump(mode='json', exclude_defaults=True)}, {rate or usual} frames per second\n")
+    typer.echo(
+        f"{'minutes':>8} {'frames':>8} {'wall s':>8} {'s/minute':>9} {'before MiB':>11} {'peak MiB':>9}  by stage"
+    )
+    with TemporaryDirectory(prefix="sceneworks-bench-") as folder:
+        for length in minutes:
+            path, out = Path(folder) / "film.mp4", Path(folder) / "said.json"
+            looped(film, path, rate or usual, length * 60)
+            command = [sys.executable, "-m", "worker.bench", "length_of", name, str(path), str(out)]
+            subprocess.run(command, check=True)
+            said = json.loads(out.read_text(encoding="utf-8"))
+            stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in said["stages"].items() if seconds >= 0.05)
+            typer.echo(
+                f"{length:8g} {said['frames']:8d} {said['wall']:8.1f} {said['wall'] / length:9.2f} "
+                f"{said['before']:11.0f} {said['peak']:9.0f}  {stages}"
+            )
+
+
+def looped(film: Path, out: Path, rate: int, seconds: float) -> None:
+    """So many seconds of a film that begins again whenever it ends, with its sound."""
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-v", "error", "-y", "-stream_loop", "-1", "-i", str(film)]
+    picture = ["-vf", f"fps={rate},scale=-2:{HIGH}", "-c:v", "libx264", "-preset", "ultrafast", "-g", str(10 * rate)]
+    subprocess.run([*command, "-t", str(seconds), *picture, "-c:a", "aac", "-b:a", "64k", str(out)], check=True)
+
+
+def save_length(name: str, film: Path, out: Path) -> None:
+    """One run of a room in this process: seconds and memory into a JSON file."""
+    _, params, build = ROOMS[name]
+    here = place("cpu", "auto", "torch", 0)
+    torch.set_num_threads(here.threads)
+    model = build(here).models[here.precision]
+    Path("/proc/self/clear_refs").write_text("5")  # what lies before does not count: proc(5)
+    served, before = Served(name, model=model), _most()
+    with TemporaryDirectory(prefix="sceneworks-bench-") as folder:
+        done = served.run(film, params, Path(folder) / "run")
+    stages = {stage.name: stage.seconds or 0.0 for stage in done.stages}
+    said = {"frames": done.frames, "wall": served.wall[0], "before": before, "peak": _most(), "stages": stages}
+    out.write_text(json.dumps(said), encoding="utf-8")
+
+
+def _most() -> float:
+    """MiB that this process has had in memory at most since that was last forgotten."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
