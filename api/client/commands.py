@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -49,6 +49,16 @@ class Format(StrEnum):
     JSON = "json"
     JSONL = "jsonl"
     CSV = "csv"
+
+
+class Per(StrEnum):
+    """What is ranked by likeness."""
+
+    VIDEO = "video"
+    SHOT = "shot"
+
+
+FormatOption = Annotated[Format, typer.Option("--format", "-f", help="table, json, jsonl or csv.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +162,7 @@ def watch(context: typer.Context, job: JobArgument, as_json: AsJson = False) -> 
 def results(
     context: typer.Context,
     job: JobArgument,
-    form: Annotated[Format, typer.Option("--format", "-f", help="table, json, jsonl or csv.")] = Format.TABLE,
+    form: FormatOption = Format.TABLE,
 ) -> None:
     """Print the results of a job."""
     from api.client.screen import results_table
@@ -168,6 +178,40 @@ def results(
             _csv(found)
         else:
             _console().print(results_table(found))
+
+
+@app.command()
+def similar(
+    context: typer.Context,
+    video: Annotated[str, typer.Argument(metavar="VIDEO", help="Id of a video, or of a job about it.")],
+    shot: Annotated[int | None, typer.Option(min=0, help="Ask with this shot; its # in the results.")] = None,
+    start: Annotated[float | None, typer.Option(min=0, help="Ask with the shots from this second on.")] = None,
+    end: Annotated[float | None, typer.Option(min=0, help="Ask with the shots before this second.")] = None,
+    per: Annotated[Per | None, typer.Option(help="Rank videos, or shots; by default what was asked with.")] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(metavar="NAME:VALUE", help="Only videos of such a job; may be given again.")
+    ] = None,
+    weights: Annotated[str | None, typer.Option(help="Fingerprint, where the video has embeddings of several.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="So many.")] = 20,
+    form: FormatOption = Format.TABLE,
+) -> None:
+    """Find videos or shots that look and move like a video, a shot or a range of it."""
+    from api.client.screen import likeness_table
+
+    asked = {"seq": shot, "start_s": start, "end_s": end, "per": per, "weights": weights}
+    query = [(name, str(value)) for name, value in asked.items() if value is not None]
+    with _service(context) as service:
+        video_id = service.job(video)["video_id"] if video.startswith("job_") else video
+        found = service.similar(video_id, query + [("label", pair) for pair in label or []], limit)
+        if form is Format.JSON:
+            _out(json.dumps(found, indent=2))
+        elif form is Format.JSONL:
+            for item in found["items"]:
+                _out(json.dumps(item))
+        elif form is Format.CSV:
+            _likeness_csv(found["items"])
+        else:
+            _console().print(likeness_table(found))
 
 
 @app.command()
@@ -278,17 +322,31 @@ def _show(record: Any, as_json: bool, render: Callable[[Any], Any]) -> None:
         _console().print(render(record))
 
 
-def _csv(found: Iterator[Record]) -> None:
+TIMES = [(end, name) for end in ("start", "end") for name in ("frame", "seconds", "pts", "timecode")]
+
+
+def _csv(found: Iterable[Record]) -> None:
     import csv
 
-    names = ("frame", "seconds", "pts", "timecode")
     writer = csv.writer(sys.stdout)
-    times = [f"{end}_{name}" for end in ("start", "end") for name in names]
-    writer.writerow(["model", "kind", "seq", *times, "score", "data"])
+    writer.writerow(["model", "kind", "seq", *(f"{end}_{name}" for end, name in TIMES), "score", "data"])
     for result in found:
-        values = [(result[end] or {}).get(name) for end in ("start", "end") for name in names]
-        row = [result.get("model"), result["kind"], result["seq"], *values, result["score"], json.dumps(result["data"])]
-        writer.writerow(row)
+        row = [result.get("model"), result["kind"], result["seq"], *_times(result), result["score"]]
+        writer.writerow([*row, json.dumps(result["data"])])
+
+
+def _likeness_csv(found: Iterable[Record]) -> None:
+    import csv
+
+    writer = csv.writer(sys.stdout)
+    writer.writerow(["similarity", "video_id", "name", "run_id", "seq", *(f"{end}_{name}" for end, name in TIMES)])
+    for item in found:
+        video = item["video"]
+        writer.writerow([item["similarity"], video["id"], video["name"], item["run_id"], item["seq"], *_times(item)])
+
+
+def _times(record: Record) -> list[Any]:
+    return [(record[end] or {}).get(name) for end, name in TIMES]
 
 
 def _console(stderr: bool = False) -> Console:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import csv
+import json
 from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import Result
 from flask.testing import FlaskClient
 from sqlalchemy import Engine
+from typer.testing import CliRunner
 
-from shared.store import videos
+from api.client import service
+from api.client.commands import app
+from shared.store import jobs, videos
 from shared.values import Artifact, Run, new_id
 from tests import factories
+from tests.api.conftest import Served
 
-A, B = "a" * 64, "b" * 64
+A, B, C = "a" * 64, "b" * 64, "c" * 64
 
 
 def post(client: FlaskClient, **body: Any) -> Any:
@@ -200,3 +207,46 @@ def test_what_is_not_there(client: FlaskClient, database: Engine) -> None:
     assert "per=shot" in similar(client, whole, "start_s=1").json["detail"]
     videos.delete(database, shots.video_id)
     assert found(similar(client, whole, "per=shot")) == []
+
+
+# The command ----------------------------------------------------------------------------------------------------------
+
+
+def command(served: Served, *arguments: str) -> Result:
+    return CliRunner().invoke(app, ["--url", served.url, "similar", *arguments])
+
+
+def test_similar_in_a_terminal(served: Served) -> None:
+    asked = factories.embed(served.database, [[1, 0], [0, 1]])
+    other = factories.embed(served.database, [[0, 1], [1, 1]], labels={"show": "x"})
+    factories.embed(served.database, [[0, 1]], weights=B)
+    table = command(served, asked.video_id, "--shot", "1", "--limit", "1")
+    assert table.exit_code == 0, table.output
+    assert "1.0000" in table.stdout
+    assert other.video_id in table.stdout
+    assert "r2plus1d aaaaaaaaaaaa; left out, with other weights: 1" in table.stdout
+    job_id = jobs.page(served.database, limit=3)[2].id
+    rows = list(
+        csv.DictReader(command(served, job_id, "--start", "0", "--end", "2", "--format", "csv").stdout.splitlines())
+    )
+    assert [(row["video_id"], row["seq"], row["similarity"]) for row in rows] == [
+        (other.video_id, "1", "1.0"), (other.video_id, "0", "0.707107"),
+    ]  # fmt: skip
+    assert (rows[0]["start_frame"], rows[0]["end_seconds"]) == ("24", "2.0")
+    whole = json.loads(command(served, asked.video_id, "--per", "shot", "--label", "show:x", "-f", "json").stdout)
+    assert (len(whole["items"]), whole["weights"]["fingerprint"]) == (2, A)
+    lines = command(served, asked.video_id, "--per", "shot", "--label", "show:y", "-f", "jsonl").stdout
+    assert lines == ""
+    refused = command(served, asked.video_id, "--shot", "9")
+    assert (refused.exit_code, refused.stderr.splitlines()[0]) == (
+        2, "not_found: This video has no embedding of that number.",
+    )  # fmt: skip
+
+
+def test_a_long_list_is_fetched_page_by_page(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "LIKE_PAGE", 2)
+    asked = factories.embed(served.database, [[1, 0, 0]], weights=C)
+    factories.embed(served.database, [[1, at / 10, 0] for at in range(7)], weights=C)
+    for limit, seqs in ((5, [0, 1, 2, 3, 4]), (4, [0, 1, 2, 3]), (100, list(range(7)))):
+        shown = command(served, asked.video_id, "--shot", "0", "--limit", str(limit), "-f", "jsonl").stdout
+        assert [json.loads(line)["seq"] for line in shown.splitlines()] == seqs
