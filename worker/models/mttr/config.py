@@ -44,3 +44,7 @@ SHORT_SIDE, LONG_SIDE = 360, 640
 
 QUERIES_KEPT = 64
 """Sentences of which what the text encoder made is kept: 10 kB each."""
+
+FRAMES_TOGETHER = 4
+"""Frames of a window that go through the transformer together on a CPU, where what lies between two layers then stays
+in the cache; on a GPU all of them do."""

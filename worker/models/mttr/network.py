@@ -6,7 +6,7 @@ picture, L tokens of a query, Q instances, K channels of a mask's features, D la
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -48,6 +48,18 @@ class Seen:
     seen_Nhw: Tensor | None  # noqa: N815 (the same)
     eighth_NChw: Tensor  # noqa: N815 (the same)
     quarter_NChw: Tensor  # noqa: N815 (the same)
+
+    def split(self, frames: int) -> Iterator[Seen]:
+        """One video, so many frames at a time: beyond the backbone each frame goes by itself."""
+        for start in range(0, len(self.tokens_NhwC), frames):
+            of = slice(start, start + frames)
+            yield Seen(
+                self.tokens_NhwC[of],
+                self.position_NhwC if len(self.position_NhwC) == 1 else self.position_NhwC[of],
+                None if self.seen_Nhw is None else self.seen_Nhw[of],
+                self.eighth_NChw[of],
+                self.quarter_NChw[of],
+            )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -153,9 +165,12 @@ class MTTR(nn.Module):
             _together(seen, words_NLC, seen_BL),
         )
         pixels_NhwC = memory_NSC[:, : height * width].unflatten(1, (height, width))
+        with torch.autocast(memory_NSC.device.type, enabled=False):  # little work, on which the choice depends
+            referred_DNQ2 = self.is_referred_head(instances_DNQC.float())
+            kernels_DNQK = self.instance_kernels_head(instances_DNQC.float())
         return Prediction(
-            self.is_referred_head(instances_DNQC),
-            self.instance_kernels_head(instances_DNQC),
+            referred_DNQ2,
+            kernels_DNQK,
             self.spatial_decoder(pixels_NhwC.permute(0, 3, 1, 2), seen.eighth_NChw, seen.quarter_NChw),
             instances_DNQC,
             memory_NSC,
