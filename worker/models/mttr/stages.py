@@ -103,13 +103,15 @@ def infer(_network: Grounding, pieces: Sequence[Piece], _params: MttrParams) -> 
 
 
 def decode(tracks: Sequence[Track], film: Film, params: MttrParams) -> Outcome:
-    """A row for each query, and the files.
+    """A row for each query, and the files. A film without frames yields nothing.
 
     Args:
         tracks: of this run.
         film: with what the writer wrote in its scratch folder.
         params: for the queries and the files that are wanted.
     """
+    if film.first == film.stop:
+        return Outcome()
     if len(tracks) != len(params.queries):
         raise Internal("The tracks are not those of the queries.")
     span = film.timeline.range(film.first, film.stop)
