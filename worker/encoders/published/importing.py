@@ -65,6 +65,7 @@ def import_weights(published: Published, paths: Sequence[Path], folder: Path, im
     delivery = _delivery(published, paths)
     for side, path in delivery.sides.items():
         _check_side(side, path)
+    published.check({side.as_: path for side, path in delivery.sides.items()})
     expected, constants = published.expected(), published.constants()
     reading = _read(published, delivery.sources, expected)
     name = " and ".join(file.name for file in delivery.sources)

@@ -83,4 +83,5 @@ PUBLISHED = Published(
         Side("transformer_cfg_dir/merges.txt", "merges.txt", "the pairs that RoBERTa's tokenizer merges"),
     ),
     constants=_constants,
+    check=lambda sides: read_tokenizer(sides["vocab.json"], sides["merges.txt"]),
 )
