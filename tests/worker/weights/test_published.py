@@ -254,6 +254,12 @@ def test_a_file_that_is_not_what_it_should_be_is_not_imported(
     assert not (tmp_path / "weights").exists()
 
 
+def test_a_folder_is_imported_by_itself(delivered: Path, tmp_path: Path) -> None:
+    for paths in ([delivered, delivered], [delivered, *files(delivered)]):
+        with pytest.raises(InvalidRequest, match="One folder is imported, or files are"):
+            import_weights(SPEAKS, paths, tmp_path / "weights", AT)
+
+
 def test_a_room_has_the_last_word_on_them(delivered: Path, tmp_path: Path) -> None:
     def judge(sides: Mapping[str, Path]) -> None:
         if "b" not in json.loads(sides["vocab.json"].read_text()):

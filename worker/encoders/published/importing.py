@@ -79,6 +79,8 @@ def import_weights(published: Published, paths: Sequence[Path], folder: Path, im
 def _delivery(published: Published, paths: Sequence[Path]) -> Delivery:
     if len(paths) == 1 and paths[0].is_dir():
         return _unfolded(published, paths[0])
+    if any(path.is_dir() for path in paths):
+        raise InvalidRequest("One folder is imported, or files are: not both, and not several folders.")
     names = {side.file: side for side in published.sides}
     sides = {names[path.name]: path for path in paths if path.name in names}
     sources = tuple(path for path in paths if path.name not in names)
