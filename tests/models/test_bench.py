@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from shared.catalog import ShotsParams
 from shared.errors import InvalidRequest, MediaCorrupt
@@ -14,9 +15,13 @@ from shared.settings import settings
 from tests.models.films import run, shots_film
 from worker import bench
 from worker.bench import measured, shots
-from worker.bench.published import likeness, scenes as published, summaries
+from worker.bench.masks import letters
+from worker.bench.published import likeness, masks, scenes as published, summaries
+from worker.encoders.roberta import tokens
 from worker.models.bassl.config import CROP
 from worker.models.clip_it import segments, selection
+from worker.models.mttr.resize import Resize
+from worker.models.mttr.tracks.masks import Sizes, mask
 from worker.models.r2plus1d.clips import frames_of, starts
 from worker.models.r2plus1d.config import CROP as CLIP_CROP
 from worker.video.reader import Reader
@@ -93,6 +98,19 @@ def test_an_embedding_is_that_of_the_published_way(capsys: pytest.CaptureFixture
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_weights")
+def test_masks_are_those_of_the_published_way(capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench.main(["mttr", "--seconds", "0.2", "--rounds", "1"]) == 0
+    said = capsys.readouterr().out
+    assert float(rows_of(said)["ours, fp32"][3]) > 1.2  # by CPU time: the backbone runs once for two queries
+    for pictures in ("the same", "its own"):
+        counted = said.split(f"ours, fp32, on {pictures} pictures: ")[1].split()
+        assert int(counted[0]) >= 8
+        assert int(counted[2]) < 1e-4 * int(counted[4])
+        assert 0 < int(counted[7]) < int(counted[4])
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_weights")
 def test_cost_by_length(capsys: pytest.CaptureFixture[str]) -> None:
     assert bench.main(["length", "clip_it", "--minutes", "0.05", "0.1", "--rate", "10"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()[3:]]
@@ -125,6 +143,24 @@ def test_the_published_way_of_likeness_looks_at_the_same_pixels() -> None:
     assert np.array_equal(likeness.seen(picture), CLIP_CROP.see(picture))
 
 
+def test_the_published_way_of_masks_resizes_and_cuts_as_the_room_does() -> None:
+    draw = np.random.default_rng(4)
+    for high, wide in ((480, 854), (240, 320), (361, 641), (97, 400), (641, 361)):
+        picture = draw.integers(0, 256, (high, wide, 3), np.uint8)
+        small = masks.resized(picture[None], 360)[0].permute(1, 2, 0).numpy()
+        assert np.array_equal(small, Resize(360).see(picture))
+    logits = draw.standard_normal((2, 9, 14)).astype(np.float32)
+    sizes = Sizes(padded=(36, 54), seen=(36, 54), shown=(71, 101))
+    for made, one in zip(masks.at_size(torch.from_numpy(logits), (36, 54), (71, 101)), logits, strict=True):
+        assert np.count_nonzero(made != mask(one, sizes)) <= 2
+
+
+def test_without_a_vocabulary_each_letter_is_a_token() -> None:
+    numbers = tokens(letters(), "a cat")
+    assert (numbers[0], numbers[-1], len(numbers)) == (0, 2, 7)
+    assert numbers[1] == numbers[4]  # the two letters a
+
+
 def test_both_ways_cut_the_same_film_alike_and_see_the_same_keyframes(tmp_path: Path) -> None:
     film = shots_film([40, 25, 9, 60], tmp_path / "film.mp4")
     spans = published.detect(film)
@@ -144,7 +180,7 @@ def test_the_published_way_says_so_where_opencv_opens_nothing(tmp_path: Path) ->
         published.detect(tmp_path / "film.mp4")
 
 
-@pytest.mark.parametrize("command", ["shots", "bassl", "clip_it", "r2plus1d"])
+@pytest.mark.parametrize("command", ["shots", "bassl", "clip_it", "mttr", "r2plus1d"])
 def test_no_round_is_no_measurement(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         bench.main([command, "--rounds", "0"])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from worker.bench.length import MINUTES, bench_length, save_length
 from worker.bench.likeness import bench_r2plus1d
+from worker.bench.masks import bench_mttr
 from worker.bench.measured import sample
 from worker.bench.scenes import bench_bassl
 from worker.bench.shots import bench_shots, save_published
@@ -17,6 +18,7 @@ ROUNDS = 3
 
 AGAINST: dict[str, tuple[str, float | None, Callable[[Path, float, float | None, int, int], None]]] = {
     "clip_it": ("a summary, and a second question about the same film", None, bench_clip_it),
+    "mttr": ("masks for two queries", 3.0, bench_mttr),
     "r2plus1d": ("an embedding", 10.0, bench_r2plus1d),
 }
 """Rooms measured against the published pipeline's way: what they yield, seconds of the film, the measurement."""

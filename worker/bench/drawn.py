@@ -6,7 +6,7 @@ import copy
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import nn
@@ -42,42 +42,46 @@ class Networks(Generic[N]):
 
     Args:
         published: as its authors run it: fp32, channels first.
-        models: the room on a CPU by precision: fp32 first, then that of this processor.
+        placed: as the rooms run it, by precision: fp32 first, then that of this processor.
         weights: in words: which.
+        loaded: what the room loads, where weights are imported.
     """
 
     published: N
-    models: dict[str, Model]
+    placed: dict[str, Placed[N]]
     weights: str
+    loaded: Any = None
+
+    def model(self, name: str, precision: str, network: Any = None) -> Model:
+        """The room with its network in memory; `network` is what it loads, where that is more than a placed one."""
+        threads = torch.get_num_threads()
+        return Model(load(name), Placement("cpu", precision, "torch", threads), (), network or self.placed[precision])
 
 
-def networks(name: str, build: Callable[[], N], here: Placement) -> Networks[N]:
+def networks(
+    name: str, build: Callable[[], N], here: Placement, of: Callable[[Any], Placed[N]] = lambda loaded: loaded
+) -> Networks[N]:
     """The networks of a room.
 
     Args:
         name: of the room.
         build: makes its network, with any numbers.
         here: this processor.
+        of: takes the network out of what the room loads.
     """
-    spec, folders = MENU[name].weights, [settings().weights_dir]
-    fp32 = Placement("cpu", "fp32", "torch", here.threads)
+    spec, folders, loaded = MENU[name].weights, [settings().weights_dir], None
     if spec is not None and find_card(spec, folders) is not None:
-        said = "imported"
-        placed: Placed[N] = load(name).load(folders, fp32)
-        plain = _plain(placed.network)
+        loaded = load(name).load(folders, Placement("cpu", "fp32", "torch", here.threads))
+        said, network = "imported", of(loaded).network
+        plain = _plain(network)
     else:
         said, plain = DRAWN, drawn(build()).eval().requires_grad_(False)
-        placed = Placed.put(copy.deepcopy(plain), "cpu", "fp32")
-    models = {
-        precision: Model(
-            load(name),
-            Placement("cpu", precision, "torch", here.threads),
-            (),
-            Placed(placed.network, placed.device, precision),
-        )
+        network = Placed.put(copy.deepcopy(plain), "cpu", "fp32").network
+    placed = {
+        precision: Placed(network, torch.device("cpu"), precision)
         for precision in dict.fromkeys(["fp32", here.precision])
     }
-    return Networks(plain, models, said)
+    return Networks(plain, placed, said, loaded)
 
 
 def _plain(network: N) -> N:

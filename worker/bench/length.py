@@ -8,19 +8,20 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import imageio_ffmpeg
 import torch
 import typer
 
-from shared.catalog import ClipItParams, Params
-from worker.bench.drawn import Networks, networks
+from shared.catalog import ClipItParams, MttrParams, Params
+from worker.bench.drawn import networks
+from worker.bench.masks import grounding, groundings
 from worker.bench.measured import Served
 from worker.models.clip_it.network import ClipIt
+from worker.models.contract import Model
 from worker.models.placement import Placement, place
 
 MINUTES = (1.0, 10.0, 60.0)
@@ -28,10 +29,11 @@ MINUTES = (1.0, 10.0, 60.0)
 HIGH = 180
 """Rows of the film's pictures: what costs is to be the room and not the decoder."""
 
-ROOMS: dict[str, tuple[int, Params, Callable[[Placement], Networks[Any]]]] = {
-    "clip_it": (24, ClipItParams(sentences=("a street at night",)), lambda here: networks("clip_it", ClipIt, here)),
+ROOMS: dict[str, tuple[int, Params]] = {
+    "clip_it": (24, ClipItParams(sentences=("a street at night",))),
+    "mttr": (1, MttrParams(queries=("a man in a coat",), short_side=96)),
 }
-"""For each room: frames per second of the film, parameters of the run, how its networks are made."""
+"""For each room: frames per second of the film, parameters of the run."""
 
 
 def bench_length(name: str, film: Path, minutes: Sequence[float], rate: int | None) -> None:
@@ -43,7 +45,7 @@ def bench_length(name: str, film: Path, minutes: Sequence[float], rate: int | No
         minutes: lengths.
         rate: frames per second; None: as in `ROOMS`.
     """
-    usual, params, _ = ROOMS[name]
+    usual, params = ROOMS[name]
     typer.echo(f"{name} {params.model_dump(mode='json', exclude_defaults=True)}, {rate or usual} frames per second\n")
     typer.echo(
         f"{'minutes':>8} {'frames':>8} {'wall s':>8} {'s/minute':>9} {'before MiB':>11} {'peak MiB':>9}  by stage"
@@ -71,10 +73,9 @@ def looped(film: Path, out: Path, rate: int, seconds: float) -> None:
 
 def save_length(name: str, film: Path, out: Path) -> None:
     """One run of a room in this process: seconds and memory into a JSON file."""
-    _, params, build = ROOMS[name]
-    here = place("cpu", "auto", "torch", 0)
+    params, here = ROOMS[name][1], place("cpu", "auto", "torch", 0)
     torch.set_num_threads(here.threads)
-    model = build(here).models[here.precision]
+    model = _model(name, here)
     Path("/proc/self/clear_refs").write_text("5")  # what lies before does not count: proc(5)
     served, before = Served(name, model=model), _most()
     with TemporaryDirectory(prefix="sceneworks-bench-") as folder:
@@ -82,6 +83,14 @@ def save_length(name: str, film: Path, out: Path) -> None:
     stages = {stage.name: stage.seconds or 0.0 for stage in done.stages}
     said = {"frames": done.frames, "wall": served.wall[0], "before": before, "peak": _most(), "stages": stages}
     out.write_text(json.dumps(said), encoding="utf-8")
+
+
+def _model(name: str, here: Placement) -> Model:
+    """The room on this processor; only its own copy of the weights stays in memory."""
+    if name == "mttr":
+        grounded = groundings(here)
+        return grounded.model("mttr", here.precision, grounding(grounded, here.precision))
+    return networks(name, ClipIt, here).model(name, here.precision)
 
 
 def _most() -> float:

@@ -39,7 +39,7 @@ def bench_r2plus1d(film: Path, start: float, seconds: float | None, rounds: int,
         path = part(film, start, seconds, folder) if seconds else film
         both = networks("r2plus1d", R2Plus1D, here)
         way, published = PublishedEmbedding(both.published), Measured("published way, fp32")
-        ours = [Served(f"ours, {precision}", model=model) for precision, model in both.models.items()]
+        ours = [Served(f"ours, {precision}", model=both.model("r2plus1d", precision)) for precision in both.placed]
         found: list[Execution] = []
         for turn in range(max(rounds, published_rounds)):
             if turn < published_rounds:

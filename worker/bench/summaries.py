@@ -64,7 +64,7 @@ def bench_clip_it(film: Path, start: float, seconds: float | None, rounds: int, 
         folder = Path(name)
         path = part(film, start, seconds, folder) if seconds else film
         both = networks("clip_it", ClipIt, here)
-        way, ours = _published(both), [_ours(precision, model) for precision, model in both.models.items()]
+        way, ours = _published(both), [_ours(both, precision) for precision in both.placed]
         published = Measured("published way, fp32")
         for turn in range(max(rounds, published_rounds)):
             if turn < published_rounds:
@@ -87,8 +87,8 @@ def _published(both: Networks[ClipIt]) -> PublishedSummary:
     return PublishedSummary(both.published.clip, scorer.eval().requires_grad_(False))
 
 
-def _ours(precision: str, model: Model) -> Asked:
-    name = f"ours, {precision}"
+def _ours(both: Networks[ClipIt], precision: str) -> Asked:
+    name, model = f"ours, {precision}", both.model("clip_it", precision)
     return Asked(Served(name, model=model), Served(f"{name}, second question", model=model))
 
 
