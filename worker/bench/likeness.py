@@ -29,7 +29,7 @@ def bench_r2plus1d(film: Path, start: float, seconds: float | None, rounds: int,
 
     Args:
         film: a video.
-        start, seconds: the part of it; None: all. The published way holds every frame in full size.
+        start, seconds: the part of it; None: all.
         rounds, published_rounds: how often ours and the published way are measured.
     """
     here = place("cpu", "auto", "torch", 0)

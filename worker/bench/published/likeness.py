@@ -1,6 +1,7 @@
 """The way of the published pipeline `damo/cv_r2p1d_video_embedding` (modelscope 1.40), one clip at a time.
 
-The film is decoded whole by decord; each frame of each clip is prepared by itself, though clips may share it.
+The film is decoded whole by decord; each frame of each clip is prepared by itself, though clips may share it. Only the
+frames of clips are held here, which is not held against the pipeline.
 """
 
 from __future__ import annotations
@@ -48,10 +49,9 @@ class PublishedEmbedding:
     def run(self, path: Path) -> None:
         """From the film to its embedding."""
         began = perf_counter()
-        film = decoded(path)
+        self.frames, film = decoded(path)
         read = perf_counter()
-        self.frames = len(film)
-        self.clips = np.stack([np.stack([seen(film[frame]) for frame in clip]) for clip in sampled(len(film))])
+        self.clips = np.stack([np.stack([seen(film[frame]) for frame in clip]) for clip in sampled(self.frames)])
         prepared = perf_counter()
         with torch.no_grad():
             features = [self._network(_pixels(clip_THWC)) for clip_THWC in self.clips]
@@ -61,10 +61,16 @@ class PublishedEmbedding:
         self.parts["network"].append(perf_counter() - prepared)
 
 
-def decoded(path: Path) -> list[Pictures]:
-    """Every frame in full size, RGB (H, W, 3)."""
+def decoded(path: Path) -> tuple[int, dict[int, Pictures]]:
+    """Number of frames, all of them decoded; those that a clip names, in full size, RGB (H, W, 3)."""
     reader = decord.VideoReader(str(path), ctx=decord.cpu(0))
-    return [reader[number].asnumpy() for number in range(len(reader))]
+    named = {frame for clip in sampled(len(reader)) for frame in clip}
+    film = {}
+    for number in range(len(reader)):
+        picture = reader[number].asnumpy()
+        if number in named:
+            film[number] = picture
+    return len(reader), film
 
 
 def sampled(frames: int) -> list[list[int]]:
