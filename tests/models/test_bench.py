@@ -115,7 +115,7 @@ def test_cost_by_length(capsys: pytest.CaptureFixture[str]) -> None:
     assert bench.main(["length", "clip_it", "--minutes", "0.05", "0.1", "--rate", "10"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()[3:]]
     assert [(line[0], int(line[1])) for line in lines] == [("0.05", 30), ("0.1", 60)]
-    assert all(float(line[5]) >= float(line[4]) > 100 for line in lines)
+    assert all(float(line[6]) >= float(line[5]) > 100 for line in lines)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -47,9 +47,8 @@ def bench_length(name: str, film: Path, minutes: Sequence[float], rate: int | No
     """
     usual, params = ROOMS[name]
     typer.echo(f"{name} {params.model_dump(mode='json', exclude_defaults=True)}, {rate or usual} frames per second\n")
-    typer.echo(
-        f"{'minutes':>8} {'frames':>8} {'wall s':>8} {'s/minute':>9} {'before MiB':>11} {'peak MiB':>9}  by stage"
-    )
+    columns = (("minutes", 8), ("frames", 8), ("wall s", 8), ("CPU s", 8), ("per min", 8), ("before MiB", 11))
+    typer.echo(" ".join(f"{name:>{width}}" for name, width in (*columns, ("peak MiB", 9))) + "  by stage")
     with TemporaryDirectory(prefix="sceneworks-bench-") as folder:
         for length in minutes:
             path, out = Path(folder) / "film.mp4", Path(folder) / "said.json"
@@ -59,7 +58,7 @@ def bench_length(name: str, film: Path, minutes: Sequence[float], rate: int | No
             said = json.loads(out.read_text(encoding="utf-8"))
             stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in said["stages"].items() if seconds >= 0.05)
             typer.echo(
-                f"{length:8g} {said['frames']:8d} {said['wall']:8.1f} {said['wall'] / length:9.2f} "
+                f"{length:8g} {said['frames']:8d} {said['wall']:8.1f} {said['cpu']:8.1f} {said['cpu'] / length:8.2f} "
                 f"{said['before']:11.0f} {said['peak']:9.0f}  {stages}"
             )
 
@@ -81,7 +80,14 @@ def save_length(name: str, film: Path, out: Path) -> None:
     with TemporaryDirectory(prefix="sceneworks-bench-") as folder:
         done = served.run(film, params, Path(folder) / "run")
     stages = {stage.name: stage.seconds or 0.0 for stage in done.stages}
-    said = {"frames": done.frames, "wall": served.wall[0], "before": before, "peak": _most(), "stages": stages}
+    said = {
+        "frames": done.frames,
+        "wall": served.wall[0],
+        "cpu": served.cpu[0],
+        "before": before,
+        "peak": _most(),
+        "stages": stages,
+    }
     out.write_text(json.dumps(said), encoding="utf-8")
 
 
