@@ -95,8 +95,9 @@ class ResultsQuery(Query):
     format: Format = Field(
         "json",
         description="json: a page. jsonl, csv: every result. vtt, srt, ffmetadata, edl, otio: the highlights, scenes, "
-        "shots or segments of one finished run as captions, chapters or edits. modelscope: one finished run in the "
-        "form of the published pipeline.",
+        "shots or segments of one finished run as captions, chapters or edits, by the film's own clock; an edl counts "
+        "in frames of the film's nominal rate, or of the next one that has timecodes. modelscope: one finished run in "
+        "the form of the published pipeline.",
     )
     threshold: float | None = Field(
         None, ge=0, le=1, description="modelscope: groups the shots by another threshold than the run's, at once."

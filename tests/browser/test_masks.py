@@ -42,9 +42,9 @@ def line_of(query: int, frame: int, mask: Mask) -> TrackFrame:
 
 def tracked(
     database: Engine, files: Files, film: Path, queries: Sequence[str], span: tuple[int, int],
-    drawn: Callable[[int, int], Mask],
+    drawn: Callable[[int, int], Mask], overlay: Path | None = None,
 ) -> Job:  # fmt: skip
-    """A job whose frames `span` of a film have a mask for each query: `drawn(query, frame)`."""
+    """A job whose frames `span` of a film have a mask for each query, `drawn(query, frame)`; and an overlay film."""
     job = submitted(database, files, film, factories.analysis("mttr", queries=tuple(queries)))
     with Reader(film) as reader:
         assert sum(1 for _ in reader.frames()) >= span[1]
@@ -54,7 +54,9 @@ def tracked(
         for frame in range(*span):
             for query in range(len(queries)):
                 out.write(json.dumps(line_of(query, frame, drawn(query, frame)).timed(line.at(frame))) + "\n")
-    finish_run(database, job, "mttr", rows(queries, line, span), [keep(files, lines, "tracks", JSON_LINES)])
+    made = [keep(files, lines, "tracks", JSON_LINES)]
+    made += [keep(files, overlay, "overlay_film", "video/mp4")] if overlay else []
+    finish_run(database, job, "mttr", rows(queries, line, span), made)
     return job
 
 
@@ -185,3 +187,13 @@ def test_a_long_file_is_read_in_parts(visit: Visit, database: Engine, files: Fil
     parts = [one for one in asked if one.startswith("bytes=")]
     got = sum(int(end) - int(start) for start, end in (one[6:].split("-") for one in parts if not one.endswith("-")))
     assert 0 < got < size / 2
+
+
+def test_a_film_that_the_browser_cannot_play(visit: Visit, database: Engine, files: Files, tmp_path: Path) -> None:
+    """Then the overlay film is played, and nothing drawn over it."""
+    film = make_film(tmp_path / "film.mp4", *LARGER, "-c:v", "mpeg4")
+    overlay = make_film(tmp_path / "overlay.mp4", *GREY, *H264)
+    page = visit(f"/jobs/{tracked(database, files, film, ['a'], (0, 5), blocks, overlay).id}")
+    expect(page.locator("#masks .error")).to_contain_text("This browser cannot play the film: here is the one with")
+    wait_for(page, "masked.readyState >= 2 && masked.videoWidth === 64")
+    expect(page.locator("#over")).to_be_hidden()

@@ -2,8 +2,11 @@
 
 import { player } from "./player.js";
 
+const AGAIN = [1_000, 3_000, 9_000]; // ms after which a picture that did not come is asked for again
+
 /** Starts the section. */
 export function likeness(section) {
+  for (const picture of section.querySelectorAll(".grid img")) insist(picture);
   const screen = section.querySelector("#like-screen");
   section.querySelector(".grid")?.addEventListener("click", (event) => {
     const link = event.target.closest("a");
@@ -11,6 +14,17 @@ export function likeness(section) {
     event.preventDefault();
     open(screen, link);
   });
+}
+
+/** Few pictures are decoded at a time: one that was refused comes later. */
+function insist(picture) {
+  const { src } = picture, pauses = [...AGAIN];
+  const again = () => {
+    const pause = pauses.shift();
+    if (pause) setTimeout(() => { picture.src = src; }, pause);
+  };
+  picture.addEventListener("error", again);
+  if (picture.complete && !picture.naturalWidth) again();
 }
 
 /** In a player of its own, since what a player calls the first frame is found out once for each film. */

@@ -27,6 +27,8 @@ export function masks(section) {
   view.screen = player(video, Number(offset), () => moved(view));
   view.lines = tracks(lines, Number(size), view.start, view.end, (error) => came(view, error));
   watch(view, video);
+  video.addEventListener("error", () => instead(view, video), { once: true });
+  filling(section);
   for (const { box } of view.queries) {
     box.hidden = false;
     box.addEventListener("change", () => draw(view));
@@ -58,6 +60,22 @@ function watch(view, video) {
     view.seconds = view.screen.since(video.currentTime);
     draw(view);
   });
+}
+
+/** A film that this browser cannot play: the overlay film, where there is one. */
+function instead(view, video) {
+  const said = view.section.querySelector(".error"), { overlay } = view.section.dataset;
+  said.textContent = `This browser cannot play the film${overlay ? ": here is the one with the masks drawn in." : "."}`;
+  said.hidden = false;
+  view.canvas.hidden = true;
+  if (overlay) video.src = overlay;
+}
+
+/** Full screen with the canvas: the player's own would leave it behind. */
+function filling(section) {
+  const button = section.querySelector("#fill"), layers = section.querySelector(".layers");
+  button.hidden = !document.fullscreenEnabled;
+  button.addEventListener("click", () => layers.requestFullscreen());
 }
 
 function moved(view) {

@@ -20,6 +20,9 @@ export function summary(section) {
     whole.addEventListener("play", () => short.pause());
     short.addEventListener("play", () => whole.pause());
   }
+  whole.addEventListener("error", () => {
+    whole.parentElement.querySelector("figcaption").textContent = "This browser cannot play the whole film.";
+  });
   section.addEventListener("click", (event) => {
     const link = event.target.closest("a[data-start]");
     if (event.ctrlKey || event.metaKey || event.shiftKey || !(link || svg.contains(event.target))) return;

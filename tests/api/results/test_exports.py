@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import subprocess
+import sys
 from array import array
 from datetime import UTC, datetime
 from fractions import Fraction
@@ -149,6 +151,12 @@ def test_nothing_found_is_an_empty_edit() -> None:
 
 def test_chapters_name_the_film_safely() -> None:
     assert "title=a\\=b\\;c\\#d\\\\.mp4\n" in chapters([], "a=b;c#d\\.mp4")
+
+
+def test_the_library_is_loaded_when_it_is_asked_for() -> None:
+    """The API's start stays small."""
+    code = "import sys, api.app; print('opentimelineio' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
 
 
 @pytest.fixture
