@@ -8,13 +8,14 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from hypothesis import given as any_of, strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
 from tests.models.networks import clip_it
 from tests.models.seeded import FIXTURES, GOLDEN, SAME, given, off, own, published, rnd, table
 from worker.models.clip_it.config import ARCHITECTURE
-from worker.models.clip_it.network import Positions, Scorer, positions
+from worker.models.clip_it.network import Scorer, positions, windows
 
 GRADIENT = 1e-4
 
@@ -100,26 +101,28 @@ def test_dropout_is_on_in_training() -> None:
         assert torch.equal(network.eval()(*asked())[0], network(*asked())[0])
 
 
-def test_places_go_on_beyond_the_published_table_by_the_same_formula() -> None:
-    layer, x_BTC = Positions(ARCHITECTURE), torch.zeros(1, 4100, 512)
-    long = layer(x_BTC)
-    assert torch.equal(long[:, :4000], layer(x_BTC[:, :4000]))
-    assert torch.equal(long[:, :4000], layer.pos_table)
-    j = np.arange(512)
-    angle = 4099 / 10_000.0 ** (2 * (j // 2) / 512)
-    assert np.array_equal(long[0, 4099].numpy(), np.where(j % 2 == 0, np.sin(angle), np.cos(angle)).astype(np.float32))
-    assert positions(4100, 512).dtype == torch.float32
+@any_of(st.integers(1, 40_000))
+def test_windows_answer_for_each_frame_once_from_within(frames: int) -> None:
+    spans = windows(frames, 4000)
+    assert [start for _, start, _ in spans] == [0, *(stop for _, _, stop in spans[:-1])]
+    assert spans[-1][2] == frames
+    for first, start, stop in spans:
+        assert 0 <= first <= start < stop <= min(first + 4000, frames)
+        assert start - first >= 500 or start == 0
+        assert first + 4000 - stop >= 500 or stop == frames
+    assert len(spans) == max(1, -(-(frames - 1000) // 3000))
 
 
-@pytest.mark.slow
 @torch.no_grad()
-def test_a_film_longer_than_the_published_table_has_scores() -> None:
-    frames_BTC = functional.normalize(rnd(5, 1, 4100, 512), dim=-1)
-    scores_BT = clip_it().network.scorer.scores(frames_BTC, asked()[1])
-    assert scores_BT.shape == (1, 4100)
-    assert ((scores_BT > 0) & (scores_BT < 1)).all()
-    # Frames beyond the table are judged among the others, not cut off: without them the rest is judged otherwise.
-    assert not torch.equal(clip_it().network.scorer.scores(frames_BTC[:, :4000], asked()[1])[:, :10], scores_BT[:, :10])
+def test_a_film_longer_than_the_published_table_is_scored_in_windows() -> None:
+    """A small network with a table of 40 places, so that 100 frames are long: each part as its own window has it."""
+    network = Scorer(replace(ARCHITECTURE, layers=1, intermediate=64, places=40), whole=False).eval()
+    frames_BTC, text = functional.normalize(rnd(5, 1, 100, 512), dim=-1), asked()[1]
+    scores_BT = network.scores(frames_BTC, text)
+    assert scores_BT.shape == (1, 100)
+    for first, start, stop in ((0, 0, 35), (30, 35, 65), (60, 65, 100)):
+        window_BT = network.scores(frames_BTC[:, first : first + 40], text)
+        assert torch.allclose(scores_BT[:, start:stop], window_BT[:, start - first : stop - first], atol=1e-6)
 
 
 def test_the_golden_is_part_of_the_given_one() -> None:
