@@ -65,8 +65,8 @@ def test_a_summary(client: FlaskClient, database: Engine, files: Files, tmp_path
     assert 'd="M0.000 10H1.001L1.001 8.889H2.002' in html_
     assert "Scores from 0.000 (below) to 0.900 (above)" in words(html_)
     exports = [link for link in links(html_) if "format=" in link]
-    assert [link.rpartition("=")[2] for link in exports] == ["edl", "otio", "vtt", "modelscope"]
-    assert [client.get(link).status_code for link in exports] == [200] * 4
+    assert [link.rpartition("=")[2] for link in exports] == ["edl", "otio", "fcpxml", "vtt", "modelscope"]
+    assert [client.get(link).status_code for link in exports] == [200] * 5
     assert 'id="summary"' not in client.get(f"/jobs/{job.id}?after=x").text
 
 
