@@ -20,7 +20,7 @@ class Settings(BaseSettings):
     database_url: str = Field(
         "postgresql://postgres@127.0.0.1:5432/sceneworks",
         validation_alias=AliasChoices("SCENEWORKS_DATABASE_URL", "DATABASE_URL"),
-        description="Postgres 15 or newer.",
+        description="Postgres 15 or newer, with pgvector 0.8 or newer.",
     )
     redis_url: str = Field(
         "redis://127.0.0.1:6379/0",

@@ -18,6 +18,9 @@ from shared.db import connect, driver_url, migrate
 from shared.files import Files
 from shared.settings import settings
 
+# Read by OpenMP when torch is loaded, which test modules do before they import the worker; see worker/__init__.py.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 MATERIAL = REPOSITORY.parent / "shared"
 """Films and fixtures that may lie beside the checkout; tests that use them skip where they are absent."""

@@ -129,7 +129,7 @@ def embed(
                 progress=Progress((), 1.0),
                 weights=weights if embeds else None,
                 decode_failures=0,
-                results=[],
+                results=[Result("embedding", one.seq, one.range) for one in found] if embeds else [],
                 artifacts=[] if embeds else keyframes,
                 embeddings=found if embeds else [],
             )

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,7 +17,6 @@ if TYPE_CHECKING:
 
     from api.client.service import Record, Service
 
-FAILED, REFUSED, UNREACHABLE, INTERRUPTED = 1, 2, 3, 130
 LOOK_EVERY_S = 0.4
 
 app = typer.Typer(
@@ -31,12 +27,6 @@ app = typer.Typer(
 )
 
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="Id of a job.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the API's own record.")]
-ModelOption = Annotated[list[str], typer.Option("--model", "-m", help="Model to run; may be given again.")]
-ParamOption = Annotated[
-    list[str] | None,
-    typer.Option("--param", "-p", metavar="[MODEL.]NAME=VALUE", help="Parameter, as JSON or text; may be given again."),
-]
 FolderOption = Annotated[Path, typer.Option("--dir", help="Folder of the system: servers, files, logs.")]
 PortOption = Annotated[int, typer.Option(help="Port of the API; the next free one when taken.")]
 FlowerPortOption = Annotated[int, typer.Option(help="Port of Flower; likewise.")]
@@ -51,12 +41,14 @@ class Format(StrEnum):
     CSV = "csv"
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where the service is."""
+class Per(StrEnum):
+    """What is ranked by likeness."""
 
-    url: str
-    key: str
+    VIDEO = "video"
+    SHOT = "shot"
+
+
+FormatOption = Annotated[Format, typer.Option("--format", "-f", help="table, json, jsonl or csv.")]
 
 
 @app.callback()
@@ -74,8 +66,8 @@ def up(folder: FolderOption = Path("var"), port: PortOption = 8000, flower_port:
     """Run the whole system on this machine until Ctrl-C."""
     from api.local.demo import serve
 
-    with _said():
-        serve(_console(), folder, (port, flower_port))
+    with said():
+        serve(console(), folder, (port, flower_port))
 
 
 @app.command()
@@ -90,9 +82,9 @@ def demo(
     """Run the whole system, find the shots of a video, and stay up until Ctrl-C (in a terminal)."""
     from api.local.demo import show
 
-    with _said():
-        params = _analyses(["shots"], param)[0]["params"]
-        if not show(_console(), file, params, folder, (port, flower_port), context.obj.key):
+    with said():
+        params = asked(["shots"], param)[0]["params"]
+        if not show(console(), file, params, folder, (port, flower_port), context.obj.key):
             raise typer.Exit(FAILED)
 
 
@@ -106,12 +98,12 @@ def submit(
     as_json: AsJson = False,
 ) -> None:
     """Send a video and ask for models; prints the job's id."""
-    with _service(context) as service:
-        job = send(service, file, _analyses(model, param), _console(stderr=True))
+    with connected(context) as service:
+        job = send(service, file, asked(model, param), console(stderr=True))
         if wait:
             _finish(service, job["id"], as_json)
         else:
-            _out(json.dumps(job, indent=2) if as_json else job["id"])
+            out(json.dumps(job, indent=2) if as_json else job["id"])
 
 
 @app.command()
@@ -124,9 +116,9 @@ def jobs(
     """List jobs, newest first."""
     from api.client.screen import jobs_table
 
-    with _service(context) as service:
+    with connected(context) as service:
         found = service.jobs(limit, state)
-        _show(found, as_json, jobs_table)
+        shown(found, as_json, jobs_table)
 
 
 @app.command()
@@ -134,17 +126,17 @@ def show(context: typer.Context, job: JobArgument, as_json: AsJson = False) -> N
     """Show one job with its runs and stages."""
     from api.client.screen import run_errors, runs_table
 
-    with _service(context) as service:
+    with connected(context) as service:
         found = service.job(job)
-        _show(found, as_json, runs_table)
+        shown(found, as_json, runs_table)
         if not as_json:
-            _errors(run_errors(found))
+            complain(run_errors(found))
 
 
 @app.command()
 def watch(context: typer.Context, job: JobArgument, as_json: AsJson = False) -> None:
     """Follow a job to its end; exit code 1 unless it succeeded."""
-    with _service(context) as service:
+    with connected(context) as service:
         _finish(service, job, as_json)
 
 
@@ -152,38 +144,72 @@ def watch(context: typer.Context, job: JobArgument, as_json: AsJson = False) -> 
 def results(
     context: typer.Context,
     job: JobArgument,
-    form: Annotated[Format, typer.Option("--format", "-f", help="table, json, jsonl or csv.")] = Format.TABLE,
+    form: FormatOption = Format.TABLE,
 ) -> None:
     """Print the results of a job."""
     from api.client.screen import results_table
 
-    with _service(context) as service:
+    with connected(context) as service:
         found = service.results(job)
         if form is Format.JSON:
-            _out(json.dumps(list(found), indent=2))
+            out(json.dumps(list(found), indent=2))
         elif form is Format.JSONL:
             for result in found:
-                _out(json.dumps(result))
+                out(json.dumps(result))
         elif form is Format.CSV:
             _csv(found)
         else:
-            _console().print(results_table(found))
+            console().print(results_table(found))
+
+
+@app.command()
+def similar(
+    context: typer.Context,
+    video: Annotated[str, typer.Argument(metavar="VIDEO", help="Id of a video, or of a job about it.")],
+    shot: Annotated[int | None, typer.Option(min=0, help="Ask with this shot; its # in the results.")] = None,
+    start: Annotated[float | None, typer.Option(min=0, help="Ask with the shots from this second on.")] = None,
+    end: Annotated[float | None, typer.Option(min=0, help="Ask with the shots before this second.")] = None,
+    per: Annotated[Per | None, typer.Option(help="Rank videos, or shots; by default what was asked with.")] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(metavar="NAME:VALUE", help="Only videos of such a job; may be given again.")
+    ] = None,
+    weights: Annotated[str | None, typer.Option(help="Fingerprint, where the video has embeddings of several.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="So many.")] = 20,
+    form: FormatOption = Format.TABLE,
+) -> None:
+    """Find videos or shots that look and move like a video, a shot or a range of it."""
+    from api.client.screen import likeness_table
+
+    asked = {"seq": shot, "start_s": start, "end_s": end, "per": per, "weights": weights}
+    query = [(name, str(value)) for name, value in asked.items() if value is not None]
+    with connected(context) as service:
+        video_id = service.job(video)["video_id"] if video.startswith("job_") else video
+        found = service.similar(video_id, query + [("label", pair) for pair in label or []], limit)
+        if form is Format.JSON:
+            out(json.dumps(found, indent=2))
+        elif form is Format.JSONL:
+            for item in found["items"]:
+                out(json.dumps(item))
+        elif form is Format.CSV:
+            _likeness_csv(found["items"])
+        else:
+            console().print(likeness_table(found))
 
 
 @app.command()
 def cancel(context: typer.Context, job: JobArgument, as_json: AsJson = False) -> None:
     """Cancel a job."""
-    with _service(context) as service:
+    with connected(context) as service:
         found = service.cancel(job)
-        _show(found, as_json, lambda record: f"{record['id']} {record['state']}")
+        shown(found, as_json, lambda record: f"{record['id']} {record['state']}")
 
 
 @app.command()
 def retry(context: typer.Context, job: JobArgument, as_json: AsJson = False) -> None:
     """Try again what failed or was cancelled."""
-    with _service(context) as service:
+    with connected(context) as service:
         found = service.retry(job)
-        _show(found, as_json, lambda record: f"{record['id']} {record['state']}")
+        shown(found, as_json, lambda record: f"{record['id']} {record['state']}")
 
 
 @app.command()
@@ -191,8 +217,8 @@ def models(context: typer.Context, as_json: AsJson = False) -> None:
     """List the models with their parameters."""
     from api.client.screen import models_table
 
-    with _service(context) as service:
-        _show(service.models(), as_json, models_table)
+    with connected(context) as service:
+        shown(service.models(), as_json, models_table)
 
 
 def send(service: Service, file: Path, analyses: list[Record], console: Console) -> Record:
@@ -209,101 +235,35 @@ def _finish(service: Service, job_id: str, as_json: bool) -> None:
     from api.client.screen import follow, run_errors
 
     try:
-        job = follow(service, job_id, _console(stderr=True), lambda: time.sleep(LOOK_EVERY_S))
+        job = follow(service, job_id, console(stderr=True), lambda: time.sleep(LOOK_EVERY_S))
     except KeyboardInterrupt:
-        _errors([f"The job goes on: sceneworks watch {job_id}"])
+        complain([f"The job goes on: sceneworks watch {job_id}"])
         raise typer.Exit(INTERRUPTED) from None
-    _show(job, as_json, lambda record: f"{record['id']} {record['state']}")
-    _errors(run_errors(job))
+    shown(job, as_json, lambda record: f"{record['id']} {record['state']}")
+    complain(run_errors(job))
     if job["state"] != "succeeded":
         raise typer.Exit(FAILED)
 
 
-@contextmanager
-def _service(context: typer.Context) -> Iterator[Service]:
-    from api.client.service import Service
-
-    with _said(), Service(context.obj.url, context.obj.key) as service:
-        yield service
-
-
-@contextmanager
-def _said() -> Iterator[None]:
-    """Turn what went wrong into words and an exit code."""
-    from shared.errors import SceneworksError
-
-    try:
-        yield
-    except SceneworksError as error:
-        from api.client.screen import refusal
-
-        _errors([refusal(error)])
-        raise typer.Exit(REFUSED) from None
-    except BrokenPipeError:  # the reader has what it wanted: `... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor does the interpreter write on at its end
-        raise typer.Exit(0) from None
-    except ConnectionError as error:
-        _errors([str(error)])
-        raise typer.Exit(UNREACHABLE) from None
-    except (ChildProcessError, FileNotFoundError) as error:
-        _errors([str(error)])
-        raise typer.Exit(FAILED) from None
-
-
-def _analyses(models: list[str], pairs: list[str] | None) -> list[Record]:
-    """What is asked for. A parameter without a model's name goes to every model."""
-    analyses: dict[str, dict[str, Any]] = {model: {} for model in models}
-    for pair in pairs or []:
-        name, equals, value = pair.partition("=")
-        owner, dot, rest = name.partition(".")
-        if not equals or (dot and owner not in analyses):
-            raise typer.BadParameter(f"{pair!r} is not [MODEL.]NAME=VALUE", param_hint="--param")
-        for model in [owner] if dot else models:
-            analyses[model][rest if dot else name] = _value(value)
-    return [{"model": model, "params": params} for model, params in analyses.items()]
-
-
-def _value(text: str) -> Any:
-    """JSON where it is JSON, otherwise the text itself."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
-
-
-def _show(record: Any, as_json: bool, render: Callable[[Any], Any]) -> None:
-    if as_json:
-        _out(json.dumps(record, indent=2))
-    else:
-        _console().print(render(record))
-
-
-def _csv(found: Iterator[Record]) -> None:
+def _csv(found: Iterable[Record]) -> None:
     import csv
 
-    names = ("frame", "seconds", "pts", "timecode")
     writer = csv.writer(sys.stdout)
-    times = [f"{end}_{name}" for end in ("start", "end") for name in names]
-    writer.writerow(["model", "kind", "seq", *times, "score", "data"])
+    writer.writerow(["model", "kind", "seq", *(f"{end}_{name}" for end, name in TIMES), "score", "data"])
     for result in found:
-        values = [(result[end] or {}).get(name) for end in ("start", "end") for name in names]
-        row = [result.get("model"), result["kind"], result["seq"], *values, result["score"], json.dumps(result["data"])]
-        writer.writerow(row)
+        row = [result.get("model"), result["kind"], result["seq"], *_times(result), result["score"]]
+        writer.writerow([*row, json.dumps(result["data"])])
 
 
-def _console(stderr: bool = False) -> Console:
-    from rich.console import Console
+def _likeness_csv(found: Iterable[Record]) -> None:
+    import csv
 
-    console = Console(stderr=stderr, highlight=False)
-    if not console.is_terminal:
-        console.width = 240  # a table in a file is not squeezed to a width nobody set
-    return console
-
-
-def _errors(lines: list[str]) -> None:
-    for line in lines:
-        typer.echo(line, err=True)
+    writer = csv.writer(sys.stdout)
+    writer.writerow(["similarity", "video_id", "name", "run_id", "seq", *(f"{end}_{name}" for end, name in TIMES)])
+    for item in found:
+        video = item["video"]
+        writer.writerow([item["similarity"], video["id"], video["name"], item["run_id"], item["seq"], *_times(item)])
 
 
-def _out(text: str) -> None:
-    typer.echo(text)
+def _times(record: Record) -> list[Any]:
+    return [(record[end] or {}).get(name) for end, name in TIMES]

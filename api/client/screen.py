@@ -142,6 +142,35 @@ def _cells(result: Record) -> list[str]:
     return [result.get("model", ""), result["kind"], str(result["seq"]), *times, score, data]
 
 
+def likeness_table(answer: Record) -> Table:
+    """What is alike, the likest first, and what was not compared."""
+    table = Table(header_style="bold", caption=_compared(answer))
+    table.add_column("similarity", justify="right")
+    for title in ("video", "name"):
+        table.add_column(title, overflow="fold")
+    for title in ("#", "start", "end", "start s", "end s"):
+        table.add_column(title, justify="right")
+    for item in answer["items"]:
+        start, end = item["start"], item["end"]
+        times = (
+            [start["timecode"], end["timecode"], f"{start['seconds']:.3f}", f"{end['seconds']:.3f}"] if start else []
+        )
+        number = [str(item["seq"])] if start else []
+        table.add_row(f"{item['similarity']:.4f}", item["video"]["id"], item["video"]["name"], *number, *times)
+    return table
+
+
+def _compared(answer: Record) -> str:
+    """By which weights, and how many videos have none of these."""
+    whole, left = answer["per"] == "video", answer["left_out"]
+    said = [f"{answer['model']} {answer['weights']['fingerprint'][:12]}"]
+    if left["other_weights"]:
+        said.append(f"left out, with other weights: {left['other_weights']}")
+    if left["other_per"]:
+        said.append(f"left out, embedded {'per shot' if whole else 'as a whole'} only: {left['other_per']}")
+    return "; ".join(said)
+
+
 def jobs_table(jobs: Iterable[Record]) -> Table:
     """Jobs, one a row."""
     table = Table(header_style="bold")

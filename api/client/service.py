@@ -14,6 +14,7 @@ from shared.errors import FieldError, Internal, SceneworksError, leaves
 
 CHUNK = 1 << 20
 CONNECT_S, ANSWER_S = 5.0, 180.0  # an upload is answered after the probe, which may take long
+LIKE_PAGE = 200
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 Record = dict[str, Any]
@@ -91,6 +92,18 @@ class Service:
         """The files of a job."""
         items: list[Record] = self._ask("GET", f"/v1/jobs/{job_id}/artifacts")["items"]
         return items
+
+    def similar(self, video_id: str, query: list[tuple[str, str]], limit: int) -> Record:
+        """What is most like a video, or the part of it in the query: the answer, with so many items in its list."""
+        found = self._similar(video_id, [*query, ("limit", str(min(limit, LIKE_PAGE)))])
+        while (token := found["next_page_token"]) and len(found["items"]) < limit:
+            rest = min(limit - len(found["items"]), LIKE_PAGE)
+            page = self._similar(video_id, [*query, ("limit", str(rest)), ("page_token", token)])
+            found = page | {"items": found["items"] + page["items"]}
+        return found
+
+    def _similar(self, video_id: str, query: list[tuple[str, str]]) -> Record:
+        return self._ask("GET", f"/v1/videos/{video_id}/similar", params=query)
 
     def models(self) -> list[Record]:
         """The menu."""

@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 from api.errors import bad_query
 from api.results.chosen import EVERY_ROW, run_of
 from api.results.edits import Edit, edit_list, timeline_json
+from api.results.fcpxml import final_cut
 from api.results.lists import chapters, comma_separated, json_lines, sub_rip, web_vtt
 from api.service.health import services
 from shared.catalog import MENU
@@ -38,6 +39,7 @@ FORMS = {
     "srt": Form("application/x-subrip", lambda edit: sub_rip(edit.rows)),
     "ffmetadata": Form("text/plain", lambda edit: chapters(edit.rows, edit.video.name)),
     "edl": Form("text/plain", edit_list),
+    "fcpxml": Form("application/xml", final_cut),
     "otio": Form("application/vnd.pixar.opentimelineio+json", timeline_json),
 }
 LISTS = {"jsonl": ("application/x-ndjson", json_lines), "csv": ("text/csv", comma_separated)}

@@ -20,7 +20,7 @@ from shared.errors import NotFound
 from shared.store import jobs, results, videos
 from shared.values import Job, Run, StoredVideo
 
-Format = Literal["json", "jsonl", "csv", "vtt", "srt", "edl", "otio", "ffmetadata", "modelscope"]
+Format = Literal["json", "jsonl", "csv", "vtt", "srt", "edl", "otio", "fcpxml", "ffmetadata", "modelscope"]
 RESULTS_DOC: dict[int | str, Any] = {
     200: {
         "description": "A page of results; with another `format` than json everything in one document.",
@@ -95,9 +95,10 @@ class ResultsQuery(Query):
     page_token: str | None = None
     format: Format = Field(
         "json",
-        description="json: a page. jsonl, csv: every result. vtt, srt, ffmetadata, edl, otio: the highlights, scenes, "
-        "shots or segments of one finished run as captions, chapters or edits. modelscope: one finished run in the "
-        "form of the published pipeline.",
+        description="json: a page. jsonl, csv: every result. vtt, srt, ffmetadata, edl, otio, fcpxml: the highlights, "
+        "scenes, shots or segments of one finished run as captions, chapters or edits, by the film's own clock; edl "
+        "and fcpxml count in frames of the film's nominal rate, or of the next one that has timecodes. modelscope: one "
+        "finished run in the form of the published pipeline.",
     )
     threshold: float | None = Field(
         None, ge=0, le=1, description="modelscope: groups the shots by another threshold than the run's, at once."

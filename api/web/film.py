@@ -12,7 +12,7 @@ from api.results.chosen import EVERY_ROW, finished
 from api.service.health import services
 from shared.store import results
 from shared.store.results import Found
-from shared.values import Artifact, Job, Run, StoredVideo
+from shared.values import Artifact, Job, Run
 
 SHOTS = 300
 """On one page of the filmstrip."""
@@ -37,14 +37,12 @@ class Film:
     Args:
         runs: every run of the job that has shots to show, this one included.
         more: address of the next page; None on the last.
-        offset: what a player calls the first frame, in seconds.
     """
 
     run: Run
     runs: tuple[Run, ...]
     cells: tuple[Cell, ...]
     more: str | None
-    offset: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +54,16 @@ class Scenes:
     rows: tuple[Found, ...]
 
 
-def film(job: Job, video: StoredVideo, files: Sequence[tuple[str, str, Artifact]]) -> Film | None:
+def picked(job: Job, kind: str, argument: str) -> tuple[Run | None, tuple[Run, ...]]:
+    """The finished run with results of that kind that the address names by `argument`, or the first; and all such."""
+    done = finished(job, kind)
+    wanted = request.args.get(argument)
+    return next((run for run in done if wanted in {None, run.id}), None), tuple(done)
+
+
+def film(job: Job, files: Sequence[tuple[str, str, Artifact]]) -> Film | None:
     """The shots of the run asked for, or of the first that has some; None while there are none."""
-    done = finished(job, "shot")
-    wanted = request.args.get("run")
-    run = next((run for run in done if wanted in {None, run.id}), None)
+    run, done = picked(job, "shot", "run")
     if run is None:
         return None
     after = read_token("shots", request.args.get("after"), (int, str, int))
@@ -69,21 +72,19 @@ def film(job: Job, video: StoredVideo, files: Sequence[tuple[str, str, Artifact]
     archive = next((file.id for run_id, _, file in files if (run_id, file.kind) == (run.id, "keyframes")), None)
     return Film(
         run=run,
-        runs=tuple(done),
+        runs=done,
         cells=tuple(_cell(shot, archive) for shot in shots),
         more=f"/jobs/{job.id}?run={run.id}&after={token}" if token else None,
-        offset=float(video.video.start_time - video.video.container_start_time),
     )
 
 
 def scenes(job: Job) -> Scenes | None:
     """The scenes of the run asked for, or of the first that has some; None while there are none."""
-    done = finished(job, "scene")
-    run = next((run for run in done if request.args.get("scenes") in {None, run.id}), None)
+    run, done = picked(job, "scene", "scenes")
     if run is None:
         return None
     rows = results.page(services().engine, job.id, run_id=run.id, kind="scene", limit=EVERY_ROW)
-    return Scenes(run, tuple(done), tuple(rows))
+    return Scenes(run, done, tuple(rows))
 
 
 def _cell(found: Found, archive: str | None) -> Cell:

@@ -20,6 +20,9 @@ from api.errors import KEY_COOKIE, open_to_all, page, read_token
 from api.service.health import services
 from api.web.film import film, scenes
 from api.web.forms import blanks
+from api.web.likeness import like
+from api.web.masks import masks
+from api.web.summary import summary
 from api.web.words import FILTERS, facts
 from shared.catalog import MENU
 from shared.errors import InvalidRequest, NotFound
@@ -32,7 +35,10 @@ bp = APIBlueprint("page", __name__, template_folder=str(WEB / "templates"), enab
 JOBS = 20
 """On one page of the list."""
 LONGEST_KEY = 512
-SCRIPTS_AND_STYLE = ("page.css", "page.js", "live.js", "submit.js", "player.js", "film.js", "scenes.js")
+SCRIPTS_AND_STYLE = (
+    "page.css", "film.css", "page.js", "live.js", "submit.js", "player.js", "film.js", "scenes.js", "summary.js",
+    "tracks.js", "masks.js", "likeness.js",
+)  # fmt: skip
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; media-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -61,20 +67,25 @@ def index() -> str:
 
 @bp.get("/jobs/<job_id>")
 def show(job_id: str) -> str:
-    """One job: how it stands, its film with the shots, its files, where they come from."""
+    """One job: how it stands, its film with what was found in it, its files, where they come from."""
     engine = services().engine
     job = jobs.get(engine, job_id)
     video = videos.get(engine, job.video_id)
     files = results.artifacts(engine, job_id)
+    only_shots = "after" in request.args  # the rest of a long strip
     return render_template(
         "job.html",
         job=job,
         stored=video,
+        offset=float(video.video.start_time - video.video.container_start_time),
         facts=facts(video),
         menu=MENU,
         files=files,
-        film=film(job, video, files),
-        scenes=None if "after" in request.args else scenes(job),
+        film=film(job, files),
+        scenes=None if only_shots else scenes(job),
+        summary=None if only_shots else summary(job, files),
+        masks=None if only_shots else masks(job, files),
+        like=None if only_shots else like(job),
     )
 
 

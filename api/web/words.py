@@ -68,6 +68,15 @@ def under_way(run: Run) -> dict[str, Any] | None:
     return next((stage for stage in run.stages if stage["state"] == "running"), None)
 
 
+def said(value: Any) -> str:
+    """A parameter."""
+    if value is None or value in ([], ""):
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "; ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
 FILTERS: dict[str, Callable[..., Any]] = {
     "size": size,
     "lasting": lasting,
@@ -75,5 +84,6 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "grouped": grouped,
     "rate": rate,
     "under_way": under_way,
+    "said": said,
 }
 """Of the templates, by name."""

@@ -33,7 +33,7 @@ __all__ = [
     "served",
 ]
 
-MENU: dict[str, ModelSpec] = {spec.name: spec for spec in (SHOTS, BASSL, SCRL)}
+MENU: dict[str, ModelSpec] = {spec.name: spec for spec in (SHOTS, BASSL, SCRL, CLIP_IT, MTTR, R2PLUS1D)}
 
 
 def model(name: str, pointer: str = "/model") -> ModelSpec:

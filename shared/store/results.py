@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import select, tuple_
+from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session
 
 from shared.errors import NotFound
 from shared.store import views
 from shared.store.transaction import verb
 from shared.tables import ArtifactRow, JobRow, JobRunRow, ResultRow, RunRow, VideoRow
-from shared.values import Artifact, Clock, Result, RunState
+from shared.values import Artifact, Clock, Result, RunState, TimeRange
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,33 @@ def page(
         Found(row.run_id, name, position, views.result(row, clock))
         for row, name, position in session.execute(statement)
     ]
+
+
+@verb
+def curve(session: Session, job_id: str, run_id: str, kind: str, most: int) -> list[tuple[TimeRange, float]]:
+    """Scores of a finished run over time, at most so many: neighbours are joined, with the mean of their scores.
+
+    Rows without times or score are left out; NotFound for no such job.
+    """
+    clock = _clock(session, job_id)
+    scored = [ResultRow.run_id == run_id, ResultRow.kind == kind]
+    scored += [ResultRow.score.is_not(None), ResultRow.start_pts.is_not(None)]
+    count = session.scalars(select(func.count()).where(*scored)).one()
+    group = ResultRow.seq // max(1, -(-count // most))
+    statement = (
+        select(
+            func.min(ResultRow.start_frame).label("start_frame"),
+            func.min(ResultRow.start_pts).label("start_pts"),
+            func.max(ResultRow.end_frame).label("end_frame"),
+            func.max(ResultRow.end_pts).label("end_pts"),
+            func.avg(ResultRow.score).label("score"),
+        )
+        .where(*scored)
+        .group_by(group)
+        .order_by(group)
+    )
+    found = [(views.span(row, clock), row.score) for row in session.execute(statement)]
+    return [(span, float(score)) for span, score in found if span is not None]
 
 
 def _clock(session: Session, job_id: str) -> Clock:

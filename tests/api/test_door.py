@@ -277,7 +277,7 @@ def test_openapi_tells_errors_security_and_parameters(document: dict[str, Any]) 
     schemas = document["components"]["schemas"]
     assert schemas["Problem"]["properties"]["code"]["enum"] == sorted(leaves())
     assert schemas["AnalysisBody"]["oneOf"][0]["properties"] == {
-        "model": {"const": "shots"}, "params": {"$ref": "#/components/schemas/ShotsParams"},
+        "model": {"const": "shots"}, "params": {"$ref": "#/components/schemas/ShotsParams"}, "range": {"type": "null"},
     }  # fmt: skip
     for path, operations in document["paths"].items():
         for operation in operations.values():

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import csv
+import json
 from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import Result
 from flask.testing import FlaskClient
 from sqlalchemy import Engine
+from typer.testing import CliRunner
 
-from shared.store import videos
+from api.client import service
+from api.client.commands import app
+from shared.store import jobs, videos
 from shared.values import Artifact, Run, new_id
 from tests import factories
+from tests.api.conftest import Served
 
-A, B = "a" * 64, "b" * 64
+A, B, C = "a" * 64, "b" * 64, "c" * 64
 
 
 def post(client: FlaskClient, **body: Any) -> Any:
@@ -149,42 +156,37 @@ def test_the_pages_of_a_post(client: FlaskClient, films: list[Run], database: En
     assert "without page_token" in gone.json["detail"]
 
 
-@pytest.mark.parametrize(
-    ("body", "pointer", "code"),
-    [
-        ({}, "/video_id", "one_of"),
-        ({"video_id": "vid_1", "vector": [1]}, "/video_id", "one_of"),
-        ({"seq": 1}, "/seq", "no_video"),
-        ({"vector": [1], "weights": A, "range": {}}, "/range", "no_video"),
-        ({"video_id": "vid_1", "seq": 1, "range": {}}, "/range", "given_twice"),
-        ({"vector": [1]}, "/weights", "missing"),
-        ({"vector": []}, "/vector", "too_short"),
-        ({"vector": ["1"]}, "/vector/0", "float_type"),
-        ({"video_id": "vid_1", "seq": -1}, "/seq", "greater_than_equal"),
-        ({"video_id": "vid_1", "range": {"start_s": 2, "end_s": 1}}, "/range", "value_error"),
-        ({"video_id": "vid_1", "per": "film"}, "/per", "literal_error"),
-        ({"video_id": "vid_1", "limit": 201}, "/limit", "less_than_equal"),
-        ({"video_id": "vid_1", "labels": {"a:b": "c"}}, "/labels/a:b/[key]", "string_pattern_mismatch"),
-        ({"video_id": "vid_1", "text": "a rabbit"}, "/text", "unknown_field"),
-    ],
+BODIES: tuple[tuple[dict[str, Any], str, str], ...] = (
+    ({}, "/video_id", "one_of"),
+    ({"video_id": "vid_1", "vector": [1]}, "/video_id", "one_of"),
+    ({"seq": 1}, "/seq", "no_video"),
+    ({"vector": [1], "weights": A, "range": {}}, "/range", "no_video"),
+    ({"video_id": "vid_1", "seq": 1, "range": {}}, "/range", "given_twice"),
+    ({"vector": [1]}, "/weights", "missing"),
+    ({"vector": []}, "/vector", "too_short"),
+    ({"vector": ["1"]}, "/vector/0", "float_type"),
+    ({"video_id": "vid_1", "seq": -1}, "/seq", "greater_than_equal"),
+    ({"video_id": "vid_1", "range": {"start_s": 2, "end_s": 1}}, "/range", "value_error"),
+    ({"video_id": "vid_1", "per": "film"}, "/per", "literal_error"),
+    ({"video_id": "vid_1", "limit": 201}, "/limit", "less_than_equal"),
+    ({"video_id": "vid_1", "labels": {"a:b": "c"}}, "/labels/a:b/[key]", "string_pattern_mismatch"),
+    ({"video_id": "vid_1", "text": "a rabbit"}, "/text", "unknown_field"),
 )
-def test_faults_have_pointers(body: dict[str, Any], pointer: str, code: str, client: FlaskClient) -> None:
-    assert fault(post(client, **body)) == (400, "invalid_request", pointer, code)
+QUERIES = (
+    ("start_s=2&end_s=2", "/query/end_s", "ends_too_early"),
+    ("seq=0&end_s=2", "/query/seq", "given_twice"),
+    ("start_s=nan", "/query/start_s", "finite_number"),
+    ("start_s=-1", "/query/start_s", "greater_than_equal"),
+    ("sec=1", "/query/sec", "unknown_field"),
+    ("start_s=99", "/query/start_s", "no_shots"),
+)
 
 
-@pytest.mark.parametrize(
-    ("query", "pointer", "code"),
-    [
-        ("start_s=2&end_s=2", "/query/end_s", "ends_too_early"),
-        ("seq=0&end_s=2", "/query/seq", "given_twice"),
-        ("start_s=nan", "/query/start_s", "finite_number"),
-        ("start_s=-1", "/query/start_s", "greater_than_equal"),
-        ("sec=1", "/query/sec", "unknown_field"),
-        ("start_s=99", "/query/start_s", "no_shots"),
-    ],
-)
-def test_bad_queries(query: str, pointer: str, code: str, client: FlaskClient, database: Engine) -> None:
-    assert fault(similar(client, factories.embed(database, [[1, 0]]), query)) == (400, "invalid_request", pointer, code)
+def test_faults_have_pointers(client: FlaskClient, database: Engine) -> None:
+    shots = factories.embed(database, [[1, 0]])
+    told = [fault(post(client, **body)) for body, _, _ in BODIES]
+    told += [fault(similar(client, shots, query)) for query, _, _ in QUERIES]
+    assert told == [(400, "invalid_request", *said) for _, *said in (*BODIES, *QUERIES)]
 
 
 def test_what_is_not_there(client: FlaskClient, database: Engine) -> None:
@@ -200,3 +202,46 @@ def test_what_is_not_there(client: FlaskClient, database: Engine) -> None:
     assert "per=shot" in similar(client, whole, "start_s=1").json["detail"]
     videos.delete(database, shots.video_id)
     assert found(similar(client, whole, "per=shot")) == []
+
+
+# The command ----------------------------------------------------------------------------------------------------------
+
+
+def command(served: Served, *arguments: str) -> Result:
+    return CliRunner().invoke(app, ["--url", served.url, "similar", *arguments])
+
+
+def test_similar_in_a_terminal(served: Served) -> None:
+    asked = factories.embed(served.database, [[1, 0], [0, 1]])
+    other = factories.embed(served.database, [[0, 1], [1, 1]], labels={"show": "x"})
+    factories.embed(served.database, [[0, 1]], weights=B)
+    table = command(served, asked.video_id, "--shot", "1", "--limit", "1")
+    assert table.exit_code == 0, table.output
+    assert "1.0000" in table.stdout
+    assert other.video_id in table.stdout
+    assert "r2plus1d aaaaaaaaaaaa; left out, with other weights: 1" in table.stdout
+    job_id = jobs.page(served.database, limit=3)[2].id
+    rows = list(
+        csv.DictReader(command(served, job_id, "--start", "0", "--end", "2", "--format", "csv").stdout.splitlines())
+    )
+    assert [(row["video_id"], row["seq"], row["similarity"]) for row in rows] == [
+        (other.video_id, "1", "1.0"), (other.video_id, "0", "0.707107"),
+    ]  # fmt: skip
+    assert (rows[0]["start_frame"], rows[0]["end_seconds"]) == ("24", "2.0")
+    whole = json.loads(command(served, asked.video_id, "--per", "shot", "--label", "show:x", "-f", "json").stdout)
+    assert (len(whole["items"]), whole["weights"]["fingerprint"]) == (2, A)
+    lines = command(served, asked.video_id, "--per", "shot", "--label", "show:y", "-f", "jsonl").stdout
+    assert lines == ""
+    refused = command(served, asked.video_id, "--shot", "9")
+    assert (refused.exit_code, refused.stderr.splitlines()[0]) == (
+        2, "not_found: This video has no embedding of that number.",
+    )  # fmt: skip
+
+
+def test_a_long_list_is_fetched_page_by_page(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "LIKE_PAGE", 2)
+    asked = factories.embed(served.database, [[1, 0, 0]], weights=C)
+    factories.embed(served.database, [[1, at / 10, 0] for at in range(7)], weights=C)
+    for limit, seqs in ((5, [0, 1, 2, 3, 4]), (4, [0, 1, 2, 3]), (100, list(range(7)))):
+        shown = command(served, asked.video_id, "--shot", "0", "--limit", str(limit), "-f", "jsonl").stdout
+        assert [json.loads(line)["seq"] for line in shown.splitlines()] == seqs

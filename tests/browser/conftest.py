@@ -19,6 +19,7 @@ from sqlalchemy import Engine
 
 from shared.files import Files
 from shared.store import runs, videos
+from shared.store.plan import Analysis
 from shared.values import Artifact, Job, Progress, Shot, Stage, new_id
 from tests import factories
 from tests.api.conftest import GREY, Served, served
@@ -121,14 +122,19 @@ def drawn(shot: int, image: int) -> bytes:
     return out.getvalue()
 
 
-def submitted(database: Engine, files: Files, film: Path, *models: str) -> Job:
-    """A job on a real film, in the ledger; its first run finds the shots."""
+def submitted(database: Engine, files: Files, film: Path, *models: str | Analysis) -> Job:
+    """A job on a real film, in the ledger."""
+    asked = tuple(factories.analysis(one) if isinstance(one, str) else one for one in models or ("shots",))
+    return factories.job(database, entered(database, files, film), analyses=asked)
+
+
+def entered(database: Engine, files: Files, film: Path) -> str:
+    """A real film, in the ledger and in the store; its id."""
     stored = files.put(film)
     video, _ = videos.add(
         database, sha256=stored.sha256, size=stored.size, name=film.name, media_type="video/mp4", video=probe(film)
     )
-    asked = tuple(factories.analysis(model) for model in models or ("shots",))
-    return factories.job(database, video.id, analyses=asked)
+    return video.id
 
 
 def finished(database: Engine, files: Files, folder: Path, film: Path, cuts: list[int]) -> Job:

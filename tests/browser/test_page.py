@@ -149,3 +149,29 @@ def test_what_is_not_taken_is_said_where_it_is(visit: Visit, tmp_path: Path) -> 
     page.get_by_role("button", name="Submit").click()
     expect(page.locator("#outcome")).to_contain_text("Accepted: short.mp4")
     expect(page.locator(".fault")).to_have_count(0)
+
+
+def test_what_only_the_caller_can_know_is_asked_for(visit: Visit, database: Engine, tmp_path: Path) -> None:
+    """Before anything is sent; and not where the model is not chosen."""
+    page = visit()
+    page.get_by_label("Choose a film").set_input_files(make_film(tmp_path / "asked.mp4", *GREY, "-g", "9"))
+    queries = page.locator("#mttr\\.queries")
+    expect(queries).not_to_be_visible()
+    page.get_by_label("Masks (MTTR)").check()
+    page.get_by_label("Shots", exact=True).uncheck()
+    expect(queries).to_be_visible()
+    sent: list[str] = []
+    page.on("request", lambda request: sent.append(request.method))
+    page.get_by_role("button", name="Submit").click()
+    expect(queries).to_be_focused()
+    page.wait_for_timeout(200)
+    assert "POST" not in sent
+    queries.fill("the big rabbit\n\n  a bird \n")
+    page.locator("#mttr\\.end_s").fill("2.5")
+    page.locator("#mttr\\.overlay").uncheck()
+    page.get_by_role("button", name="Submit").click()
+    expect(page.locator("#outcome")).to_contain_text("Accepted: asked.mp4")
+    (run,) = jobs.page(database, limit=1)[0].runs
+    assert {name: run.params[name] for name in ("queries", "start_s", "end_s", "overlay", "link")} == {
+        "queries": ["the big rabbit", "a bird"], "start_s": 0.0, "end_s": 2.5, "overlay": False, "link": False,
+    }  # fmt: skip

@@ -191,6 +191,8 @@ def test_two_models_and_a_switch(visit: Visit, told: Job) -> None:
     above = sum(1 - one > 0.5 for one in PROBABILITIES)
     expect(page.locator("#scenes-title")).to_have_text(f"{above + 1} scenes")
     expect(page.locator("#choose output")).to_have_text("0.5")
+    listed = page.evaluate("fetch(document.querySelector('#exports a').href).then((answer) => answer.text())")
+    assert len([line for line in listed.splitlines() if line[:3].isdigit()]) == above + 1
     expect(switches.nth(1)).to_have_attribute("aria-current", "true")
     switches.nth(0).click()
     expect(page.locator("#scenes-title")).to_have_text("6 scenes")

@@ -141,10 +141,17 @@ class System:
 
 def finished(client: httpx.Client, *analyses: dict[str, Any]) -> dict[str, Any]:
     """A job on the clip, once it has ended."""
-    video = client.post("/v1/videos", params={"name": "clip.mp4"}, content=CLIP.read_bytes()).raise_for_status().json()
-    body = {"video_id": video["id"], "analyses": analyses}
+    return ended(client, CLIP, *analyses)
+
+
+def ended(client: httpx.Client, film: Path, *analyses: dict[str, Any], patience_s: float = 240) -> dict[str, Any]:
+    """A job on a film, once it has ended."""
+    sent = client.post("/v1/videos", params={"name": film.name}, content=film.read_bytes())
+    body = {"video_id": sent.raise_for_status().json()["id"], "analyses": analyses}
     job: dict[str, Any] = client.post("/v1/jobs", json=body).raise_for_status().json()
+    deadline = time.monotonic() + patience_s
     while job["state"] in {"queued", "running"}:
+        assert time.monotonic() < deadline, f"the job has not ended: {job['runs']}"
         job = client.get(job["urls"]["self"], params={"wait": 25}, timeout=40).raise_for_status().json()
     return job
 

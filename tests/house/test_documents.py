@@ -42,12 +42,14 @@ def test_make_verbs_exist(line: str) -> None:
 
 @pytest.mark.parametrize("line", [*_called("sceneworks"), *_called("sceneworks-worker")])
 def test_commands_parse(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The program takes the command with these options and arguments; files that it names are there."""
+    """The program takes the command with these options and arguments; files and folders that it names are there."""
     program, *words = shlex.split(line)
     monkeypatch.chdir(tmp_path)
     for word in words:
         if re.fullmatch(r"[\w.-]+\.(mp4|mkv|mpg|pt|tar)", word):
             (tmp_path / word).touch()
+        if re.fullmatch(r"[\w-]+/", word):
+            (tmp_path / word).mkdir()
     _parse(_program(program), program, words)
 
 

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from tests.models.rooms.mttr import vocabulary
 from tests.models.seeded import seeded, table
 from worker.encoders.placed import Placed
+from worker.encoders.roberta import read_tokenizer
 from worker.models.bassl.network import BaSSL
 from worker.models.clip_it.network import ClipIt, Scorer
+from worker.models.mttr.grounding import Grounding
+from worker.models.mttr.weights import empty, indices
 from worker.models.r2plus1d.network import R2Plus1D
 from worker.models.scrl.network import SCRL
 
@@ -50,8 +56,9 @@ def clip_state() -> dict[str, Tensor]:
 
 
 @cache
+@torch.inference_mode(False)
 def clip_it() -> Placed[ClipIt]:
-    """CLIP and the scorer on the CPU in fp32."""
+    """CLIP and the scorer on the CPU in fp32; whoever asks first, its tensors can be trained."""
     with torch.device("meta"):
         network = ClipIt()
     network.clip.take(clip_state())
@@ -60,4 +67,22 @@ def clip_it() -> Placed[ClipIt]:
     return Placed.put(network, "cpu", "fp32")
 
 
-NETWORKS: dict[str, Callable[[], Any]] = {"bassl": bassl, "scrl": scrl, "clip_it": clip_it, "r2plus1d": r2plus1d}
+@cache
+@torch.inference_mode(False)
+def mttr() -> Grounding:
+    """MTTR on the CPU in fp32, with a tokenizer that knows few words."""
+    network = empty()
+    state = {row.key: row.value() for row in table("mttr") if row.kind != "keep"}
+    network.load_state_dict({**indices(network), **state}, strict=True, assign=True)
+    with TemporaryDirectory() as folder:
+        tokenizer = read_tokenizer(*vocabulary.write(Path(folder)))
+    return Grounding(Placed.put(network, "cpu", "fp32"), tokenizer)
+
+
+NETWORKS: dict[str, Callable[[], Any]] = {
+    "bassl": bassl,
+    "scrl": scrl,
+    "clip_it": clip_it,
+    "r2plus1d": r2plus1d,
+    "mttr": mttr,
+}

@@ -68,14 +68,14 @@ def own(build: Callable[[], nn.Module]) -> dict[str, tuple[tuple[int, ...], str]
     return {key: (tuple(value.shape), str(value.dtype).split(".")[1]) for key, value in state.items()}
 
 
-def seeded(network: nn.Module, name: str, only: str = "", drop: str = "\0") -> None:
+def seeded(network: nn.Module, name: str, only: str = "", drop: str | tuple[str, ...] = "\0") -> None:
     """Load the weights strictly, in evaluation mode.
 
     Args:
         network: to be filled; its constants stay as it made them.
         name: of the table.
         only: prefix of the keys to be taken, and taken off.
-        drop: prefix of keys to be left out.
+        drop: prefix of keys to be left out, or several.
     """
     constants = {row.key for row in table(name) if row.kind == "keep"}
     state = {key: value for key, value in network.state_dict().items() if only + key in constants}
@@ -88,6 +88,16 @@ def seeded(network: nn.Module, name: str, only: str = "", drop: str = "\0") -> N
 def rnd(seed: int, *shape: int) -> Tensor:
     """Standard normal numbers, as the fixtures draw them."""
     return torch.from_numpy(np.random.RandomState(seed).standard_normal(shape).astype(np.float32))
+
+
+def image(seed: int, height: int, width: int) -> npt.NDArray[np.uint8]:
+    """A made-up RGB picture (H, W, 3): a wave in each colour, and noise, as the fixtures have it."""
+    draw = np.random.RandomState(seed)
+    waves_C2, phases_C = draw.uniform(0.01, 0.15, (3, 2)), draw.uniform(0, 6.28, 3)
+    noise_HWC = draw.randint(-30, 31, (height, width, 3))
+    y_HWC, x_HWC, _ = np.ogrid[:height, :width, :3]
+    value_HWC = 127 + 90 * np.sin(waves_C2[:, 0] * x_HWC + waves_C2[:, 1] * y_HWC + phases_C) + noise_HWC
+    return np.clip(value_HWC, 0, 255).astype(np.uint8)
 
 
 def given(name: str) -> dict[str, npt.NDArray[np.generic]]:

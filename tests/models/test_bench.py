@@ -7,14 +7,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from shared.catalog import ShotsParams
 from shared.errors import InvalidRequest, MediaCorrupt
 from shared.settings import settings
 from tests.models.films import run, shots_film
 from worker import bench
-from worker.bench import measured, published, shots
+from worker.bench import measured, shots
+from worker.bench.masks import letters
+from worker.bench.published import likeness, masks, scenes as published, summaries
+from worker.encoders.roberta import tokens
 from worker.models.bassl.config import CROP
+from worker.models.clip_it import segments, selection
+from worker.models.mttr.resize import Resize
+from worker.models.mttr.tracks.masks import Sizes, mask
+from worker.models.r2plus1d.clips import frames_of, starts
+from worker.models.r2plus1d.config import CROP as CLIP_CROP
 from worker.video.reader import Reader
 from worker.video.transform import View, see
 
@@ -57,6 +66,101 @@ def test_the_rooms_score_as_the_published_way_does_and_encode_less(capsys: pytes
     assert "ours, fp32, on its own keyframe pictures: the same shots" in said
 
 
+def rows_of(said: str) -> dict[str, list[str]]:
+    """The columns of the table behind the name of each way."""
+    return {line[:34].strip(): line[34:].split() for line in said.splitlines() if " rounds;" not in line}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_weights")
+def test_a_summary_is_that_of_the_published_way_and_a_second_question_is_soon_answered(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert bench.main(["clip_it", "--seconds", "4", "--rounds", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "drawn at random" in said
+    rows = rows_of(said)
+    assert float(rows["published way, fp32"][1]) == 1
+    assert float(rows["ours, fp32, second question"][1]) > max(2, float(rows["ours, fp32"][1]))
+    assert float(said.split("on the same pictures: scores within ")[1].split(";")[0]) < 1e-5
+    assert "OTHER" not in said
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_weights")
+def test_an_embedding_is_that_of_the_published_way(capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench.main(["r2plus1d", "--seconds", "4", "--rounds", "1"]) == 0
+    said = capsys.readouterr().out
+    assert float(rows_of(said)["ours, fp32"][0]) > 0
+    assert float(said.split("on the same pictures: within ")[1].split()[0]) < 1e-5
+    assert float(said.split("ours, fp32, on its own pictures: within ")[1].split()[0]) < 1e-2
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_weights")
+def test_masks_are_those_of_the_published_way(capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench.main(["mttr", "--seconds", "0.2", "--rounds", "1"]) == 0
+    said = capsys.readouterr().out
+    assert float(rows_of(said)["ours, fp32"][3]) > 1.2  # by CPU time: the backbone runs once for two queries
+    for pictures in ("the same", "its own"):
+        counted = said.split(f"ours, fp32, on {pictures} pictures: ")[1].split()
+        assert int(counted[0]) >= 8
+        assert int(counted[2]) < 1e-4 * int(counted[4])
+        assert 0 < int(counted[7]) < int(counted[4])
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_weights")
+def test_cost_by_length(capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench.main(["length", "clip_it", "--minutes", "0.05", "0.1", "--rate", "10"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()[3:]]
+    assert [(line[0], int(line[1])) for line in lines] == [("0.05", 30), ("0.1", 60)]
+    assert all(float(line[6]) >= float(line[5]) > 100 for line in lines)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_published_loops_find_the_segments_and_the_summary_that_the_room_finds(seed: int) -> None:
+    """Features that change their mind at random places."""
+    draw = np.random.default_rng(seed)
+    stretches = [draw.standard_normal(64)[None].repeat(draw.integers(1, 12), 0) for _ in range(8)]
+    whole = np.concatenate(stretches)
+    features_TD = summaries.rows_of_one((whole + 0.3 * draw.standard_normal(whole.shape)).astype(np.float32))
+    points = segments.change_points(features_TD)
+    assert 2 < len(points) < 20
+    assert summaries.change_points(features_TD) == points
+    places, frames = list(range(0, 15 * len(features_TD), 15)), 15 * len(features_TD) - 7
+    spans = segments.bounds(points, places, frames)
+    scores_T = draw.random(len(features_TD), np.float32)
+    chosen = selection.select(selection.stepped(scores_T, places, frames), spans, places, summaries.BUDGET)
+    found = summaries.chosen(scores_T, spans, frames)
+    assert found == (list(chosen.segments) if chosen.rule == "knapsack" else [])
+
+
+def test_the_published_way_of_likeness_looks_at_the_same_pixels() -> None:
+    for frames in (1, 20, 61, 62, 100, 1000):
+        assert likeness.sampled(frames) == [list(frames_of(start, frames)) for start in starts(frames, 10)]
+    picture = np.random.default_rng(3).integers(0, 256, (337, 251, 3), np.uint8)
+    assert np.array_equal(likeness.seen(picture), CLIP_CROP.see(picture))
+
+
+def test_the_published_way_of_masks_resizes_and_cuts_as_the_room_does() -> None:
+    draw = np.random.default_rng(4)
+    for high, wide in ((480, 854), (240, 320), (361, 641), (97, 400), (641, 361)):
+        picture = draw.integers(0, 256, (high, wide, 3), np.uint8)
+        small = masks.resized(picture[None], 360)[0].permute(1, 2, 0).numpy()
+        assert np.array_equal(small, Resize(360).see(picture))
+    logits = draw.standard_normal((2, 9, 14)).astype(np.float32)
+    sizes = Sizes(padded=(36, 54), seen=(36, 54), shown=(71, 101))
+    for made, one in zip(masks.at_size(torch.from_numpy(logits), (36, 54), (71, 101)), logits, strict=True):
+        assert np.count_nonzero(made != mask(one, sizes)) <= 2
+
+
+def test_without_a_vocabulary_each_letter_is_a_token() -> None:
+    numbers = tokens(letters(), "a cat")
+    assert (numbers[0], numbers[-1], len(numbers)) == (0, 2, 7)
+    assert numbers[1] == numbers[4]  # the two letters a
+
+
 def test_both_ways_cut_the_same_film_alike_and_see_the_same_keyframes(tmp_path: Path) -> None:
     film = shots_film([40, 25, 9, 60], tmp_path / "film.mp4")
     spans = published.detect(film)
@@ -76,7 +180,7 @@ def test_the_published_way_says_so_where_opencv_opens_nothing(tmp_path: Path) ->
         published.detect(tmp_path / "film.mp4")
 
 
-@pytest.mark.parametrize("command", ["shots", "bassl"])
+@pytest.mark.parametrize("command", ["shots", "bassl", "clip_it", "mttr", "r2plus1d"])
 def test_no_round_is_no_measurement(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         bench.main([command, "--rounds", "0"])

@@ -7,9 +7,11 @@ import builtins
 import enum
 import os
 import pickle
+import pickletools
 import subprocess
 import sys
 import types
+import zipfile
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -143,6 +145,28 @@ def test_anything_but_tensors_by_name_is_corrupt(payload: Any, tmp_path: Path) -
     zipped(payload, tmp_path / "odd.pt")
     with pytest.raises(WeightsCorrupt, match="something other than tensors by name"):
         read_container(tmp_path / "odd.pt")
+
+
+TUPLES = b"\x80\x02})" + b"\x85" * 200_000 + b"Ns."
+"""A dict with a key of tuples in tuples: to hash it would overrun the stack of Python itself."""
+
+
+def test_tuples_without_end_are_corrupt(tmp_path: Path) -> None:
+    zipped(STATE, tmp_path / "zip.pt")
+    with zipfile.ZipFile(tmp_path / "zip.pt") as file:
+        entries = {name: file.read(name) for name in file.namelist()}
+    with zipfile.ZipFile(tmp_path / "zip.pt", "w") as file:
+        for name, data in entries.items():
+            file.writestr(name, TUPLES if name.endswith("data.pkl") else data)
+    streamed(STATE, tmp_path / "stream.pt")
+    with (tmp_path / "stream.pt").open("rb") as stream:
+        for _ in range(3):
+            assert list(pickletools.genops(stream))
+        head = stream.tell()
+    (tmp_path / "stream.pt").write_bytes((tmp_path / "stream.pt").read_bytes()[:head] + TUPLES)
+    for path in (tmp_path / "zip.pt", tmp_path / "stream.pt"):
+        with pytest.raises(WeightsCorrupt):
+            read_container(path)
 
 
 def test_a_whole_network_is_no_state_dict(tmp_path: Path) -> None:

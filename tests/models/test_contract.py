@@ -37,7 +37,11 @@ def ways(spec: ModelSpec) -> Iterator[Params]:
 
 
 LENGTHS = [20, 16, 16, 16]
-QUICK: dict[str, dict[str, Any]] = {"mttr": {"short_side": 96}, "r2plus1d": {"clips": 2}}
+QUICK: dict[str, dict[str, Any]] = {
+    "clip_it": {"sample_every": 30},
+    "mttr": {"short_side": 96, "end_s": 1.2},
+    "r2plus1d": {"clips": 2},
+}
 """Parameters with which a network costs less and does the same."""
 ON_REQUEST = {"scene_clip", "masks"}
 """Kinds of file that the default parameters do not make."""

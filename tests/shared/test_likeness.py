@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from array import array
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 
 import numpy as np
@@ -14,7 +16,7 @@ from shared.errors import Conflict, InvalidRequest, NotFound
 from shared.store import jobs, likeness, runs, videos
 from shared.store.likeness import LeftOut, Near, Wanted, embeddings, ranking
 from shared.store.likeness.embeddings import Part, Question
-from shared.values import Artifact, Embedding, Progress, Run, new_id
+from shared.values import Artifact, Embedding, JobState, Progress, Run, RunState, new_id
 from tests import factories
 
 A, B = "a" * 64, "b" * 64
@@ -77,6 +79,38 @@ def test_a_fenced_run_writes_no_vector_and_a_repeated_end_writes_none_twice(data
     assert runs.finish(database, heir, embeddings=found, **rest) == ()
     assert runs.finish(database, zombie, embeddings=found, **rest) is None
     assert count(database) == 1
+
+
+def on_insert(engine: Engine, then: str) -> None:
+    """Let Postgres do something whenever a vector is written."""
+    with engine.begin() as connection:
+        connection.execute(
+            text(f"CREATE FUNCTION met() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {then}; RETURN NEW; END $$")
+        )
+        connection.execute(text("CREATE TRIGGER met BEFORE INSERT ON embeddings FOR EACH ROW EXECUTE FUNCTION met()"))
+
+
+def test_a_fence_lost_while_vectors_are_written_takes_them_back(database: Engine) -> None:
+    on_insert(database, "UPDATE runs SET fence = fence + 1 WHERE id = NEW.run_id")
+    run = factories.embed(database, [[1, 0]], per="video")
+    assert (run.state, count(database)) == (RunState.RUNNING, 0)
+
+
+def test_the_heartbeat_and_a_cancel_get_through_while_vectors_are_written(database: Engine) -> None:
+    on_insert(database, "PERFORM pg_sleep(0.5)")
+    job = factories.job(database, analyses=(factories.analysis("r2plus1d"),))
+    claim = factories.claim(database, job.runs[0].id)
+    assert claim is not None
+    found = [Embedding(seq, None, array("f", [1, seq])) for seq in range(2)]
+    rest = {"progress": Progress((), 1.0), "weights": A, "decode_failures": 0, "results": [], "artifacts": []}
+    with ThreadPoolExecutor(1) as pool:
+        end = pool.submit(runs.finish, database, claim, embeddings=found, **rest)
+        time.sleep(0.2)
+        assert runs.touch(database, claim, Progress(), 30) is not None
+        assert jobs.cancel(database, job.id).state is JobState.CANCELLING
+        assert not end.done()
+        assert end.result() == ()
+    assert count(database) == 2
 
 
 def test_vectors_of_no_weights_are_a_bug(database: Engine) -> None:

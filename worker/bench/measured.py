@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import os
 import resource
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -15,9 +17,14 @@ from statistics import median
 from typing import Any
 
 import imageio_ffmpeg
+import typer
 
+from shared.catalog import Params
 from shared.errors import InvalidRequest
 from shared.values import Progress
+from worker.models.contract import Inputs, Model
+from worker.pipeline import Execution, Stages, execute
+from worker.video.probe import probe
 
 
 class Quiet:
@@ -45,6 +52,44 @@ class Measured:
         yield
         self.wall.append(time.perf_counter() - wall)
         self.cpu.append(cpu_seconds() - cpu)
+
+
+@dataclass(slots=True)
+class Served(Measured):
+    """A room in one arithmetic, by the loop that serves.
+
+    Args:
+        model: the room, its network loaded.
+
+    Attributes:
+        parts: seconds of each stage, one entry a round.
+    """
+
+    model: Model = field(kw_only=True)
+    parts: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+
+    def run(self, path: Path, params: Params, scratch: Path, inputs: Inputs | None = None) -> Execution:
+        """One round, from the film to results; files into `scratch`, which is made."""
+        scratch.mkdir(parents=True)
+        with self.round():
+            done = execute(self.model, path, probe(path), inputs or Inputs(), params, scratch, Stages(Quiet()))
+        for stage in done.stages:
+            self.parts[stage.name].append(stage.seconds or 0.0)
+        return done
+
+
+def head(film: str, frames: int, weights: str, title: str) -> None:
+    """What was measured on what, and the names of the columns."""
+    typer.echo(f"{film}: {frames} frames, {len(os.sched_getaffinity(0))} cores; weights {weights}\n")
+    typer.echo(f"{title:34} {'wall s':>8} {'ratio':>7} {'CPU s':>8} {'ratio':>7}  rounds; seconds by part")
+
+
+def row(base: Measured, each: Measured, parts: Mapping[str, Sequence[float]]) -> None:
+    """Medians of one way, and how many times as fast as the first it is."""
+    wall, cpu = median(each.wall), median(each.cpu)
+    ratios = median(base.wall) / wall, median(base.cpu) / cpu
+    said = ", ".join(f"{name} {median(seconds):.2f}" for name, seconds in parts.items() if median(seconds) >= 0.005)
+    typer.echo(f"{each.name:34} {wall:8.2f} {ratios[0]:7.1f} {cpu:8.2f} {ratios[1]:7.1f}  {len(each.wall)}; {said}")
 
 
 def cpu_seconds() -> float:

@@ -7,7 +7,6 @@ that serves. Both sides have the same weights, loaded before the clock starts.
 from __future__ import annotations
 
 import os
-import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,8 +22,9 @@ import typer
 from shared.catalog import BasslParams, ShotsParams
 from shared.settings import settings
 from shared.values import Result, Stage
+from worker.bench.drawn import DRAWN, drawn
 from worker.bench.measured import Measured, Quiet, part
-from worker.bench.published import Pictures, PublishedWay, Scores, Span
+from worker.bench.published.scenes import Pictures, PublishedWay, Scores, Span
 from worker.encoders.published import find_card, import_weights, load_imported
 from worker.encoders.weights import shapes
 from worker.models import load
@@ -159,22 +159,9 @@ def _weights(scratch: Path) -> tuple[Path, str]:
     if find_card(PUBLISHED.spec, [folder]) is not None:
         return folder, "imported"
     file = scratch / PUBLISHED.sources[0].name
-    torch.save(drawn().state_dict(), file)
+    torch.save(drawn(BaSSL()).state_dict(), file)
     import_weights(PUBLISHED, [file], scratch, datetime.now(UTC))
-    return scratch, "drawn at random, none are imported (speed does not depend on them)"
-
-
-def drawn() -> BaSSL:
-    """The network with normal random numbers for its tables, those of each seeded with its name, and no biases."""
-    network = BaSSL()
-    with torch.no_grad():
-        for name, values in network.named_parameters():
-            if values.ndim > 1:
-                generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
-                values.normal_(0, values[0].numel() ** -0.5, generator=generator)
-            elif name.endswith("bias"):
-                values.zero_()
-    return network
+    return scratch, DRAWN
 
 
 def _print(film: str, made: Comparison) -> None:

@@ -31,7 +31,7 @@ def pull(published: Published, folder: Path) -> list[Path]:
     except ImportError:
         raise ModelUnavailable(
             "Pulling needs the modelscope package: pip install 'modelscope>=1.40'. "
-            f"A file you have is imported with: sceneworks-worker weights import {published.room} FILE"
+            f"Files you have are imported with: sceneworks-worker weights import {published.room} PATH..."
         ) from None
     try:
         return _download(HubApi(), published, published.repository, folder)
@@ -40,7 +40,7 @@ def pull(published: Published, folder: Path) -> list[Path]:
     except (HubError, OSError) as error:
         raise SourceUnreachable(
             f"The hub did not give {published.repository} ({type(error).__name__}). "
-            f"A file you have is imported with: sceneworks-worker weights import {published.room} FILE"
+            f"Files you have are imported with: sceneworks-worker weights import {published.room} PATH..."
         ) from error
 
 

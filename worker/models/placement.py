@@ -42,6 +42,8 @@ def place(device: str, precision: str, runtime: str, threads: int) -> Placement:
         InvalidRequest: a word that means nothing.
     """
     settled = _device(device)
+    if settled != "cpu":
+        torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32: convolutions would round to 10 bits otherwise
     if precision not in {"auto", "bf16", "fp32"} or runtime not in {"torch", "openvino"}:
         raise InvalidRequest(f"There is no precision {precision!r} or no runtime {runtime!r}.")
     if precision == "auto":

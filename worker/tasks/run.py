@@ -140,6 +140,7 @@ def _finish(
                 decode_failures=execution.video.decode_failures,
                 results=execution.outcome.results,
                 artifacts=artifacts,
+                embeddings=execution.outcome.embeddings,
             )
         except OperationalError as error:
             if not left:

@@ -44,7 +44,7 @@ def digest(path: Path, tick: Callable[[int], None]) -> Digest | None:
         before = os.fstat(file.fileno())
         if not stat.S_ISREG(before.st_mode):
             raise UnsupportedMedia("This is no ordinary file.")
-        while chunk := file.read(CHUNK):
+        while size <= before.st_size and (chunk := file.read(CHUNK)):  # what grows is not run after
             sha256.update(chunk)
             size += len(chunk)
             tick(len(chunk))

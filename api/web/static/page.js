@@ -1,9 +1,12 @@
 // Starts what the page at hand has.
 
 import { film } from "./film.js";
+import { likeness } from "./likeness.js";
 import { live } from "./live.js";
+import { masks } from "./masks.js";
 import { scenes } from "./scenes.js";
 import { submit } from "./submit.js";
+import { summary } from "./summary.js";
 
 let view = null, attach = null; // the film, and what brings the scenes over it
 
@@ -21,11 +24,22 @@ function startScenes() {
   if (view) attach?.(view);
 }
 
-const refresh = live((place) => {
-  if (place.id === "film-place") startFilm();
-  if (place.id === "scenes-place") startScenes();
-});
+/** What starts a section by its id, where it is there. */
+function starting(id, start) {
+  return () => {
+    const section = document.getElementById(id);
+    if (section) start(section);
+  };
+}
+
+const starts = {
+  "film-place": startFilm,
+  "scenes-place": startScenes,
+  "summary-place": starting("summary", summary),
+  "masks-place": starting("masks", masks),
+  "likeness-place": starting("likeness", likeness),
+};
+const refresh = live((place) => starts[place.id]?.());
 const form = document.getElementById("submit");
 if (form) submit(form, refresh);
-startFilm();
-startScenes();
+for (const start of Object.values(starts)) start();

@@ -1,7 +1,7 @@
 // A film in a player, by the times of the results: seconds since its first frame, whatever the player calls that frame.
 
 const INSIDE = 0.001; // seconds past the cut: players round times, and a hair before it is the frame before it
-const PATIENCE = 1_000; // ms to wait for the first picture
+const PATIENCE = 1_000; // ms to wait for the first picture, once the player knows what the film is
 
 /** Takes a player in hand. `offset` is what it calls the first frame as far as the probe can tell; `moved()` is called
  * whenever the time may have changed, with every picture while it plays. */
@@ -34,8 +34,16 @@ function goTo(state, seconds, plays, stretch) {
     seek(state);
     return;
   }
-  if (state.video.preload === "none") state.video.preload = "metadata"; // its first picture lets it seek
-  setTimeout(() => seek(state), PATIENCE);
+  state.video.removeAttribute("poster"); // behind it no picture is shown, and the first one lets it seek
+  if (state.video.preload === "none") state.video.preload = "metadata";
+  setTimeout(() => wait(state, state.video.readyState > 0), PATIENCE);
+}
+
+/** Goes by the probe's word when no first picture comes, though the film is there. */
+function wait(state, known) {
+  if (state.measured) return;
+  if (known || state.video.error) seek(state);
+  else setTimeout(() => wait(state, state.video.readyState > 0), PATIENCE);
 }
 
 function seek(state) {

@@ -170,8 +170,14 @@ function say(state) {
   tools.querySelector("#reset").hidden = !regrouped;
   tools.querySelector("#reset").textContent = `Back to ${run.dataset.threshold}`;
   tools.querySelector("#choose").hidden = false;
+  const place = `/v1/jobs/${state.section.dataset.job}/results`;
   const query = new URLSearchParams({ format: "modelscope", model: run.dataset.model, ...(regrouped && { threshold }) });
-  state.section.querySelector("#published").href = `/v1/jobs/${state.section.dataset.job}/results?${query}`;
+  state.section.querySelector("#published").href = `${place}?${query}`;
+  const exports = state.section.querySelector("#exports");
+  exports.hidden = regrouped; // they are of the run's own scenes
+  for (const link of exports.querySelectorAll("a")) {
+    link.href = `${place}?${new URLSearchParams({ kind: "scene", run_id: run.dataset.run, format: link.dataset.format })}`;
+  }
 }
 
 /** The curve, drawn where each shot ends; what is above the threshold stands out. */

@@ -25,7 +25,7 @@ from shared.values import StoredVideo, TimeRange
 
 POOL = 1000
 """The longest list of one search; as many as an HNSW graph may be asked for at once (`hnsw.ef_search`)."""
-EXACT = 5000
+EXACT = 10_000
 """Up to so many vectors are compared one by one: about as quick as the graph, and nothing is missed."""
 ONE_BY_ONE = {"jit": "off"}
 """Settings of a comparison one by one: compiling it takes longer than it saves."""

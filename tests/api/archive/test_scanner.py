@@ -68,7 +68,7 @@ def test_a_moved_film_keeps_its_results(archive: Archive) -> None:
     job = factories.job(archive.database, archive.video_of("a.mp4"))
     film.rename(archive.folder / "b.mp4")
     archive.put("a.mp4", tag="another in its place")
-    assert archive.counted() in ({"changed": 1, "new": 1}, {"changed": 1, "moved": 1})
+    assert archive.counted() == {"changed": 1, "new": 1}
     assert archive.video_of("b.mp4") == job.video_id
     (archive.folder / "b.mp4").rename(archive.folder / "c.mp4")
     shutil.copy2(archive.folder / "c.mp4", archive.folder / "d.mp4")
@@ -445,7 +445,7 @@ def test_killed_and_stopped_the_process_goes_on_and_does_nothing_twice(archive: 
         "SCENEWORKS_ARCHIVE_ROOTS": str(tmp_path),
         "SCENEWORKS_SETTLE_S": "0",
         "SCENEWORKS_LEASE_S": "0.5",
-        "SCENEWORKS_PROBE_TIMEOUT_S": "2",
+        "SCENEWORKS_PROBE_TIMEOUT_S": "3",
     }
 
     def start() -> subprocess.Popen[str]:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+import subprocess
+import sys
 from array import array
 from datetime import UTC, datetime
 from fractions import Fraction
 from typing import Any
+from xml.etree import ElementTree as Xml
 
 import opentimelineio as otio
 import pytest
@@ -17,6 +20,7 @@ from sqlalchemy import Engine
 from werkzeug.test import TestResponse
 
 from api.results.edits import Edit, edit_list, timeline_json
+from api.results.fcpxml import final_cut
 from api.results.lists import chapters, web_vtt
 from shared.store.results import Found
 from shared.values import Clock, Job, Result, StoredVideo, Timeline
@@ -140,15 +144,51 @@ def test_uneven_frames_follow_the_clock() -> None:
     ]
 
 
+def test_a_project_of_final_cut() -> None:
+    """Whole frames as rational seconds: 1798 frames of 1001/30000 s are 899899/15000 s."""
+    text = final_cut(edit(evenly(NTSC, 18_000), (1798, 1802), (17_976, 17_986), name="a <film> é.mp4"))
+    assert text.startswith('<?xml version="1.0" encoding="UTF-8"?>\n<!DOCTYPE fcpxml>\n<fcpxml version="1.9">')
+    document = Xml.fromstring(text)
+    form, asset = document.find("resources/format"), document.find("resources/asset")
+    assert form is not None
+    assert asset is not None
+    assert form.attrib == {"id": "r1", "frameDuration": "1001/30000s", "width": "1280", "height": "720"}
+    assert asset.attrib == {
+        "id": "r2", "name": "a <film> é.mp4", "start": "0s", "duration": "3003/5s", "format": "r1", "hasVideo": "1",
+        "hasAudio": "1", "audioSources": "1",
+    }  # fmt: skip
+    assert [one.attrib["src"] for one in asset] == ["./a%20%3Cfilm%3E%20%C3%A9.mp4"]
+    (sequence,) = document.findall("library/event/project/sequence")
+    assert (sequence.attrib["tcFormat"], sequence.attrib["duration"]) == ("DF", "7007/15000s")  # 14 frames
+    assert [one.attrib for one in sequence.findall("spine/asset-clip")] == [
+        {"ref": "r2", "name": "Highlight 1", "offset": "0s", "start": "899899/15000s", "duration": "1001/7500s"},
+        {"ref": "r2", "name": "Highlight 2", "offset": "1001/7500s", "start": "749749/1250s", "duration": "1001/3000s"},
+    ]
+
+
+def test_gaps_of_final_cut() -> None:
+    (spine,) = Xml.fromstring(final_cut(edit(evenly(Fraction(25), 100), (5, 10), (20, 45), joined=False))).iter("spine")
+    assert [(one.tag, one.attrib["offset"], one.attrib["duration"]) for one in spine] == [
+        ("gap", "0s", "1/5s"), ("asset-clip", "1/5s", "1/5s"), ("gap", "2/5s", "2/5s"), ("asset-clip", "4/5s", "1s"),
+    ]  # fmt: skip
+
+
 def test_nothing_found_is_an_empty_edit() -> None:
     made = edit(evenly(Fraction(25), 10))
     assert edit_list(made) == "TITLE: my film.mp4\nFCM: NON-DROP FRAME\n"
     assert list(read_back(timeline_json(made))) == []
     assert web_vtt(made.rows) == "WEBVTT\n"
+    assert list(Xml.fromstring(final_cut(made)).iter("asset-clip")) == []
 
 
 def test_chapters_name_the_film_safely() -> None:
     assert "title=a\\=b\\;c\\#d\\\\.mp4\n" in chapters([], "a=b;c#d\\.mp4")
+
+
+def test_the_library_is_loaded_when_it_is_asked_for() -> None:
+    """The API's start stays small."""
+    code = "import sys, api.app; print('opentimelineio' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
 
 
 @pytest.fixture
@@ -232,7 +272,7 @@ REFUSED = [
     ("run_id=run_none", "run_id", "unknown_run"),
     ("format=csv&run_id=run_none", "run_id", "unknown_run"),
     ("format=edl&model=clip_it", "model", "unknown_model"),
-    ("format=fcpxml", "format", "literal_error"),
+    ("format=xml", "format", "literal_error"),
     ("run_id={scenes}&model=shots", "run_id", "unknown_run"),
     ("run_id={scenes}&format=edl&kind=shot", "run_id", "not_of_this_model"),
 ]

@@ -118,7 +118,7 @@ def test_no_scenes(client: FlaskClient, database: Engine) -> None:
 @pytest.mark.parametrize(
     ("query", "pointer"),
     [
-        ("format=fcpxml", "format"),
+        ("format=xml", "format"),
         ("format=csv&limit=5", "limit"),
         ("format=edl&threshold=0.5", "threshold"),
         ("format=modelscope&threshold=1.1", "threshold"),
@@ -145,7 +145,7 @@ def test_the_document_tells_the_published_form(client: FlaskClient, database: En
     """What is answered is what the document says."""
     operation = client.get("/openapi.json").json["paths"]["/v1/jobs/{job_id}/results"]["get"]
     parameters = {parameter["name"]: parameter["schema"] for parameter in operation["parameters"]}
-    assert parameters["format"]["enum"][::8] == ["json", "modelscope"]
+    assert parameters["format"]["enum"][::9] == ["json", "modelscope"]
     assert (parameters["threshold"]["minimum"], parameters["threshold"]["maximum"]) == (0, 1)
     page, form, *_ = operation["responses"]["200"]["content"]["application/json"]["schema"]["oneOf"]
     assert page == {"$ref": "#/components/schemas/ResultPage"}

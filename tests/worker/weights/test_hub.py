@@ -113,7 +113,7 @@ def test_a_file_that_the_hub_no_longer_has(hub: Hub, tmp_path: Path) -> None:
 
 def test_a_hub_that_does_not_answer_is_unreachable(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MODELSCOPE_ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(SourceUnreachable, match="sceneworks-worker weights import tiny FILE") as caught:
+    with pytest.raises(SourceUnreachable, match="sceneworks-worker weights import tiny PATH") as caught:
         pull(ON_HUB, tmp_path / "scratch")
     assert "127.0.0.1" not in caught.value.detail
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -251,6 +251,22 @@ def test_a_file_that_is_not_what_it_should_be_is_not_imported(
     (delivered / "words" / name).write_bytes(data)
     with pytest.raises(WeightsCorrupt, match=f"^{name} "):
         import_weights(SPEAKS, [delivered], tmp_path / "weights", AT)
+    assert not (tmp_path / "weights").exists()
+
+
+def test_a_folder_is_imported_by_itself(delivered: Path, tmp_path: Path) -> None:
+    for paths in ([delivered, delivered], [delivered, *files(delivered)]):
+        with pytest.raises(InvalidRequest, match="One folder is imported, or files are"):
+            import_weights(SPEAKS, paths, tmp_path / "weights", AT)
+
+
+def test_a_room_has_the_last_word_on_them(delivered: Path, tmp_path: Path) -> None:
+    def judge(sides: Mapping[str, Path]) -> None:
+        if "b" not in json.loads(sides["vocab.json"].read_text()):
+            raise WeightsCorrupt(f"{sides['vocab.json'].name} does not know all letters of {sides['merges.txt'].name}.")
+
+    with pytest.raises(WeightsCorrupt, match=r"vocab\.json does not know all letters of merges\.txt"):
+        import_weights(replace(SPEAKS, check=judge), [delivered], tmp_path / "weights", AT)
     assert not (tmp_path / "weights").exists()
 
 

@@ -16,6 +16,7 @@ import zlib
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import OrderedDict
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import IO, Any
@@ -26,6 +27,8 @@ NAMED = 5
 """How many names of a kind an error gives."""
 PICKLES_OF_A_STREAM = 4
 """Magic number, version of the format, facts about the machine, and the object itself."""
+DEEPEST = 1000
+"""Tuples in tuples; those of weights are three or four."""
 
 PLAIN = frozenset({
     "argparse.Namespace", "builtins.bool", "builtins.dict", "builtins.float", "builtins.getattr", "builtins.int",
@@ -83,9 +86,11 @@ def read_pickle(path: Path) -> object:
     """What was pickled, on the CPU; WeightsCorrupt when it is cut off, no pickle, or asks for code."""
     try:
         try:
+            for pickled in _pickles(path):
+                _refuse_depth(pickled)
             return _load(path, [])
         except UnpicklingError:
-            names = set(_named(path))
+            names = {name for pickled in _pickles(path) for name in _globals(pickled)}
             strangers = sorted(name for name in names if _is_record(name))
             _refuse_code(path, names)
             return _load(path, strangers)
@@ -121,19 +126,51 @@ def _refuse_code(path: Path, names: set[str]) -> None:
         raise WeightsCorrupt(refusal(path.name, code))
 
 
-def _named(path: Path) -> Iterator[str]:
-    """Every class and function that the pickle names; read, not run."""
+def _pickles(path: Path) -> Iterator[IO[bytes]]:
+    """Each pickle of the file that says what is in it, one after the other; each is to be read to its end."""
     with path.open("rb") as file:
         if file.read(2) != b"PK":
             file.seek(0)
             for _ in range(PICKLES_OF_A_STREAM):
-                yield from _globals(file)
+                yield file
             return
         with zipfile.ZipFile(file) as archive:
             for entry in archive.namelist():
                 if entry.endswith("/data.pkl"):
-                    with archive.open(entry) as pickled:
-                        yield from _globals(pickled)
+                    yield BytesIO(archive.read(entry))
+
+
+def _refuse_depth(pickled: IO[bytes]) -> None:
+    """ValueError for tuples in tuples without end: as the key of a dict they would overrun Python's own stack.
+
+    Follows the stack of the pickle, where a tuple stands as its depth, a mark as None and all else as 0.
+    """
+    stack: list[int | None] = []
+    memo: dict[Any, int | None] = {}
+    for opcode, argument, _ in pickletools.genops(pickled):
+        if "BINPUT" in opcode.name:
+            memo[argument] = stack[-1]
+        elif "BINGET" in opcode.name:
+            stack.append(memo[argument])
+        else:
+            deepest = max((depth or 0 for depth in _popped(opcode, stack)), default=0)
+            depth = deepest + 1 if opcode.name.startswith("TUPLE") else 0
+            if depth > DEEPEST:
+                raise ValueError("tuples without end")
+            stack += [None if after is pickletools.markobject else depth for after in opcode.stack_after]
+
+
+def _popped(opcode: pickletools.OpcodeInfo, stack: list[int | None]) -> list[int | None]:
+    """What an opcode takes from the stack: so many, or all since the last mark and so many below it."""
+    count = len(opcode.stack_before)
+    if pickletools.markobject in opcode.stack_before:
+        since = len(stack) - 1
+        while stack[since] is not None:  # an IndexError, where there is no mark
+            since -= 1
+        count = len(stack) - since + opcode.stack_before.index(pickletools.markobject)
+    taken = stack[len(stack) - count :]
+    del stack[len(stack) - count :]
+    return taken
 
 
 def _globals(file: IO[bytes]) -> Iterator[str]:

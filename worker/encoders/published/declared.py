@@ -21,6 +21,10 @@ def _none() -> State:
     return {}
 
 
+def _unread(_sides: Mapping[str, Path]) -> None:
+    """What is JSON or text is good enough."""
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """One published file of tensors. Names are taken in this order: `wrapper`, `after`, `drop`, `strip`, `put`.
@@ -97,6 +101,8 @@ class Published:
         constants: tensors that the network makes itself (tables of positions, counters), by the names it would have for
             them. A file may hold them or not; what it holds must be of this shape and, unless the tensor here is on the
             `meta` device, of these values. They are not kept, and `expected` does not name them.
+        check: reads the side files, by what the room asks for them by, before they are kept; WeightsCorrupt for ones
+            that the room could not use.
     """
 
     spec: WeightsSpec
@@ -107,6 +113,7 @@ class Published:
     repository: str | None = None
     sides: tuple[Side, ...] = ()
     constants: Callable[[], State] = _none
+    check: Callable[[Mapping[str, Path]], object] = _unread
 
     @property
     def room(self) -> str:

@@ -65,6 +65,7 @@ def import_weights(published: Published, paths: Sequence[Path], folder: Path, im
     delivery = _delivery(published, paths)
     for side, path in delivery.sides.items():
         _check_side(side, path)
+    published.check({side.as_: path for side, path in delivery.sides.items()})
     expected, constants = published.expected(), published.constants()
     reading = _read(published, delivery.sources, expected)
     name = " and ".join(file.name for file in delivery.sources)
@@ -78,6 +79,8 @@ def import_weights(published: Published, paths: Sequence[Path], folder: Path, im
 def _delivery(published: Published, paths: Sequence[Path]) -> Delivery:
     if len(paths) == 1 and paths[0].is_dir():
         return _unfolded(published, paths[0])
+    if any(path.is_dir() for path in paths):
+        raise InvalidRequest("One folder is imported, or files are: not both, and not several folders.")
     names = {side.file: side for side in published.sides}
     sides = {names[path.name]: path for path in paths if path.name in names}
     sources = tuple(path for path in paths if path.name not in names)

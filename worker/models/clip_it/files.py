@@ -16,7 +16,7 @@ from shared.errors import Internal, MediaCorrupt
 from shared.values import FileMade, Moment, Timeline, Video
 from worker.models.clip_it.config import ARCHITECTURE, POSTER_SHORT_SIDE
 from worker.models.clip_it.summary import Sampled, Summary
-from worker.models.contract import Film, Piece, Reread
+from worker.models.contract import Film, Reread
 from worker.video.pictures.keep import jpeg
 from worker.video.reader import Frame, Reader
 from worker.video.render import cuts
@@ -50,11 +50,10 @@ def reread(files: Mapping[str, Path], video: Video) -> Reread:
         Internal: the file is not what `keep` wrote.
     """
     arrays = _arrays(files["frame_features"])
-    features_TD, starts, pts = arrays["features"], arrays["starts"].tolist(), arrays["pts"].tolist()
-    stops = [*starts[1:], len(pts) - 1]
-    pieces = tuple(Piece(*piece) for piece in zip(starts, stops, features_TD, strict=True))
-    timeline = Timeline(video.clock, array("q", pts[:-1]), pts[-1])
-    return Reread(pieces, timeline, int(arrays["decode_failures"]))
+    *pts, end_pts = arrays["pts"].tolist()
+    sampled = Sampled(arrays["features"], tuple(arrays["starts"].tolist()), len(pts))
+    timeline = Timeline(video.clock, array("q", pts), end_pts)
+    return Reread(sampled.pieces, timeline, int(arrays["decode_failures"]))
 
 
 def films(summary: Summary, film: Film) -> tuple[FileMade, ...]:
@@ -107,11 +106,11 @@ def _near(reader: Reader, moment: Moment) -> Iterator[Frame]:
 
 def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     try:
-        with np.load(path, allow_pickle=False) as held:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as held:
             arrays = {name: held[name] for name in ARRAYS}
     except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise Internal("The kept features of a film cannot be read.") from error
-    right = all(arrays[name].dtype == dtype for name, dtype in ARRAYS.items())
+    right = all(arrays[name].dtype == dtype for name, dtype in ARRAYS.items()) and arrays["pts"].size
     if not right or arrays["features"].shape != (len(arrays["starts"]), ARCHITECTURE.width):
         raise Internal("The kept features of a film do not belong together.")
     return arrays

@@ -63,11 +63,7 @@ class FeedForward(nn.Module):
 
 
 class Positions(nn.Module):
-    """Adds a place in time, by sines and cosines (Vaswani et al., 2017, section 3.5).
-
-    The published table ends at 4,000 sampled frames, and so does that network. Here the same formula goes on: up to
-    4,000 the numbers are the published ones, beyond it nothing was ever trained.
-    """
+    """Adds a place in time, by sines and cosines (Vaswani et al., 2017, section 3.5); 4,000 at most."""
 
     pos_table: Tensor
 
@@ -77,10 +73,7 @@ class Positions(nn.Module):
 
     def forward(self, x_BTC: Tensor) -> Tensor:
         """(B, T, C) at places 0 to T."""
-        places, width = x_BTC.shape[1:]
-        if places <= self.pos_table.shape[1]:
-            return x_BTC + self.pos_table[:, :places]
-        return x_BTC + positions(places, width).to(x_BTC.device)
+        return x_BTC + self.pos_table[:, : x_BTC.shape[1]]
 
 
 class EncoderLayer(nn.Module):
@@ -159,6 +152,7 @@ class Scorer(nn.Module):
 
     def __init__(self, shape: Architecture = ARCHITECTURE, *, whole: bool = True) -> None:
         super().__init__()
+        self.places = shape.places
         if whole:
             self.layer_norm_img_src = nn.LayerNorm(shape.width, eps=shape.eps)
             self.layer_norm_img_trg = nn.LayerNorm(shape.width, eps=shape.eps)
@@ -189,8 +183,18 @@ class Scorer(nn.Module):
         return self.judged(encoded_BTC), decoded_BTC
 
     def scores(self, frames_BTC: Tensor, text_BKS: Tensor) -> Tensor:
-        """The scores alone: (B, T) in 0..1."""
-        return self.judged(self.encoder(self.guided(frames_BTC, text_BKS)))
+        """The scores alone: (B, T) in 0..1; as published for T up to the places that the published table has.
+
+        A longer film is scored in windows of so many frames, which share a quarter: each has the last word on its
+        middle. So no place is used that was never trained, and time is linear in T.
+        """
+        spans = windows(frames_BTC.shape[1], self.places)
+        guided_BTC = self.guided(frames_BTC, text_BKS)
+        parts = [
+            self.judged(self.encoder(guided_BTC[:, first : first + self.places]))[:, start - first : stop - first]
+            for first, start, stop in spans
+        ]
+        return torch.cat(parts, dim=1)
 
     def guided(self, frames_BTC: Tensor, text_BKS: Tensor) -> Tensor:
         """The frames with what they find in the text: (B, T, C)."""
@@ -210,6 +214,20 @@ class ClipIt(nn.Module):
         super().__init__()
         self.clip = Clip()
         self.scorer = Scorer(whole=False)
+
+
+def windows(frames: int, length: int) -> list[tuple[int, int, int]]:
+    """Windows of `length` frames that cover a film, each but the last `length * 3 / 4` after the one before.
+
+    Returns:
+        (first frame, start, stop) of each: it answers for `start` to `stop`, exclusive. The last ends with the film.
+    """
+    step, margin = length * 3 // 4, length // 8
+    firsts = [*range(0, max(1, frames - length), step)]
+    if firsts[-1] + length < frames:
+        firsts.append(frames - length)
+    starts = [0, *(first + margin for first in firsts[1:])]
+    return list(zip(firsts, starts, [*starts[1:], frames], strict=True))
 
 
 def positions(places: int, width: int) -> Tensor:

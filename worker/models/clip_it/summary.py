@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +41,16 @@ class Sampled:
         features_TD = np.stack([piece.value for piece in pieces])
         return Sampled(features_TD, tuple(piece.start for piece in pieces), pieces[-1].stop)
 
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """The frames that each stands for, end exclusive."""
+        return tuple(pairwise((*self.starts, self.frames))) if self.starts else ()
+
+    @property
+    def pieces(self) -> tuple[Piece, ...]:
+        """What they were made of: the inverse of `of`."""
+        return tuple(Piece(*span, value_D) for span, value_D in zip(self.spans, self.features, strict=True))
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Summary:
@@ -71,10 +82,8 @@ class Summary:
 
     def _frame_scores(self, timeline: Timeline) -> Iterator[Result]:
         """One a sampled frame, up to the next one: a score for each frame of the film without a row for each."""
-        starts = self.sampled.starts
-        stops = (*starts[1:], self.sampled.frames)
-        for seq, (start, stop, score) in enumerate(zip(starts, stops, self.scores.tolist(), strict=True)):
-            yield Result("frame_score", seq, timeline.range(start, stop), score)
+        for seq, (span, score) in enumerate(zip(self.sampled.spans, self.scores.tolist(), strict=True)):
+            yield Result("frame_score", seq, timeline.range(*span), score)
 
     def _segments(self, timeline: Timeline, means: Sequence[float]) -> Iterator[Result]:
         for seq, (span, mean) in enumerate(zip(self.segments, means, strict=True)):

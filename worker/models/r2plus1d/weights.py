@@ -56,6 +56,7 @@ PUBLISHED = Published(
             what="the pre-trained network, or a checkpoint of CMD's pre-training (epoch_N.pth)",
             # The whole network of pre-training holds two more backbones and the heads; a fine-tuned one classes.
             after="rgb_backbone.",
+            wrapper="model.",  # ModelScope's trainer saves it so
             drop=(f"*{COUNTER}", "fc.*"),
         ),
     ),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from worker.models.contract import Piece
 from worker.models.mttr.answer import Answer
@@ -69,3 +70,10 @@ def pieces(
         )
         for at, frames in enumerate(windows(first, stop))
     ]
+
+
+def tokens(*queries: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Queries filled up to the longest, and where they are not."""
+    longest = max(map(len, queries))
+    ids_BL = torch.tensor([[*query, *[1] * (longest - len(query))] for query in queries])
+    return ids_BL, ids_BL != 1

@@ -45,7 +45,12 @@ def tuned(state: State) -> Any:
     return {"epoch": 120, "state_dict": state | {"fc.weight": torch.ones(101, 2048), "fc.bias": torch.ones(101)}}
 
 
-@pytest.mark.parametrize("form", [counted, tuned])
+def wrapped(state: State) -> Any:
+    """ModelScope's trainer saves its wrapper's names."""
+    return under("model.", state)
+
+
+@pytest.mark.parametrize("form", [counted, tuned, wrapped])
 def test_every_form_gives_the_same_weights(form: Callable[[State], Any], state: State, folder: Path) -> None:
     with folder_that_goes() as other:
         assert took(PUBLISHED, form(state), other) == fingerprint(PUBLISHED.spec, [folder / "weights"])

@@ -1,0 +1,168 @@
+"""Every model in one job, over HTTP, by real workers, with weights imported from their published forms."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from playwright.sync_api import Browser
+
+from tests.browser.conftest import browser
+from tests.conftest import MATERIAL
+from tests.flow.conftest import CLIP, System, ended, events
+from tests.models.networks import clip_state, r2plus1d
+from tests.models.rooms.published.made import archived, folder_that_goes, state_of
+from tests.models.rooms.published.test_mttr import constants, delivered
+from worker.models.bassl.network import BaSSL
+from worker.video.probe import probe
+
+__all__ = ["browser"]
+
+pytestmark = [pytest.mark.flow, pytest.mark.slow]
+BUNNY = MATERIAL / "media/big_buck_bunny_720p_h264_full.mp4"
+FILMS = [
+    pytest.param(CLIP, {}, id="clip"),
+    pytest.param(
+        BUNNY,
+        {"short_side": 360, "precision": "auto"},
+        id="big buck bunny",
+        marks=pytest.mark.skipif(not BUNNY.exists(), reason="the film does not lie beside this checkout"),
+    ),
+]
+QUERIES = ["the big rabbit", "a tree"]
+PLAY = """
+async url => {
+  const film = document.createElement("video");
+  film.muted = true;
+  film.src = url;
+  document.body.append(film);
+  await film.play();
+  while (film.currentTime < 0.5) await new Promise(resolve => setTimeout(resolve, 50));
+  return film.videoWidth;
+}
+"""
+SINCE_S, UNTIL_S = 20.0, 22.0
+
+
+@pytest.fixture(scope="module")
+def weights() -> Iterator[Path]:
+    """Name-seeded weights of every room that imports, as `weights import` writes them."""
+    import torch
+
+    with folder_that_goes() as folder:
+        made: dict[str, list[Path]] = {}
+        for name, state in (("bassl", _bassl()), ("r2plus1d", dict(r2plus1d().network.state_dict()))):
+            made[name] = [folder / name / "pytorch_model.pt"]
+            made[name][0].parent.mkdir()
+            torch.save(state, made[name][0])
+        made["clip_it"] = [folder / "clip_it"]
+        (folder / "clip_it/clip").mkdir(parents=True)
+        torch.save({"params": state_of("clip_it")}, folder / "clip_it/pytorch_model.pt")
+        archived(clip_state(), folder / "clip_it/clip/ViT-B-32.pt")
+        made["mttr"] = [delivered(folder, {"model_state_dict": state_of("mttr") | constants()})]
+        for name, files in made.items():
+            command = [sys.executable, "-m", "worker.cli", "weights", "import", name, *map(str, files)]
+            environment = {"SCENEWORKS_WEIGHTS_DIR": str(folder / "weights"), "PATH": ""}
+            subprocess.run(command, env=environment, check=True, capture_output=True)
+        yield folder / "weights"
+
+
+def _bassl() -> dict[str, Any]:
+    return dict(BaSSL().state_dict()) | state_of("bassl")
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(("film", "mttr"), FILMS)
+def test_every_model_in_one_job(
+    film: Path, mttr: dict[str, Any], system: System, api: str, weights: Path, browser: Browser
+) -> None:
+    system.worker(SCENEWORKS_WEIGHTS_DIR=str(weights))
+    asked = [
+        {"model": "shots", "params": {"detector": "hsv_luv"}},
+        {"model": "bassl"},
+        {"model": "clip_it", "params": {"sentences": ["a rabbit wakes up", "somebody falls"]}},
+        {
+            "model": "mttr",
+            "params": {"queries": QUERIES, "masks": True, "short_side": 96} | mttr,
+            "range": {"start_s": SINCE_S, "end_s": UNTIL_S},
+        },
+        {"model": "r2plus1d"},
+        {"model": "r2plus1d", "params": {"per": "shot", "clips": 1}},
+    ]
+    with httpx.Client(base_url=api, timeout=60) as client:
+        job = ended(client, film, *asked, patience_s=1500)
+        assert job["state"] == "succeeded", job["error"]
+        found = client.get(job["urls"]["results"], params={"limit": 5000}).json()
+        kinds = {row["kind"] for row in found["items"]}
+        assert kinds == {
+            "shot", "boundary", "scene", "frame_score", "segment", "highlight", "caption", "track", "embedding"
+        }  # fmt: skip
+        files = client.get(job["urls"]["artifacts"]).json()["items"]
+        _summary(client, found["items"], files, film, system.folder)
+        _masks(client, found["items"], files, system.folder)
+        _likeness(client, job["video_id"], found["items"])
+        _plays(browser, api, files)
+        again = ended(
+            client, film, {"model": "clip_it", "params": {"sentences": ["a butterfly"], "film": False}}, patience_s=120
+        )
+        assert again["state"] == "succeeded", again["error"]
+        other = client.get(again["urls"]["results"], params={"kind": "frame_score", "limit": 5000}).json()["items"]
+        scores = [row for row in found["items"] if row["kind"] == "frame_score"]
+        assert [row["start"] for row in other] == [row["start"] for row in scores]
+        assert [row["score"] for row in other] != [row["score"] for row in scores]
+    assert [event["decoded"] for event in events(system.folder, "run.executed") if event["model"] == "clip_it"][1] == 0
+
+
+def _fetched(client: httpx.Client, files: list[dict[str, Any]], kind: str, folder: Path) -> Path:
+    [file] = [file for file in files if file["kind"] == kind]
+    path = folder / str(file["name"])
+    path.write_bytes(client.get(file["urls"]["self"]).raise_for_status().content)
+    return path
+
+
+def _summary(client: httpx.Client, rows: list[dict[str, Any]], files: list[dict[str, Any]], film: Path,
+             folder: Path) -> None:  # fmt: skip
+    """The summary film has the frames of the highlights, and no more than the budget lets through."""
+    spans = [(row["start"]["frame"], row["end"]["frame"]) for row in rows if row["kind"] == "highlight"]
+    frames = sum(end - start for start, end in spans)
+    assert 0 < frames <= 0.15 * probe(film).frames
+    made = probe(_fetched(client, files, "summary_film", folder))
+    assert made.frames == frames
+    assert bool(made.audio) == bool(probe(film).audio)
+
+
+def _masks(client: httpx.Client, rows: list[dict[str, Any]], files: list[dict[str, Any]], folder: Path) -> None:
+    """One track a query, one line a frame and query, and the overlay frame for frame."""
+    tracks = [row for row in rows if row["kind"] == "track"]
+    assert [row["data"]["query"] for row in tracks] == QUERIES
+    frames = tracks[0]["end"]["frame"] - tracks[0]["start"]["frame"]
+    assert tracks[0]["start"]["seconds"] == pytest.approx(SINCE_S, abs=0.05)
+    lines = _fetched(client, files, "tracks", folder).read_text().splitlines()
+    assert len(lines) == frames * len(QUERIES)
+    assert probe(_fetched(client, files, "overlay_film", folder)).frames == frames
+
+
+def _likeness(client: httpx.Client, video_id: str, rows: list[dict[str, Any]]) -> None:
+    shots = [row for row in rows if row["kind"] == "embedding" and row["start"]]
+    assert len(shots) == len([row for row in rows if row["kind"] == "shot"])
+    body = {"video_id": video_id, "seq": 0, "per": "shot", "exclude_same_video": False, "limit": 3}
+    answer = client.post("/v1/search", json=body)
+    assert answer.status_code == 200, answer.text
+    similar = [item["similarity"] for item in answer.json()["items"]]
+    assert similar == sorted(similar, reverse=True)
+
+
+def _plays(browser: Browser, api: str, files: list[dict[str, Any]]) -> None:
+    """Every film that the job has made plays in Chromium."""
+    films = [file for file in files if file["media_type"].startswith("video/")]
+    assert {file["kind"] for file in films} == {"summary_film", "overlay_film"}
+    page = browser.new_page()
+    page.goto(api)
+    for file in films:
+        assert page.evaluate(PLAY, file["urls"]["self"]) > 0
+    page.close()

@@ -1,0 +1,189 @@
+"""MTTR: the published numbers of every part, of one video and of two side by side."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tests.models.networks import mttr
+from tests.models.rooms.mttr.vocabulary import BIKE
+from tests.models.seeded import FIXTURES, GOLDEN, SAME, given, off, own, published, rnd
+from worker.encoders.roberta import tokens
+from worker.encoders.video_swin import SwinShape, VideoSwin, lay_out
+from worker.models.mttr.network import MTTR, Prediction, Videos, side_by_side
+from worker.models.mttr.transformer import positions
+from worker.models.mttr.weights import PLACES, expected
+
+STEPS = {"l0": 12, "l1": 4, "l2": 8}
+"""Every how many channels of a stage the fixture holds."""
+
+
+@pytest.fixture(scope="module")
+def network() -> MTTR:
+    """With name-seeded weights."""
+    return mttr().placed.network
+
+
+def everywhere(ids_BL: Tensor) -> Tensor:
+    return torch.ones_like(ids_BL, dtype=torch.bool)
+
+
+def test_the_names_are_the_published_ones() -> None:
+    names = published("mttr")
+    assert names.pop(PLACES) == ((1, 514), "int64")  # absent from today's transformers
+    assert own(MTTR) == names
+    assert sum(np.prod(shape) for shape in expected().values()) == 146_489_864
+
+
+# The backbone --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", ["g0", "g1", "g2"])
+@torch.inference_mode()
+def test_the_backbone_gives_the_published_numbers(network: MTTR, case: str) -> None:
+    fixture = given("mttr_backbone.npz")
+    frames_TCHW = rnd(int(fixture[f"{case}_seed"]), *fixture[f"{case}_shape"].tolist())
+    stages = network.backbone(frames_TCHW.transpose(0, 1)[None])
+    for (stage, step), made_BTHWC in zip(STEPS.items(), stages, strict=True):
+        assert off(made_BTHWC[0].permute(0, 3, 1, 2)[:, ::step], fixture[f"{case}_{stage}"]) < SAME
+
+
+@torch.inference_mode()
+def test_few_tokens_at_a_time_change_nothing(network: MTTR, monkeypatch: pytest.MonkeyPatch) -> None:
+    frames_BCTHW = rnd(5, 1, 3, 9, 36, 60)
+    whole = network.backbone(frames_BCTHW)
+    monkeypatch.setattr("worker.encoders.video_swin.TOGETHER", 500)
+    lay_out.cache_clear()
+    try:
+        for few, all_ in zip(network.backbone(frames_BCTHW), whole, strict=True):
+            assert off(few, all_.numpy()) < SAME
+    finally:
+        lay_out.cache_clear()
+
+
+@torch.inference_mode()
+def test_videos_do_not_see_each_other(network: MTTR) -> None:
+    videos = [rnd(seed, 1, 3, 4, 40, 72) for seed in (1, 2)]
+    together = network.backbone(torch.cat(videos))
+    for number, video in enumerate(videos):
+        for alone, both in zip(network.backbone(video), together, strict=True):
+            assert off(both[number : number + 1], alone.numpy()) < SAME
+
+
+@pytest.mark.parametrize("size", [(1, 4, 4), (9, 30, 33), (8, 7, 7), (24, 8, 50)])
+@pytest.mark.parametrize("shifted", [False, True])
+def test_every_token_has_one_place(size: tuple[int, int, int], shifted: bool) -> None:
+    layout = lay_out(size, (8, 7, 7), shifted, torch.device("cpu"))
+    parts = [part for group in layout.groups for part in group.parts]
+    token_Q = torch.cat([part.token_Q.index_fill(0, part.empty, -1) for part in parts])
+    assert len(token_Q) == layout.places
+    assert sorted(token_Q[token_Q >= 0].tolist()) == list(range(int(np.prod(size))))
+    assert torch.equal(token_Q[layout.place_P], torch.arange(len(layout.place_P)))
+    assert [part.start for part in parts] == np.cumsum([0, *(len(part.token_Q) for part in parts[:-1])]).tolist()
+
+
+def test_the_backbone_can_be_trained() -> None:
+    shape = SwinShape(width=12, depths=(2, 2), heads=(1, 2))
+    backbone = VideoSwin(shape)
+    made = backbone(rnd(1, 1, 3, 10, 60, 44))[-1]
+    made.square().mean().backward()
+    assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in backbone.parameters())
+    first = backbone.get_parameter("layers.0.blocks.0.mlp.fc1.weight").grad
+    assert first is not None
+    assert first.any()
+
+
+# Text ----------------------------------------------------------------------------------------------------------------
+
+
+@torch.inference_mode()
+def test_the_text_encoder_gives_the_published_numbers(network: MTTR) -> None:
+    golden = np.load(GOLDEN / "mttr_roberta.npz")
+    ids_BL, seen_BL = (torch.from_numpy(golden[key]) for key in ("input_ids", "attention_mask"))
+    made = network.transformer.text_encoder(input_ids=ids_BL, attention_mask=seen_BL).last_hidden_state
+    assert off(made, golden["last_hidden_state"]) < SAME
+
+
+# The whole network ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def bike() -> Tensor:
+    """Tokens of a query, (1, L)."""
+    return torch.tensor([tokens(mttr().tokenizer, BIKE)])
+
+
+@torch.inference_mode()
+def test_one_video_gives_the_published_numbers(network: MTTR, bike: Tensor) -> None:
+    fixture = given("mttr_single.npz")
+    assert bike[0].tolist() == fixture["token_ids"].tolist()
+    videos = Videos(rnd(int(fixture["video_seed"]), *fixture["video_shape"].tolist())[:, None])
+    said = network(videos, bike, everywhere(bike))
+    pixels_NChw = said.memory_NSC[:, :60].transpose(1, 2).unflatten(2, (6, 10))
+    made = {
+        "pred_is_referred": said.referred_DNQ2[-1][:, None],
+        "pred_masks": said.masks()[:, None, ::5],
+        "pred_masks_full_t0": said.masks()[:1],
+        "aux0_is_referred": said.referred_DNQ2[0][:, None],
+        "aux1_masks_t0": said.masks(layer=1)[:1],
+        "hs": said.instances_DNQC[:, ::3, None],
+        "vid_memory": pixels_NChw[::3, None],
+        "txt_memory0": said.memory_NSC[0, 60:],
+        "txt_proj": network.read(bike, everywhere(bike)).transpose(0, 1),
+        "pos_embed_t0": network.look(videos).position_NhwC[0],
+    }
+    assert made.keys() == fixture.keys() - {"video_seed", "video_shape", "token_ids"}
+    assert {key: off(value, fixture[key]) for key, value in made.items() if off(value, fixture[key]) >= SAME} == {}
+
+
+@pytest.fixture(scope="module")
+def batch(network: MTTR) -> tuple[Videos, Prediction]:
+    """Two videos of different size and length, each with a query of its own, as the fixture has them."""
+    golden = np.load(GOLDEN / "mttr_batch.npz")
+    videos = [rnd(int(seed), *shape.tolist()) for seed, shape in zip(golden["seeds"], golden["shapes"], strict=True)]
+    beside = side_by_side(videos)
+    ids_BL = torch.ones(2, len(golden["token_ids1"]), dtype=torch.int64)
+    for row, key in enumerate(("token_ids0", "token_ids1")):
+        ids_BL[row, : len(golden[key])] = torch.from_numpy(golden[key])
+    with torch.inference_mode():
+        return beside, network(beside, ids_BL, ids_BL != 1, torch.from_numpy(golden["valid_indices"]))
+
+
+def test_two_videos_side_by_side_give_the_published_numbers(batch: tuple[Videos, Prediction]) -> None:
+    golden = np.load(GOLDEN / "mttr_batch.npz")
+    videos, said = batch
+    assert videos.seen_TBHW is not None
+    assert np.array_equal(~videos.seen_TBHW[:, :, ::16, ::16].numpy(), golden["mask_any"])
+    assert off(said.referred_DNQ2[-1].view(2, 2, 50, 2), golden["pred_is_referred"]) < SAME
+    assert off(said.masks()[:, ::5].reshape(2, 2, 10, 24, 32), golden["pred_masks"]) < SAME
+
+
+@torch.inference_mode()
+def test_frames_and_queries_apart_say_what_they_say_together(network: MTTR, bike: Tensor) -> None:
+    seen = network.look(Videos(rnd(3, 5, 1, 3, 34, 60)))
+    words = network.read(bike, everywhere(bike))
+    whole = network.answer(seen, words)
+    parts = [network.answer(part, words) for part in seen.split(2)]
+    assert [len(part.features_NKhw) for part in parts] == [2, 2, 1]
+    assert off(torch.cat([part.masks() for part in parts]), whole.masks().numpy()) < SAME
+    assert off(torch.cat([part.referred_DNQ2 for part in parts], dim=1), whole.referred_DNQ2.numpy()) < SAME
+
+
+def test_positions_are_counted_within_the_picture() -> None:
+    seen_Nhw = torch.zeros(2, 4, 6, dtype=torch.bool)
+    seen_Nhw[0], seen_Nhw[1, :2, :3] = True, True
+    position = positions(seen_Nhw, 256)
+    assert position.shape == (2, 4, 6, 256)
+    assert torch.equal(position[1, :2, :3], positions(torch.ones(1, 2, 3, dtype=torch.bool), 256)[0])
+    # the last row of both lies at 2 pi, the last column too
+    assert np.allclose(position[0, -1, 0, :2], [0, 1], atol=1e-5)
+    assert np.allclose(position[1, 0, 2, 128:130], [0, 1], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["mttr_batch.npz", "mttr_roberta.npz"])
+def test_the_goldens_are_the_given_ones(name: str) -> None:
+    if not FIXTURES.exists():
+        pytest.skip("the fixtures do not lie beside this checkout")
+    assert (GOLDEN / name).read_bytes() == (FIXTURES / name).read_bytes()

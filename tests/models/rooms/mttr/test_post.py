@@ -1,0 +1,59 @@
+"""From noise through the network to the masks of the published pipeline, all of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from tests.models.networks import mttr
+from tests.models.rooms.mttr.answers import tokens
+from tests.models.seeded import FIXTURES, GOLDEN, SAME, off, rnd
+from worker.models.mttr.answer import mask_logits
+from worker.models.mttr.network import Videos, side_by_side
+from worker.models.mttr.tracks.masks import Sizes, area, mask, predictions, trajectory_scores
+
+FIRST = (0, 102, 909, 4806, 341, 7, 3008, 5469, 2)
+"""`a black bike used to perform tricks`, in tokens."""
+
+SECOND = (0, 19517, 11, 909, 4655, 5469, 15, 10, 4806, 2)
+"""`guy in black performing tricks on a bike`."""
+
+
+def test_a_window_has_the_published_masks() -> None:
+    """Scores of 50 instances, the one chosen, 540,000 pixels of its masks in ten frames."""
+    wanted = np.load(GOLDEN / "mttr_post.npz")
+    network = mttr().placed.network
+    with torch.inference_mode():
+        said = network(Videos(rnd(60, 10, 3, 96, 160)[:, None]), *tokens(FIRST))
+    scores_N = trajectory_scores(said.referred_DNQ2[-1].softmax(dim=-1)[..., 0].numpy())
+    assert off(scores_N, wanted["trajectory_scores"][0]) <= SAME
+    chosen = int(scores_N.argmax())
+    assert [chosen] == wanted["chosen"].tolist()
+    logits_Thw = mask_logits(said.kernels_DNQK[-1, :, chosen].numpy(), said.features_NKhw.numpy())
+    sizes = Sizes((96, 160), (90, 150), (180, 300))
+    made = np.stack([mask(logits_hw, sizes) for logits_hw in logits_Thw])
+    masks = np.unpackbits(wanted["masks"])[: made.size].reshape(wanted["masks_shape"])[:, 0]
+    assert np.count_nonzero(made != masks) <= 5
+
+
+def test_the_evaluation_has_the_published_areas() -> None:
+    """All 50 instances in two frames of two films of different size, in a batch."""
+    wanted = np.load(GOLDEN / "mttr_post.npz")
+    videos = side_by_side([rnd(61, 4, 3, 96, 128), rnd(62, 3, 3, 64, 112)])
+    network = mttr().placed.network
+    with torch.inference_mode():
+        said = network(videos, *tokens(FIRST, SECOND), torch.tensor([0, 2]))
+    sizes = [Sizes((96, 128), (96, 128), (106, 134)), Sizes((96, 128), (64, 112), (74, 118))] * 2
+    referred_RN, logits_RNhw = said.referred_DNQ2[-1].softmax(dim=-1)[..., 0].numpy(), said.masks().numpy()
+    for row, size in enumerate(sizes):
+        found = predictions(row, referred_RN[row], logits_RNhw[row], size)
+        assert off(np.array([each["score"] for each in found]), wanted["a2d_scores"][row]) <= SAME
+        areas = np.array([area(each["segmentation"]) for each in found])
+        assert np.abs(areas - wanted["a2d_area"][row]).max() <= 3
+
+
+def test_the_golden_is_the_given_one() -> None:
+    if not FIXTURES.exists():
+        pytest.skip("the fixtures do not lie beside this checkout")
+    assert (GOLDEN / "mttr_post.npz").read_bytes() == (FIXTURES / "mttr_post.npz").read_bytes()

@@ -1,0 +1,50 @@
+"""Constants of the room: the shape of MTTR, and what it sees of a frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from worker.encoders.roberta import WIDTH
+from worker.encoders.video_swin import SwinShape
+from worker.video.feed import Windows
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """MTTR as published (Botach et al., CVPR 2022, and the released configuration).
+
+    Args:
+        backbone: what looks at the film.
+        text: width of what reads the query.
+        hidden: width of a token in the transformer.
+        heads, intermediate: of a layer.
+        encoder, decoder: layers.
+        instances: N, that are followed through a window.
+        kernel: K, channels of a mask's features.
+    """
+
+    backbone: SwinShape = field(default_factory=SwinShape)
+    text: int = WIDTH
+    hidden: int = 256
+    heads: int = 8
+    intermediate: int = 2048
+    encoder: int = 3
+    decoder: int = 3
+    instances: int = 50
+    kernel: int = 8
+
+
+ARCHITECTURE = Architecture()
+
+WINDOWS = Windows(24, 18, filled=False)
+"""Frames that are seen together; each window begins 18 frames after the one before it."""
+
+SHORT_SIDE, LONG_SIDE = 360, 640
+"""Pixels of a frame: the short side is made this long, unless the long side would become longer than that."""
+
+QUERIES_KEPT = 64
+"""Sentences of which what the text encoder made is kept: 10 kB each."""
+
+FRAMES_TOGETHER = 4
+"""Frames of a window that go through the transformer together on a CPU, where what lies between two layers then stays
+in the cache; on a GPU all of them do."""
