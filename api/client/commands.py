@@ -12,6 +12,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from api.client.terminal import (
+    FAILED,
+    INTERRUPTED,
+    Address,
+    AsJson,
+    ModelOption,
+    ParamOption,
+    complain,
+    connected,
+    console,
+    out,
+    read_analyses,
+    said,
+    shown,
+)
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -83,7 +99,7 @@ def demo(
     from api.local.demo import show
 
     with said():
-        params = asked(["shots"], param)[0]["params"]
+        params = read_analyses(["shots"], param)[0]["params"]
         if not show(console(), file, params, folder, (port, flower_port), context.obj.key):
             raise typer.Exit(FAILED)
 
@@ -99,7 +115,7 @@ def submit(
 ) -> None:
     """Send a video and ask for models; prints the job's id."""
     with connected(context) as service:
-        job = send(service, file, asked(model, param), console(stderr=True))
+        job = send(service, file, read_analyses(model, param), console(stderr=True))
         if wait:
             _finish(service, job["id"], as_json)
         else:
@@ -243,6 +259,9 @@ def _finish(service: Service, job_id: str, as_json: bool) -> None:
     complain(run_errors(job))
     if job["state"] != "succeeded":
         raise typer.Exit(FAILED)
+
+
+TIMES = [(end, name) for end in ("start", "end") for name in ("frame", "seconds", "pts", "timecode")]
 
 
 def _csv(found: Iterable[Record]) -> None:
