@@ -11,8 +11,7 @@ from api.service.health import services
 from api.web.film import picked
 from shared.errors import Conflict, NotFound
 from shared.store import likeness, results
-from shared.store.likeness import embeddings
-from shared.store.likeness import LeftOut, Near, Wanted
+from shared.store.likeness import LeftOut, Near, Wanted, embeddings
 from shared.store.likeness.embeddings import Part
 from shared.values import Job, Run
 
