@@ -131,8 +131,25 @@ class System:
             (int(pid) for pid in children), key=lambda pid: int(Path(f"/proc/{pid}/statm").read_text().split()[1])
         )
 
-    def close(self) -> None:
-        """Kill whatever is left."""
+    def api(self, **environment: str) -> str:
+        """An API that answers; its address."""
+        port = free_port()
+        bind = f"--bind=127.0.0.1:{port}"
+        threads = ("--worker-class=gthread", "--threads=8")
+        self.start("gunicorn", "api.app:create_app()", bind, *threads, **environment)
+        url = f"http://127.0.0.1:{port}"
+
+        def answers() -> bool:
+            try:
+                return httpx.get(f"{url}/healthz").status_code == 200
+            except httpx.TransportError:
+                return False
+
+        until("the API answers", answers)
+        return url
+
+    def kill(self) -> None:
+        """Kill whatever is left, at once."""
         for process in self.processes:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
@@ -177,7 +194,7 @@ def system(
     }
     running = System(database, Files(data_dir), tmp_path, settings)
     yield running
-    running.close()
+    running.kill()
 
 
 @pytest.fixture(scope="session")
@@ -192,19 +209,7 @@ def long_film(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def api(system: System) -> str:
     """A running API; its address."""
-    port = free_port()
-    bind = f"--bind=127.0.0.1:{port}"
-    system.start("gunicorn", "api.app:create_app()", bind, "--worker-class=gthread", "--threads=8")
-    url = f"http://127.0.0.1:{port}"
-
-    def answers() -> bool:
-        try:
-            return httpx.get(f"{url}/healthz").status_code == 200
-        except httpx.TransportError:
-            return False
-
-    until("the API answers", answers)
-    return url
+    return system.api()
 
 
 __all__ = ["CLIP", "JobState", "RunState", "System", "events", "finished", "until"]
