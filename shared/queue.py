@@ -148,7 +148,7 @@ def sweep() -> None:
 
 
 def tend() -> None:
-    """Fire the schedules that are due, then give the next films of each batch a job."""
+    """Fire the schedules that are due, give the next films of each batch a job, and write down how batches ended."""
     now = datetime.now(UTC)
     for schedule_id in schedules.due(engine(), now):
         for slot in schedules.fire(engine(), schedule_id, now):
@@ -161,6 +161,8 @@ def tend() -> None:
         if wakes:
             log.info("batch.fed", batch=batch_id, runs=len(wakes))
             send_all(wakes)
+    for batch_id in batches.settle(engine()):
+        log.info("batch.ended", batch=batch_id)
 
 
 def tidy() -> None:

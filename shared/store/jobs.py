@@ -12,10 +12,11 @@ from sqlalchemy.orm import Session
 from shared.catalog import MENU
 from shared.errors import Conflict, IdempotencyMismatch, NotFound
 from shared.store import views
+from shared.store.archive import standing
 from shared.store.plan import Analysis, Planner
 from shared.store.transaction import verb
 from shared.store.videos import row_of
-from shared.tables import JobRow, JobRunRow, RunRow
+from shared.tables import BatchItemRow, JobRow, JobRunRow, RunRow
 from shared.values import LIVE, Job, JobState, RunState, Wake, new_id
 
 SCAN = 200
@@ -208,6 +209,7 @@ def retry(session: Session, job_id: str, max_attempts: int) -> tuple[Job, list[W
 
 def again(session: Session, job_id: str, max_attempts: int) -> tuple[Job, list[Wake]]:
     """The same inside a transaction."""
+    standing.reopen(session, BatchItemRow.job_id == job_id)
     row = _row(session, job_id, lock=True)
     job = views.jobs(session, [row])[0]
     if job.state not in {JobState.FAILED, JobState.CANCELLED}:
@@ -224,6 +226,7 @@ def again(session: Session, job_id: str, max_attempts: int) -> tuple[Job, list[W
 @verb
 def delete(session: Session, job_id: str) -> None:
     """Forget a job. Runs that no job refers to any more stop, and go with their results once they have stopped."""
+    standing.reopen(session, BatchItemRow.job_id == job_id)
     row = _row(session, job_id, lock=True)
     if row.cancelled_at is None:
         let_go(session, job_id)

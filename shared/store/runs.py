@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from shared.errors import WorldsFault
 from shared.store import views
+from shared.store.archive.figures import LEASES_LOST, MESSAGES_DROPPED, RESULTS_DROPPED, count
 from shared.store.likeness.embeddings import keep
 from shared.store.transaction import verb
 from shared.tables import ArtifactRow, NeedRow, QueueRow, ResultRow, RunRow, VideoRow, WorkerRow
@@ -55,6 +56,7 @@ def claim(session: Session, run_id: str, *, owner: str, device: str, precision: 
 
     None: a duplicate message, or one for a paused queue; to be dropped, as beat sends again what is queued.
     """
+    before = session.execute(select(RunRow.model, RunRow.state).where(RunRow.id == run_id).with_for_update()).first()
     statement = (
         update(RunRow)
         .where(RunRow.id == run_id, _startable())
@@ -76,7 +78,24 @@ def claim(session: Session, run_id: str, *, owner: str, device: str, precision: 
         .returning(RunRow)
     )
     row = session.scalars(statement).one_or_none()
+    if before is not None and row is not None and before.state == RunState.RUNNING:
+        count(session, LEASES_LOST, model=row.model)
+    if row is None:
+        _drop(session, run_id)
     return _claim(session, row, owner) if row else None
+
+
+def _drop(session: Session, run_id: str) -> None:
+    """Count a message that starts nothing, and why it does not."""
+    paused = exists().where(QueueRow.model == RunRow.model, QueueRow.mode == "paused")
+    row = session.execute(select(RunRow.model, RunRow.state, paused).where(RunRow.id == run_id)).one_or_none()
+    if row is None:
+        reason = "gone"
+    elif row.state == RunState.QUEUED:
+        reason = "paused" if row[2] else "early"
+    else:
+        reason = "ended" if RunState(row.state).ended else row.state
+    count(session, MESSAGES_DROPPED, model=row.model if row else "", reason=reason)
 
 
 def _startable() -> ColumnElement[bool]:
@@ -149,12 +168,16 @@ def finish(
     written before the row is locked: many take seconds, and the heartbeat and a cancel have to get through meanwhile.
     """
     if session.scalars(select(RunRow.id).where(*_mine(claim))).one_or_none() is None:
-        return () if _already_done(session, claim) else None
+        if _already_done(session, claim):
+            return ()
+        count(session, RESULTS_DROPPED, model=claim.model)
+        return None
     known, whose = claim.weights or weights, {"run_id": claim.run_id, "video_id": claim.video.id, "model": claim.model}
     with session.begin_nested() as written:
         keep(session, embeddings, weights=known, **whose)
         if not _end(session, claim, progress, known, decode_failures):
             written.rollback()
+            count(session, RESULTS_DROPPED, model=claim.model)
             return None
     _keep(session, claim.run_id, results, artifacts)
     return _free(session, claim.run_id)

@@ -5,6 +5,7 @@ Any number of beats may sweep at once: rows are taken with SKIP LOCKED, and each
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -15,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from shared.errors import PoisonRun, WorkerLost
 from shared.store import jobs
+from shared.store.archive import figures
 from shared.store.runs import skip_dependants
 from shared.store.transaction import verb
 from shared.tables import ArtifactRow, QueueRow, RunRow, VideoRow, WorkerRow
@@ -50,6 +52,8 @@ def free(session: Session) -> list[Freed]:
         if row.state == RunState.FAILED and row.error:
             skip_dependants(session, row.id, row.error)
         freed.append(Freed(row.id, row.model, row.owner, row.attempt, RunState(row.state)))
+    for model, lost in sorted(Counter(one.model for one in freed).items()):
+        figures.count(session, figures.LEASES_LOST, lost, model=model)
     return freed
 
 

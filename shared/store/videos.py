@@ -11,8 +11,9 @@ from sqlalchemy.orm import Session
 
 from shared.errors import Conflict, NotFound
 from shared.store import views
+from shared.store.archive import standing
 from shared.store.transaction import verb
-from shared.tables import RunRow, VideoRow
+from shared.tables import BatchItemRow, RunRow, VideoRow
 from shared.values import LIVE, StoredVideo, Video, new_id
 
 
@@ -82,6 +83,7 @@ def delete(session: Session, video_id: str) -> None:
 
     Its files are removed by the sweep once nothing speaks of them.
     """
+    standing.reopen(session, BatchItemRow.video_id == video_id)
     row = session.get(VideoRow, video_id, with_for_update=True)
     if row is None:
         raise NotFound("There is no such video.")

@@ -124,6 +124,8 @@ class BatchRow(Base):
     fed_at: Mapped[datetime | None]
     paused_at: Mapped[datetime | None]
     cancelled_at: Mapped[datetime | None]
+    # What its films have come to, once all have ended; taken back when one of their jobs is tried again or goes.
+    outcome: Mapped[dict[str, Any] | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 

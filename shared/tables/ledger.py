@@ -4,6 +4,7 @@
       └──────────────────────────────┘ ├──< artifacts
     workers                            ├──< embeddings
                                        └──< needs >── runs
+    counters
 
 A job has no state column: its state follows from its runs (`shared.values.job_state`).
 """
@@ -40,6 +41,8 @@ COSINE_KEY: Label[Any] = literal_column(f"(l2_normalize(vector)::halfvec({INDEXE
 """What the HNSW indexes hold: 16 bits a number, since an index takes up to 4,000 of those and 2,000 of 32 bits.
 Normalised first: no cosine depends on the length, and 16 bits have a small range."""
 LIVE_OR_DONE = "state IN ('waiting', 'queued', 'running', 'done')"
+UNFINISHED = "state IN ('waiting', 'queued', 'running')"
+ENDED = "state IN ('done', 'failed', 'cancelled', 'skipped')"
 _STATES = ", ".join(f"'{state.value}'" for state in RunState)
 
 
@@ -57,7 +60,7 @@ class Base(DeclarativeBase):
     )
     type_annotation_map: ClassVar[dict[Any, Any]] = {
         datetime: DateTime(timezone=True),
-        dict[str, Any]: JSONB,
+        dict[str, Any]: JSONB(none_as_null=True),  # nothing is NULL, and not the JSON `null`
         list[dict[str, Any]]: JSONB,
     }
 
@@ -86,6 +89,8 @@ class JobRow(Base):
         UniqueConstraint("key_scope", "idempotency_key"),
         Index("ix_jobs_created_at_id", "created_at", "id"),
         Index("ix_jobs_labels", "labels", postgresql_using="gin"),
+        # Few are: who asks for the state of many jobs need not read each of them for it.
+        Index("ix_jobs_cancelled", "id", postgresql_where=text("cancelled_at IS NOT NULL")),
     )
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
@@ -110,7 +115,18 @@ class RunRow(Base):
         # One live or finished run a key: a twin is shared, never repeated.
         Index("uq_runs_key", "key", unique=True, postgresql_where=text(LIVE_OR_DONE)),
         Index("ix_runs_encode_key", "encode_key", postgresql_where=text("state = 'done'")),
-        Index("ix_runs_queued", "model", "priority", "created_at", postgresql_where=text("state = 'queued'")),
+        # How the queues stand, from the index alone, however long the history is and however wide its rows.
+        Index(
+            "ix_runs_live",
+            "state",
+            "model",
+            "priority",
+            "created_at",
+            postgresql_include=["dispatched_at"],
+            postgresql_where=text(UNFINISHED),
+        ),
+        # What ended lately, and how many ended how.
+        Index("ix_runs_ended", "finished_at", postgresql_include=["model", "state"], postgresql_where=text(ENDED)),
         Index("ix_runs_running", "lease_until", postgresql_where=text("state = 'running'")),
         Index("ix_runs_failed", "model", "updated_at", postgresql_where=text("state = 'failed'")),
     )
@@ -259,3 +275,13 @@ class WorkerRow(Base):
     stopping: Mapped[bool] = mapped_column(server_default=text("false"))
     started_at: Mapped[datetime] = mapped_column(server_default=func.now())
     heartbeat_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class CounterRow(Base):
+    """How often something has happened that leaves no row behind; it only grows."""
+
+    __tablename__ = "counters"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    labels: Mapped[dict[str, Any]] = mapped_column(primary_key=True)
+    value: Mapped[int] = mapped_column(BigInteger)

@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Select, func, insert, select, tuple_, update
+from sqlalchemy import Select, func, insert, or_, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from shared.errors import Conflict, InvalidRequest, NotFound
@@ -28,6 +28,8 @@ from shared.values.archive.batches import Batch, BatchState, Item, Work
 CHUNK = 1000
 FEED = 25
 """Jobs that one tick makes for one batch at most: a tick stays short."""
+SETTLE = 5
+"""Batches whose end one tick writes down at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +186,7 @@ def retry(session: Session, batch_id: str, max_attempts: int) -> tuple[Batch, li
         .where(BatchItemRow.batch_id == batch_id, BatchItemRow.position.in_(refused))
         .values(started_at=None, error=None)
     )
-    row.fed_at = None
+    row.fed_at = row.outcome = None
     session.flush()
     return standing.batches(session, [row])[0], wakes
 
@@ -281,3 +283,26 @@ def _source_labels(session: Session, video_id: str) -> dict[str, str]:
         .order_by(SourceRow.created_at)
     )
     return {name: value for labels in session.scalars(statement) for name, value in labels.items()}
+
+
+# The end --------------------------------------------------------------------------------------------------------------
+
+
+@verb
+def settle(session: Session) -> list[str]:
+    """Write down what batches have come to whose films have all ended, some of them; their ids."""
+    live = (
+        select(RunRow.id)
+        .join(JobRunRow, JobRunRow.run_id == RunRow.id)
+        .join(BatchItemRow, BatchItemRow.job_id == JobRunRow.job_id)
+        .where(BatchItemRow.batch_id == BatchRow.id, RunRow.state.in_(LIVE))
+    )
+    statement = (
+        select(BatchRow)
+        .where(BatchRow.outcome.is_(None), or_(BatchRow.fed_at.is_not(None), BatchRow.cancelled_at.is_not(None)))
+        .where(~live.exists())
+        .order_by(BatchRow.created_at, BatchRow.id)
+        .limit(SETTLE)
+        .with_for_update(skip_locked=True)
+    )
+    return [row.id for row in session.scalars(statement).all() if standing.settle(session, row)]

@@ -1,19 +1,23 @@
-"""How batches stand: the state of each film from its job, by one statement however many there are."""
+"""How batches stand: the state of each film from its job, by one statement however many there are.
+
+Once all films of a batch have ended, beat writes down what they came to (`settle`), and nobody counts them again; what
+could change it takes that back first (`reopen`). An archive has many such batches, of ten thousand films each.
+"""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import bindparam, func, select, text
+from sqlalchemy import ColumnElement, bindparam, func, select, text
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
 from shared.tables import BatchItemRow, BatchRow, JobRunRow, RunRow
 from shared.values import LIVE, RunState
-from shared.values.archive.batches import LIVE_JOBS, Batch, Item, Work
+from shared.values.archive.batches import LIVE_JOBS, Batch, Item, Work, batch_state
 
 ITEMS = """
     SELECT i.batch_id, i.position, i.video_id, i.job_id, i.before, i.error, i.started_at, told.updated_at,
@@ -29,9 +33,9 @@ ITEMS = """
                 WHEN told.failed THEN 'failed'
                 ELSE 'cancelled' END AS state
     FROM batch_items i
-    LEFT JOIN jobs j ON j.id = i.job_id
+    LEFT JOIN jobs j ON j.id = i.job_id AND j.cancelled_at IS NOT NULL
     LEFT JOIN (
-        SELECT l.job_id, max(r.updated_at) AS updated_at, max(r.finished_at) AS finished_at,
+        SELECT m.batch_id, m.position, max(r.updated_at) AS updated_at, max(r.finished_at) AS finished_at,
                min(r.error->>'code') FILTER (WHERE r.state = 'failed') AS code,
                avg(CASE r.state WHEN 'done' THEN 1 ELSE r.fraction END) AS fraction,
                bool_and(r.state = 'done') AS done,
@@ -39,10 +43,10 @@ ITEMS = """
                bool_or(r.state NOT IN ('waiting', 'queued')) AS begun,
                bool_or(r.state = 'failed') AS failed,
                bool_or(r.state = 'running' AND r.cancel_requested) AS stopping
-        FROM job_runs l JOIN runs r ON r.id = l.run_id
-        WHERE l.job_id IN (SELECT job_id FROM batch_items WHERE batch_id IN :batches)
-        GROUP BY l.job_id
-    ) AS told ON told.job_id = i.job_id
+        FROM batch_items m JOIN job_runs l ON l.job_id = m.job_id JOIN runs r ON r.id = l.run_id
+        WHERE m.batch_id IN :batches
+        GROUP BY m.batch_id, m.position
+    ) AS told ON told.batch_id = i.batch_id AND told.position = i.position
     WHERE i.batch_id IN :batches
 """
 """The films of some batches; the same rule as `shared.values.job_state`, which a test compares."""
@@ -62,19 +66,79 @@ PAGE = text(
 ).bindparams(bindparam("batches", expanding=True), bindparam("states", expanding=True))
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """The films of a batch that are in one state.
+
+    Args:
+        films: how many.
+        fraction: their parts of the work that are done, added up.
+        started_at, updated_at: when the first of them got its job, and when the last of their runs was heard of.
+    """
+
+    state: str
+    films: int
+    fraction: float
+    started_at: datetime | None
+    updated_at: datetime | None
+
+    def record(self) -> dict[str, Any]:
+        """JSON form; read back by `Told.read`."""
+        times = {name: getattr(self, name) for name in ("started_at", "updated_at")}
+        exact = {name: time.isoformat() if time else None for name, time in times.items()}
+        return {"state": self.state, "films": self.films, "fraction": self.fraction, **exact}
+
+    @staticmethod
+    def read(record: Mapping[str, Any]) -> Told:
+        """Inverse of `record`."""
+        times = (record["started_at"], record["updated_at"])
+        started, updated = (datetime.fromisoformat(time) if time else None for time in times)
+        return Told(record["state"], record["films"], record["fraction"], started, updated)
+
+
 def batches(session: Session, rows: Sequence[BatchRow]) -> list[Batch]:
     """Batches as they stand, by one statement."""
-    told: dict[str, list[Any]] = defaultdict(list)
-    if rows:
-        for one in session.execute(COUNTS, {"batches": [row.id for row in rows]}):
-            told[one.batch_id].append(one)
+    told = {row.id: [Told.read(one) for one in row.outcome["films"]] for row in rows if row.outcome is not None}
+    told |= _count(session, [row.id for row in rows if row.outcome is None])
     now = session.scalars(select(func.now())).one()
     return [_batch(row, told[row.id], now) for row in rows]
 
 
-def _batch(row: BatchRow, told: Sequence[Any], now: datetime) -> Batch:
+def _count(session: Session, batch_ids: Sequence[str]) -> dict[str, list[Told]]:
+    """The films of each batch by state."""
+    told: dict[str, list[Told]] = {batch_id: [] for batch_id in batch_ids}
+    if batch_ids:
+        for one in session.execute(COUNTS, {"batches": batch_ids}):
+            films = Told(one.state, one.films, float(one.fraction), one.started_at, one.updated_at)
+            told[one.batch_id].append(films)
+    return told
+
+
+def settle(session: Session, row: BatchRow) -> bool:
+    """Write down what the films of a batch, whose row is locked, have come to; False: it has not ended."""
+    told = _count(session, [row.id])[row.id]
+    counts = {one.state: one.films for one in told}
+    ended = batch_state(counts, paused=row.paused_at is not None, cancelled=row.cancelled_at is not None).ended
+    if ended:
+        row.outcome = {"films": [one.record() for one in told]}
+        session.flush()
+    return ended
+
+
+def reopen(session: Session, which: ColumnElement[bool]) -> None:
+    """Let the batches of some films be counted again, before a job of them changes or goes.
+
+    Locked whether or not they have ended, so that nobody counts them at this moment; before jobs are locked.
+    """
+    mine = select(BatchItemRow.batch_id).where(which)
+    rows = session.scalars(select(BatchRow).where(BatchRow.id.in_(mine)).order_by(BatchRow.id).with_for_update())
+    for row in rows:
+        row.outcome = None
+
+
+def _batch(row: BatchRow, told: Sequence[Told], now: datetime) -> Batch:
     films = sum(one.films for one in told)
-    fraction = float(sum(one.fraction for one in told)) / films if films else 1.0
+    fraction = sum(one.fraction for one in told) / films if films else 1.0
     started = min((one.started_at for one in told if one.started_at), default=None)
     updated = max((one.updated_at for one in told if one.updated_at), default=row.created_at)
     counts = {one.state: one.films for one in sorted(told, key=lambda one: one.state)}
