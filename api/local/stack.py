@@ -1,4 +1,4 @@
-"""The whole system on one machine, in one folder: Postgres, Valkey, API, worker, beat and Flower as watched children.
+"""The whole system on one machine, in one folder: Postgres, Valkey, and every process of ours as watched children.
 
 folder/  postgres/ valkey/ files/ weights/ log/ beat/ owner
 """
@@ -165,6 +165,7 @@ class Stack:
         yield self._child("api", ["gunicorn", "--graceful-timeout=3", *self._gunicorn()], env)
         yield self._child("flower", [*celery, "flower", *flower], env)
         yield self._child("beat", [*celery, "beat", "--schedule", schedule, "--pidfile="], env)
+        yield self._child("archive", ["api.archive.scanner"], env)
         yield self._child("worker", ["worker.main"], env)
 
     def _gunicorn(self) -> list[str]:

@@ -170,3 +170,19 @@ def test_docs_in_a_real_browser_without_network(served: Served) -> None:
     assert shown == sum(len(operations) for operations in document["paths"].values())
     assert all(url.startswith((served.url, "data:")) for url in asked)
     assert said == []
+
+
+def test_the_end_of_a_long_film_is_sought_not_read_up_to(served: Served) -> None:
+    """A player that jumps asks for a range far away; 64 GiB, nearly all of them a hole in the disk."""
+    video = factories.stored(served.database)
+    path = served.data_dir / "objects" / video.sha256[:2] / video.sha256
+    path.parent.mkdir(exist_ok=True)
+    with path.open("wb") as film:
+        film.truncate(64 * 2**30)
+        film.seek(-4, os.SEEK_END)
+        film.write(b"last")
+    began = time.monotonic()
+    part = httpx.get(f"{served.url}/v1/videos/{video.id}/media", headers={"Range": "bytes=-4"}, timeout=60)
+    assert (part.status_code, part.content) == (206, b"last")
+    assert time.monotonic() - began < 5
+    path.unlink()

@@ -19,8 +19,8 @@ from tests.house.repository import ROOT, files, run, text
 
 COMPOSE = "docker-compose.yml"
 ONE_SHOT = {"migrate"}
-NO_DOOR = {"beat"}
-"""Answers nobody: its end is what is noticed, and its work is done by any other beat."""
+NO_DOOR = {"beat", "archive"}
+"""Answer nobody: their end is what is noticed, and their work is done by any other beat, or scanner."""
 GUNICORN_GRACE_S = 30
 DATA = {"postgres": "/var/lib/postgresql", "valkey": "/data"}
 VARIABLE = re.compile(r"(?<!\$)\$\{(\w+)(:?[-?])?([^}]*)\}")

@@ -223,6 +223,7 @@ def test_what_is_refused_is_said_with_its_code(system: System, job: dict[str, An
         ("Valkey", "valkey-server"),
         ("flower", "shared.queue flower"),
         ("beat", "shared.queue beat"),
+        ("archive", "-m api.archive.scanner"),
     ],
 )
 def test_a_part_that_is_killed_comes_back(system: System, name: str, words: str) -> None:
