@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import and_, delete, func, or_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -17,6 +17,7 @@ from shared.tables import QueueRow, RunRow
 from shared.values import RunState, stamp
 
 Mode = Literal["open", "paused", "draining"]
+ENDED = tuple(state for state in RunState if state.ended)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +97,11 @@ def _all(session: Session) -> list[Queue]:
     )
     told = {(row[0], row[1]): (row[2], row[3]) for row in session.execute(queued)}
     hour = func.now() - func.make_interval(0, 0, 0, 0, 1)
-    waited = func.percentile_cont(0.5).within_group(
-        func.extract("epoch", RunRow.started_at) - func.extract("epoch", RunRow.created_at)
-    )
-    recent = select(RunRow.model, waited).where(RunRow.started_at > hour).group_by(RunRow.model)
-    waits: dict[str, float] = {row[0]: row[1] for row in session.execute(recent)}
+    waited = func.percentile_cont(0.5).within_group(RunRow.started_at - RunRow.created_at)
+    # What started in the last hour still runs or has ended in it: both are few, and each has an index.
+    lately = or_(RunRow.state == RunState.RUNNING, and_(RunRow.state.in_(ENDED), RunRow.finished_at > hour))
+    recent = select(RunRow.model, waited).where(RunRow.started_at > hour, lately).group_by(RunRow.model)
+    waits: dict[str, float] = {row[0]: row[1].total_seconds() for row in session.execute(recent)}
     return [_queue(model, decided.get(model), told, waits.get(model)) for model in MENU]
 
 
@@ -109,4 +110,4 @@ def _queue(model: str, decided: QueueRow | None, told: dict[Any, Any], wait_s: f
     running, waiting = (told.get((model, state), (0, None))[0] for state in (RunState.RUNNING, RunState.WAITING))
     mode: Mode = "open" if decided is None else "paused" if decided.mode == "paused" else "draining"
     since = decided.since if decided else None
-    return Queue(model, mode, since, depth, running, waiting, oldest, None if wait_s is None else float(wait_s))
+    return Queue(model, mode, since, depth, running, waiting, oldest, wait_s)
