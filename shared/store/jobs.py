@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from sqlalchemy import Select, delete as delete_rows, func, select, tuple_, update
+from sqlalchemy import ColumnElement, Select, and_, delete as delete_rows, false, func, or_, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -138,23 +138,25 @@ def page(
 ) -> list[Job]:
     """Jobs, newest first, that come after the (created_at, id) given.
 
-    The state is derived, so a filter on it reads on, a few hundred jobs at a time, until the page is full.
+    The state is derived, by Postgres for the filter and here for the answer; a job that moves on in between is left
+    out, and the list reads on until the page is full.
     """
     wanted = wanted or Filter()
     found: list[Job] = []
     while True:
         batch = views.jobs(session, list(session.scalars(_list(wanted, after, limit))))
         found += [job for job in batch if wanted.states is None or job.state in wanted.states]
-        if len(found) >= limit or not batch:
+        if len(found) >= limit or len(batch) < limit:
             return found[:limit]
         after = (batch[-1].created_at, batch[-1].id)
 
 
 def _list(wanted: Filter, after: tuple[datetime, str] | None, limit: int) -> Select[JobRow]:
-    size = limit if wanted.states is None else max(limit, SCAN)
-    statement = select(JobRow).order_by(JobRow.created_at.desc(), JobRow.id.desc()).limit(size)
+    statement = select(JobRow).order_by(JobRow.created_at.desc(), JobRow.id.desc()).limit(limit)
     if after:
         statement = statement.where(tuple_(JobRow.created_at, JobRow.id) < after)
+    if wanted.states is not None:
+        statement = statement.where(or_(false(), *(_stands(state) for state in sorted(wanted.states))))
     if wanted.labels:
         statement = statement.where(JobRow.labels.contains(wanted.labels))
     if wanted.created_after:
@@ -164,6 +166,33 @@ def _list(wanted: Filter, after: tuple[datetime, str] | None, limit: int) -> Sel
     if wanted.external_id:
         statement = statement.where(JobRow.external_id == wanted.external_id)
     return statement
+
+
+def _stands(state: JobState) -> ColumnElement[bool]:
+    """Whether a job is in that state: the rule of `shared.values.job_state`, which a test compares."""
+    kept = JobRow.cancelled_at.is_(None)
+    live, undone = _any_run(RunRow.state.in_(LIVE)), _any_run(RunRow.state != RunState.DONE)
+    begun = _any_run(RunRow.state.not_in([RunState.WAITING, RunState.QUEUED]))
+    failed = _any_run(RunRow.state == RunState.FAILED)
+    stopping = _any_run(and_(RunRow.state == RunState.RUNNING, RunRow.cancel_requested))
+    match state:
+        case JobState.QUEUED:
+            return and_(kept, live, ~begun)
+        case JobState.RUNNING:
+            return and_(kept, live, begun)
+        case JobState.CANCELLING:
+            return and_(~kept, stopping)
+        case JobState.SUCCEEDED:
+            return and_(kept, ~undone)
+        case JobState.FAILED:
+            return and_(kept, ~live, failed)
+        case JobState.CANCELLED:
+            return or_(and_(~kept, ~stopping), and_(kept, undone, ~live, ~failed))
+
+
+def _any_run(which: ColumnElement[bool]) -> ColumnElement[bool]:
+    mine = select(JobRunRow.run_id).join(RunRow, RunRow.id == JobRunRow.run_id)
+    return mine.where(JobRunRow.job_id == JobRow.id, which).exists()
 
 
 @verb

@@ -12,7 +12,8 @@ from sqlalchemy import Engine, text
 from shared.errors import MediaCorrupt, OutOfMemory
 from shared.store import jobs, runs, sweep, videos
 from shared.store.archive import batches, figures, queues
-from shared.values import Progress, RunState, Stage, job_state
+from shared.store.jobs import Filter
+from shared.values import JobState, Progress, RunState, Stage, job_state
 from shared.values.archive.batches import Batch, BatchState
 from tests import factories
 from tests.shared.archive.test_batches import NOW, end, feed, made
@@ -112,7 +113,6 @@ def test_the_statement_and_the_function_agree_on_jobs(database: Engine) -> None:
     """Every pair of states of two runs, let go of or not."""
     known = [factories.job(database) for _ in range(2)]
     ids = [job.runs[0].id for job in known]
-    expected: Counter[str] = Counter()
     cases = [(RunState.RUNNING, True), *((state, False) for state in RunState)]
     for (one, other), let_go in product(product(cases, repeat=2), (False, True)):
         with database.begin() as connection:
@@ -126,9 +126,16 @@ def test_the_statement_and_the_function_agree_on_jobs(database: Engine) -> None:
             gone = "UPDATE jobs SET cancelled_at = CASE WHEN :gone AND id = :job THEN now() END"
             connection.execute(text(gone), {"gone": let_go, "job": known[0].id})
             told = connection.execute(figures.JOBS).all()
+        state = job_state([one, other], let_go)
         # the other job has no runs: nothing of it is undone
-        expected = Counter([job_state([one, other], let_go).value, job_state([], cancelled=False).value])
+        expected = Counter([state.value, job_state([], cancelled=False).value])
         assert {row.state: row.jobs for row in told} == dict(expected), (one, other, let_go)
+        rest = frozenset(JobState) - {state}
+        listed = [
+            {job.id for job in jobs.page(database, limit=9, wanted=Filter(which))}
+            for which in (frozenset({state}), rest)
+        ]
+        assert [known[0].id in found for found in listed] == [True, False], (one, other, let_go)
 
 
 # What batches came to -------------------------------------------------------------------------------------------------
