@@ -34,7 +34,7 @@ from api.errors import (
     open_to_all,
     problems,
 )
-from api.service import catalog, health, queues
+from api.service import catalog, health, metrics, queues
 from api.service.health import STREAMS, THREADS, Backlog, Services
 from shared.db import connect
 from shared.errors import Forbidden, Internal, InvalidRequest, NotFound, Unauthorized
@@ -99,7 +99,7 @@ def create_app(settings: Settings | None = None) -> APIFlask:
     app.before_request(partial(_guard, keys))
     app.after_request(_finish)
     _describe(app)
-    for part in (videos, jobs, results, search, *archive.parts, catalog, queues, health, web):
+    for part in (videos, jobs, results, search, *archive.parts, catalog, queues, health, metrics, web):
         app.register_blueprint(part.bp)
     _document(app)
     return app
@@ -251,7 +251,7 @@ def _complete(spec: dict[str, Any] | str) -> dict[str, Any] | str:
                     response["content"] = problems(Internal)[500]["content"]
             for parameter in operation["parameters"]:
                 _never_null(parameter)
-            if path in {"/healthz", "/readyz"}:
+            if path in {"/healthz", "/readyz", "/metrics"}:
                 operation["security"] = []
     return _flat(spec)
 
