@@ -267,7 +267,7 @@ def test_openapi_is_valid_and_whole(app: APIFlask, document: dict[str, Any]) -> 
         (rule.rule.replace("<path:", "<").replace("<", "{").replace(">", "}"), method.lower())
         for rule in app.url_map.iter_rules()
         for method in rule.methods - {"HEAD", "OPTIONS"}
-        if rule.rule.startswith("/v1") or rule.rule in {"/healthz", "/readyz"}
+        if rule.rule.startswith("/v1") or rule.rule in {"/healthz", "/readyz", "/metrics"}
     }
     documented = {(path, method) for path, found in document["paths"].items() for method in found}
     assert documented == served
@@ -282,7 +282,7 @@ def test_openapi_tells_errors_security_and_parameters(document: dict[str, Any]) 
     for path, operations in document["paths"].items():
         for operation in operations.values():
             assert operation.get("security", document["security"]) == (
-                [] if path in {"/healthz", "/readyz"} else [{"key": []}, {"cookie": []}]
+                [] if path in {"/healthz", "/readyz", "/metrics"} else [{"key": []}, {"cookie": []}]
             )
             assert operation["tags"][0] in {tag["name"] for tag in document["tags"]}
             for status, response in operation["responses"].items():
