@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from api.client.archive import add_to
 from api.client.terminal import (
     FAILED,
     INTERRUPTED,
@@ -235,6 +236,9 @@ def models(context: typer.Context, as_json: AsJson = False) -> None:
 
     with connected(context) as service:
         shown(service.models(), as_json, models_table)
+
+
+add_to(app)
 
 
 def send(service: Service, file: Path, analyses: list[Record], console: Console) -> Record:

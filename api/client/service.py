@@ -111,13 +111,17 @@ class Service:
         return items
 
     def _ask(self, method: str, path: str, **request: Any) -> Record:
+        return _body(self._tell(method, path, **request))
+
+    def _tell(self, method: str, path: str, **request: Any) -> httpx.Response:
+        """The answer, whatever is in it."""
         try:
             answer = self._http.request(method, path, **request)
         except httpx.TransportError as error:
             raise ConnectionError(f"No answer from {self.url}: {error}") from error
         if answer.is_success:
-            return _body(answer)
-        raise _problem(answer)
+            return answer
+        raise problem_of(answer)
 
 
 def _pieces(path: Path, sent: Sent) -> Iterator[bytes]:
@@ -135,7 +139,7 @@ def _body(answer: httpx.Response) -> Record:
     return body
 
 
-def _problem(answer: httpx.Response) -> Exception:
+def problem_of(answer: httpx.Response) -> Exception:
     """The error of the closed list that a problem document stands for."""
     kind = answer.headers.get("content-type", "").partition(";")[0]
     if kind != "application/problem+json":
