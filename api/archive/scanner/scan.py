@@ -28,6 +28,8 @@ AGAIN_S = 1.0
 """Least pause before a scan that comes by itself, because some files were still being written."""
 REST = 10
 """Such a pause is so many times as long as the scan took: a film that is recorded for hours costs next to nothing."""
+TELL_EVERY_S = 2.0
+"""So often at least it is told how far a scan is, while a long film is hashed too."""
 TRIED_AGAIN = SourceUnreachable.code
 """A file that could not be opened is tried again; other reasons for a refusal last until the file changes."""
 
@@ -69,7 +71,7 @@ class Scanning:
         self.tally = Tally()
         self._engine, self._scan, self._config = engine, scan, config
         self._began = time.monotonic()
-        self._renew_at = self._began + config.lease_s / 3
+        self._tell_at = self._began
         self._unread: set[str] = set()
         self._passed_over: list[dict[str, str]] = []
 
@@ -83,6 +85,7 @@ class Scanning:
         Raises:
             Fenced: the claim was lost; what was written before stands.
         """
+        self._write([])
         try:
             walk = Walk(self._scan.source, roots(self._config.archive_roots), self._tick)
             self._passed_over = walk.passed_over
@@ -180,7 +183,7 @@ class Scanning:
 
     def _tick(self) -> None:
         """Say now and then that the scan goes on."""
-        if time.monotonic() > self._renew_at:
+        if time.monotonic() > self._tell_at:
             self._write([])
 
     def _write(self, files: list[Looked], lease_s: float | None = None) -> None:
@@ -190,7 +193,7 @@ class Scanning:
     def _hold(self, ours: bool) -> None:
         if not ours:
             raise Fenced
-        self._renew_at = time.monotonic() + self._config.lease_s / 3
+        self._tell_at = time.monotonic() + min(TELL_EVERY_S, self._config.lease_s / 3)
 
     def told(self, error: SceneworksError | None = None) -> dict[str, Any]:
         """The counts as JSON, with the seconds so far, why it failed, and what was passed over."""

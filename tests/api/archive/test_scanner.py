@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tracemalloc
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -197,6 +198,19 @@ def test_a_file_that_changes_while_it_is_read_has_no_hash(tmp_path: Path) -> Non
     assert digest(film, append) is None
     (tmp_path / "new").write_bytes(film.read_bytes())
     assert digest(film, lambda _: (tmp_path / "new").exists() and (tmp_path / "new").replace(film)) is None
+
+
+def test_how_far_it_is_is_told_while_a_long_film_is_read(archive: Archive) -> None:
+    with (archive.folder / "long.mp4").open("wb") as film:
+        film.truncate(300 << 20)
+    archive.settings = {"lease_s": 0.03}
+    with ThreadPoolExecutor(1) as other:
+        scan = other.submit(scan_next, archive.database, archive.config, "scanner-1")
+        until(lambda: sources.get(archive.database, archive.source_id).scan.get("bytes_hashed", 0) > 0)
+        told = sources.get(archive.database, archive.source_id).scan
+        assert scan.result()
+    assert 0 < told["bytes_hashed"] < 300 << 20
+    assert archive.states() == {"long.mp4": "refused"}
 
 
 def test_memory_is_flat(tmp_path: Path) -> None:
