@@ -29,6 +29,8 @@ CHUNK = 50
 """Films of a batch that are read at a time."""
 BUDGET_S = 10.0
 """After so long an answer says how far it has come; asked again, it goes on from there."""
+MOST = 20
+"""Films that are named as those that changed most."""
 KEPT = 50_000
 """Pairs of runs whose numbers are kept: finished runs do not change."""
 
@@ -139,6 +141,7 @@ class BatchDiff(Record):
         "there was none; `forgotten`: it was deleted."
     )
     kinds: dict[str, SumsRecord] = Field(description="By kind of result, over all that are compared.")
+    most_changed: list[FilmChange] = Field(description="Those with the most results that were not kept; 20 at most.")
     items: list[FilmChange]
     next_page_token: str | None
 
@@ -175,37 +178,59 @@ def of_batch(batch_id: str, query: BatchDiffQuery) -> tuple[dict[str, Any], dict
     A large batch is compared in pages; while `complete` is false, ask again for the rest.
     """
     after = read_token("changes", query.page_token, (int,))
-    whole = _Whole()
-    for chunk in _chunks(batch_id):
-        whole.add(chunk, _numbers(chunk))
-        if time.monotonic() > whole.until:
-            break
-    else:
-        whole.complete = True
+    told = whole(batch_id)
     items, token, headers = _page(batch_id, after[0] if after else -1, query.limit)
-    return {"batch_id": batch_id, **whole.record(), "items": items, "next_page_token": token}, headers
+    most = _films([(change, sums) for _, change, sums in told.most])
+    return {
+        "batch_id": batch_id,
+        **told.record(),
+        "most_changed": most,
+        "items": items,
+        "next_page_token": token,
+    }, headers
 
 
 @dataclass(slots=True)
-class _Whole:
-    """The sums over a batch, as far as they are known."""
+class Whole:
+    """What a batch has changed, as far as it is known.
 
-    until: float = field(default_factory=lambda: time.monotonic() + BUDGET_S)
+    Args:
+        complete: whether all of its films are in.
+        films: analyses of films by what became of them.
+        kinds: what changed in numbers, by kind of result.
+        most: (results that were not kept, film, its numbers) of the films with the most of them.
+    """
+
     complete: bool = False
     films: Counter[str] = field(default_factory=Counter)
     kinds: dict[str, Sums] = field(default_factory=dict)
+    most: list[tuple[int, Change, dict[str, Sums]]] = field(default_factory=list)
 
     def add(self, found: Sequence[Change], numbers: Sequence[dict[str, Sums]]) -> None:
         """Some films more."""
         self.films.update(change.fate for change in found)
-        for one in numbers:
+        for change, one in zip(found, numbers, strict=True):
             for kind, sums in one.items():
                 self.kinds[kind] = self.kinds.get(kind, Sums()) + sums
+            if other := sum(sums.changes.total() - sums.changes["kept"] for sums in one.values()):
+                self.most.append((other, change, one))
+        self.most = sorted(self.most, key=lambda one: (-one[0], one[1].position))[:MOST]
 
     def record(self) -> dict[str, Any]:
         """JSON form."""
         kinds = {kind: sums.record() for kind, sums in self.kinds.items()}
         return {"complete": self.complete, "films": dict(self.films), "kinds": kinds}
+
+
+def whole(batch_id: str, budget_s: float = BUDGET_S) -> Whole:
+    """What a batch has changed; NotFound. Once the time is over, as far as it has come: asked again, it comes further."""
+    told, until = Whole(), time.monotonic() + budget_s
+    for chunk in _chunks(batch_id):
+        told.add(chunk, _numbers(chunk))
+        if time.monotonic() > until:
+            return told
+    told.complete = True
+    return told
 
 
 class _Known:
@@ -256,10 +281,14 @@ def _page(batch_id: str, after: int, limit: int) -> tuple[list[dict[str, Any]], 
     found = changes.of_batch(services().engine, batch_id, limit=limit + 1, after=after)
     films, token, headers = page("changes", found, limit, lambda film: (film[0].position,))
     listed = [change for film in films for change in film]
-    known = videos.several(services().engine, {change.video_id for change in listed})
+    return _films(list(zip(listed, _numbers(listed), strict=True))), token, headers
+
+
+def _films(listed: Sequence[tuple[Change, dict[str, Sums]]]) -> list[dict[str, Any]]:
+    """Films one by one, with their names and numbers."""
+    known = videos.several(services().engine, {change.video_id for change, _ in listed})
     names = {video_id: video.name for video_id, video in known.items()}
-    items = [_film(change, sums, names) for change, sums in zip(listed, _numbers(listed), strict=True)]
-    return items, token, headers
+    return [_film(change, sums, names) for change, sums in listed]
 
 
 def _film(change: Change, sums: dict[str, Sums], names: dict[str, str]) -> dict[str, Any]:

@@ -76,13 +76,18 @@ def again(body: AgainBody) -> tuple[dict[str, Any], int]:
     What is done stays done. Jobs with work going on are left alone. What failed after this call was made waits for the
     next. Many jobs take several calls: `left` says whether.
     """
-    if body.code not in leaves():
+    return retried(body.code, body.model), 202
+
+
+def retried(code: str, model: str) -> dict[str, int]:
+    """The same: how many jobs and runs, and how many jobs are left; InvalidRequest, ModelUnavailable."""
+    if code not in leaves():
         detail = f"Codes are: {', '.join(sorted(leaves()))}."
         raise InvalidRequest(detail, errors=(FieldError("/code", "unknown_code", detail),))
-    catalog.model(body.model)
+    catalog.model(model)
     services().backlog.check()
-    check_models_open(services().engine, [body.model])
-    return _again(body.code, body.model), 202
+    check_models_open(services().engine, [model])
+    return _again(code, model)
 
 
 def _again(code: str, model: str) -> dict[str, int]:
