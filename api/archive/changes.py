@@ -223,7 +223,7 @@ class Whole:
 
 
 def whole(batch_id: str, budget_s: float = BUDGET_S) -> Whole:
-    """What a batch has changed; NotFound. Once the time is over, as far as it has come: asked again, it comes further."""
+    """What a batch has changed, as far as the time lets it come; asked again, it comes further. NotFound."""
     told, until = Whole(), time.monotonic() + budget_s
     for chunk in _chunks(batch_id):
         told.add(chunk, _numbers(chunk))
