@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import struct
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -108,6 +108,3 @@ def until(condition: Callable[[], bool], seconds: float = 15) -> None:
 def touch(path: Path, ago_s: float) -> None:
     then = time.time() - ago_s
     os.utime(path, (then, then))
-
-
-__all__ = ["Archive", "Iterator", "archive", "clip", "tagged", "touch", "until"]

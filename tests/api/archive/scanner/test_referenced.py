@@ -13,10 +13,8 @@ from werkzeug.test import TestResponse
 
 from shared.store.archive import sources
 from shared.values import StoredVideo
-from tests.api.archive.scanned import Archive, archive, clip
+from tests.api.archive.scanner.conftest import Archive
 from tests.api.conftest import Make
-
-__all__ = ["archive", "clip"]
 
 
 @pytest.fixture
