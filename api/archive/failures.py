@@ -97,7 +97,7 @@ def _again(code: str, model: str) -> dict[str, int]:
         done = failures.retry(engine, code, model, limit=CHUNK, max_attempts=attempts, failed_by=failed_by)
         services().doorbell.ring(done.wakes)
         jobs, runs, failed_by = jobs + done.jobs, runs + len(done.wakes), done.failed_by
-        if done.jobs < CHUNK or time.monotonic() > until:
+        if not done.more or time.monotonic() > until:
             break
     log.info("failures.retried", code=code, model=model, jobs=jobs, runs=runs)
     return {"jobs": jobs, "runs": runs, "left": failures.left(engine, code, model, failed_by=failed_by)}

@@ -13,9 +13,11 @@ from sqlalchemy import ColumnElement, Select, exists, func, select
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.orm import Session
 
+from shared.errors import Conflict, NotFound
 from shared.store import jobs
+from shared.store.archive import standing
 from shared.store.transaction import verb
-from shared.tables import JobRow, JobRunRow, RunRow
+from shared.tables import BatchItemRow, JobRow, JobRunRow, RunRow
 from shared.values import LIVE, RunState, Wake, stamp
 
 NAMED = 20
@@ -89,11 +91,13 @@ class Retried:
     """Some jobs that are tried again.
 
     Args:
+        more: there may be more of them.
         wakes: what to send for them after the commit.
         failed_by: what failed until then was looked at; given to the next call, it finds the rest.
     """
 
     jobs: int
+    more: bool
     wakes: tuple[Wake, ...]
     failed_by: datetime
 
@@ -102,14 +106,21 @@ class Retried:
 def retry(
     session: Session, code: str, model: str, *, limit: int, max_attempts: int, failed_by: datetime | None = None
 ) -> Retried:
-    """Plan some of the jobs once more that stand failed by such a run, in one transaction; 0 of them: none is left.
+    """Plan some of the jobs once more that stand failed by such a run, in one transaction.
 
     A job that still has work going on is left alone, and so is what has failed since `failed_by` (None: since now).
     """
     failed_by = failed_by or session.scalars(select(func.now())).one()
-    ids = list(session.scalars(_failed(code, model, failed_by).limit(limit).with_for_update(skip_locked=True)))
-    wakes = [wake for job_id in ids for wake in jobs.again(session, job_id, max_attempts)[1]]
-    return Retried(len(ids), tuple(wakes), failed_by)
+    ids = list(session.scalars(_failed(code, model, failed_by).limit(limit)))
+    standing.reopen(session, BatchItemRow.job_id.in_(ids))  # batches are locked before jobs
+    again, wakes = 0, []
+    for job_id in ids:
+        try:
+            wakes += jobs.again(session, job_id, max_attempts)[1]
+        except (Conflict, NotFound):
+            continue  # somebody else has tried it again, or deleted it, since we looked
+        again += 1
+    return Retried(again, len(ids) == limit, tuple(wakes), failed_by)
 
 
 @verb

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from statistics import median
 
 from hypothesis import given, strategies as st
 
 from shared.values import TimeRange
-from shared.values.archive.diff import Pairing, compare, summed
+from shared.values.archive.diff import Pairing, Sums, compare, shifts, summed
 from tests import factories
 
 FRAMES = 240
@@ -64,3 +65,30 @@ def test_every_stretch_is_in_one_pairing(old: list[int], new: list[int]) -> None
     backwards = {"merged": "split", "split": "merged", "added": "gone", "gone": "added"}
     mirrored = sorted((backwards.get(one.change, one.change), one.after, one.before) for one in told)
     assert mirrored == sorted((one.change, one.before, one.after) for one in compare(after, before))
+
+
+def test_numbers_of_a_pair() -> None:
+    before, after = spans(0, 20, 50, 100), spans(0, 24, 51, 100)
+    told = Sums.of(before, after, compare(before, after))
+    assert told.record() == {
+        "before": 3, "after": 3,
+        "changes": {"kept": 0, "moved": 3, "merged": 0, "split": 0, "regrouped": 0, "added": 0, "gone": 0},
+        "moved_frames": {"median": 4.0, "largest": 4},
+    }  # fmt: skip
+    assert Sums().record()["moved_frames"] is None
+
+
+@given(st.lists(st.tuples(cuts, cuts), max_size=5))
+def test_numbers_of_many_pairs_are_those_of_all_together(pairs: list[tuple[list[int], list[int]]]) -> None:
+    whole, pairings = Sums(), []
+    for old, new in pairs:
+        before, after = spans(0, *old, FRAMES), spans(0, *new, FRAMES)
+        found = compare(before, after)
+        pairings += found
+        whole += Sums.of(before, after, found)
+    assert whole.record()["changes"] == summed(pairings)
+    frames = sorted(shifts(pairings).elements())
+    assert (whole.median, max(whole.moved_by, default=None)) == (
+        (median(frames), frames[-1]) if frames else (None, None)
+    )  # fmt: skip
+    assert (whole.before, whole.after) == (sum(len(a) + 1 for a, _ in pairs), sum(len(b) + 1 for _, b in pairs))
