@@ -19,7 +19,7 @@ from werkzeug.test import TestResponse
 
 from api.archive import events
 from api.service.health import STREAMS
-from shared.store.archive import batches
+from shared.store.archive import batches, ends
 from shared.store.archive.batches import NewBatch
 from shared.values.archive.batches import Work
 from tests import factories
@@ -180,6 +180,17 @@ def test_a_long_history_is_told_whole(
         assert [next(stream).data["position"] for _ in range(5)] == [0, 1, 2, 3, 4]
         end(database, wakes[5:])
         assert sorted(jobs_of(list(stream))) == [(n, "succeeded") for n in range(5, 10)]
+
+
+def test_those_who_look_at_once_number_each_end_once(database: Engine, batch: Post) -> None:
+    films(database, 20)
+    made = batch(cap=None)
+    end(database, feed(database, made["id"]))
+    with ThreadPoolExecutor(8) as pool:
+        seen = list(pool.map(lambda _: ends.look(database, {made["id"]: 0})[made["id"]], range(16)))
+    assert {one.ends for one in seen} == {seen[0].ends}
+    assert [one.seq for one in seen[0].ends] == list(range(1, 21))
+    assert {one.position for one in seen[0].ends} == set(range(20))
 
 
 def test_refused(client: FlaskClient, database: Engine, batch: Post, monkeypatch: pytest.MonkeyPatch) -> None:
