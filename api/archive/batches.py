@@ -161,13 +161,15 @@ def cancel(batch_id: str) -> tuple[dict[str, Any], dict[str, str]]:
 @bp.output(BatchRecord, 202)
 @bp.doc(responses=problems(NotFound, Conflict, ModelUnavailable))
 def retry(batch_id: str) -> tuple[dict[str, Any], int, dict[str, str]]:
-    """Run what failed once more, and what was refused; what is done stays. 409 when nothing has failed."""
+    """Run what failed once more, and what was refused, under the same cap; what is done stays.
+
+    409 when nothing has failed, or the batch was cancelled.
+    """
     services().backlog.check()
     models = [model for model, _ in batches.get(services().engine, batch_id).work.analyses]
     check_models_open(services().engine, models)
-    batch, wakes = batches.retry(services().engine, batch_id, services().settings.max_attempts)
-    services().doorbell.ring(wakes)
-    log.info("batch.retried", batch=batch_id, runs=len(wakes))
+    batch = batches.retry(services().engine, batch_id)
+    log.info("batch.retried", batch=batch_id)
     return batch_record(batch), 202, headers_of(batch)
 
 

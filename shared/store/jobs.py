@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Select, and_, delete as delete_rows, false
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from shared.catalog import MENU
+from shared.catalog import model
 from shared.errors import Conflict, IdempotencyMismatch, NotFound
 from shared.store import views
 from shared.store.archive import standing
@@ -243,7 +243,7 @@ def again(session: Session, job_id: str, max_attempts: int) -> tuple[Job, list[W
     job = views.jobs(session, [row])[0]
     if job.state not in {JobState.FAILED, JobState.CANCELLED}:
         raise Conflict(f"The job is {job.state.value}: only a failed or cancelled one can be retried.")
-    analyses = tuple(Analysis(run.model, MENU[run.model].params(**run.params)) for run in job.runs if run.asked)
+    analyses = tuple(Analysis(run.model, model(run.model).read_params(run.params)) for run in job.runs if run.asked)
     session.execute(delete_rows(JobRunRow).where(JobRunRow.job_id == job_id))
     row.cancelled_at = None
     planner = Planner(session, row_of(session, row.video_id), row.priority, max_attempts)

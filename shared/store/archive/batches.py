@@ -170,25 +170,26 @@ def cancel(session: Session, batch_id: str) -> Batch:
 
 
 @verb
-def retry(session: Session, batch_id: str, max_attempts: int) -> tuple[Batch, list[Wake]]:
-    """Plan every failed job of the batch once more, and what was refused. Conflict when nothing has failed."""
+def retry(session: Session, batch_id: str) -> Batch:
+    """Let every film that failed or was refused wait once more: feeding plans its job again, under the same cap.
+
+    Conflict when nothing has failed, or the batch was cancelled.
+    """
     row = _row(session, batch_id, lock=True)
-    failed = standing.items(session, batch_id, limit=None, states=("failed", "refused"))
+    if row.cancelled_at is not None:
+        raise Conflict("The batch was cancelled.")
+    failed = [item.position for item in standing.items(session, batch_id, limit=None, states=("failed", "refused"))]
     if not failed:
         raise Conflict("Nothing of this batch has failed.")
-    wakes: list[Wake] = []
-    for item in failed:
-        if item.job_id is not None:
-            wakes += jobs.again(session, item.job_id, max_attempts)[1]
-    refused = [item.position for item in failed if item.job_id is None]
-    session.execute(
-        update(BatchItemRow)
-        .where(BatchItemRow.batch_id == batch_id, BatchItemRow.position.in_(refused))
-        .values(started_at=None, error=None)
-    )
+    for first in range(0, len(failed), CHUNK):
+        session.execute(
+            update(BatchItemRow)
+            .where(BatchItemRow.batch_id == batch_id, BatchItemRow.position.in_(failed[first : first + CHUNK]))
+            .values(started_at=None, error=None)
+        )
     row.fed_at = row.outcome = None
     session.flush()
-    return standing.batches(session, [row])[0], wakes
+    return standing.batches(session, [row])[0]
 
 
 def _row(session: Session, batch_id: str, *, lock: bool = False) -> BatchRow:
@@ -261,13 +262,17 @@ def _held(session: Session, work: Work) -> bool:
 
 
 def _start(session: Session, work: Work, item: BatchItemRow, max_attempts: int) -> tuple[Wake, ...]:
-    """A job for one film; what cannot be asked for any more is written down."""
+    """A job for one film, or its job once more; what cannot be asked for any more is written down."""
     item.started_at = session.scalars(select(func.now())).one()
     try:
+        if item.job_id is not None:
+            return tuple(jobs.again(session, item.job_id, max_attempts)[1])
         analyses = tuple(asked(work))
     except InvalidRequest as error:
         item.error = error.problem()
         return ()
+    except Conflict:
+        return ()  # somebody has tried this job again already
     item.before = standing.current(session, item.video_id, [one.model for one in analyses])
     labels = _source_labels(session, item.video_id) | dict(work.labels)
     made = jobs.made(session, NewJob(item.video_id, analyses, work.priority, labels=labels, max_attempts=max_attempts))

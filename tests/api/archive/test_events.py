@@ -141,7 +141,8 @@ def test_what_is_tried_again_ends_again(client: FlaskClient, database: Engine, b
     end(database, [other])
     first = read(client, made)
     assert jobs_of(first) == [(0, "failed"), (1, "succeeded")]
-    _, wakes = batches.retry(database, made["id"], 1)
+    batches.retry(database, made["id"])
+    wakes = feed(database, made["id"])
     with open_stream(client, made, first[-1].id) as answer:
         stream = told(lines_of(answer))
         assert next(stream).data["state"] == "running"

@@ -114,12 +114,14 @@ def test_what_failed_is_retried_and_no_more(database: Engine) -> None:
     end(database, wakes[2:], failed=True)
     told = batches.get(database, batch.id)
     assert (told.state, dict(told.counts)) == (BatchState.FAILED, {"failed": 1, "succeeded": 2})
-    again, sent = batches.retry(database, batch.id, 3)
-    assert (again.state, len(sent)) == (BatchState.RUNNING, 1)
-    end(database, sent)
+    again = batches.retry(database, batch.id)
+    assert (again.state, dict(again.counts)) == (BatchState.RUNNING, {"succeeded": 2, "waiting": 1})
+    [sent] = feed(database, batch)
+    assert len(jobs.page(database, limit=10)) == 3  # the same job, planned once more
+    end(database, [sent])
     assert batches.get(database, batch.id).state is BatchState.SUCCEEDED
     with pytest.raises(Conflict, match="failed"):
-        batches.retry(database, batch.id, 3)
+        batches.retry(database, batch.id)
 
 
 def test_only_within_its_hours(database: Engine) -> None:

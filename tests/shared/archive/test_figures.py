@@ -187,7 +187,7 @@ def test_what_changes_an_ended_batch_lets_it_be_counted_again(how: str, database
     assert item.job_id is not None
     match how:
         case "batch":
-            batches.retry(database, batch.id, 3)
+            batches.retry(database, batch.id)
         case "job":
             jobs.retry(database, item.job_id, 3)
         case "delete":
@@ -195,7 +195,7 @@ def test_what_changes_an_ended_batch_lets_it_be_counted_again(how: str, database
         case "film":
             videos.delete(database, item.video_id)
     told = batches.get(database, batch.id)
-    again = {"batch": {"queued": 1}, "job": {"queued": 1}, "delete": {"forgotten": 1}, "film": {}}[how]
+    again = {"batch": {"waiting": 1}, "job": {"queued": 1}, "delete": {"forgotten": 1}, "film": {}}[how]
     assert dict(told.counts) == {"succeeded": 2} | again
 
 
@@ -208,7 +208,7 @@ def test_a_refused_film_that_is_tried_again_counts_as_any_other(database: Engine
     assert batches.settle(database) == [batch.id]
     with database.begin() as connection:
         connection.execute(text(change), {"params": "{}"})
-    batches.retry(database, batch.id, 3)
+    batches.retry(database, batch.id)
     assert batches.get(database, batch.id).counts == {"waiting": 1}
     end(database, feed(database, batch, NOW))
     assert batches.get(database, batch.id).state is BatchState.SUCCEEDED
