@@ -60,10 +60,16 @@ def create(body: ScheduleBody) -> tuple[dict[str, Any], int, dict[str, str]]:
 
     A slot makes a batch of the videos that are meant at that moment and have something left to do.
     """
+    schedule = record(made(body))
+    return schedule, 201, {"Location": schedule["urls"]["self"]}
+
+
+def made(body: ScheduleBody) -> Schedule:
+    """The schedule that is asked for, in the ledger; as a job: InvalidRequest, NotFound, Conflict, ModelUnavailable."""
     now = datetime.now(UTC)
     schedule = schedules.create(services().engine, _asked(body, now), now)
     log.info("schedule.created", schedule=schedule.id, next_at=stamp(schedule.next_at))
-    return record(schedule), 201, {"Location": record(schedule)["urls"]["self"]}
+    return schedule
 
 
 @bp.get("")
@@ -95,11 +101,16 @@ def change(schedule_id: str, body: ScheduleBody) -> dict[str, Any]:
 
     An interval that stays the same goes on in its rhythm.
     """
+    return record(changed(schedule_id, body))
+
+
+def changed(schedule_id: str, body: ScheduleBody) -> Schedule:
+    """The schedule as it is asked for from now on; raises what `made` raises."""
     known, now = schedules.get(services().engine, schedule_id).timetable, datetime.now(UTC)
     anchor = known.anchor if body.every_s is not None and body.every_s == known.every_s else now
     schedule = schedules.change(services().engine, schedule_id, _asked(body, anchor), now)
     log.info("schedule.changed", schedule=schedule.id, next_at=stamp(schedule.next_at))
-    return record(schedule)
+    return schedule
 
 
 @bp.delete("/<schedule_id>")

@@ -14,7 +14,7 @@ from shared.catalog import MENU
 from shared.errors import InvalidRequest, NotFound
 from shared.log import logger
 from shared.store.archive import queues
-from shared.store.archive.queues import Mode
+from shared.store.archive.queues import Mode, Queue
 
 log = logger(__name__)
 bp = APIBlueprint("queues", __name__, url_prefix="/v1/queues", tag="Models and workers")
@@ -61,8 +61,13 @@ def index() -> dict[str, Any]:
 @bp.doc(responses=problems(InvalidRequest, NotFound))
 def decide(model: str, body: ModeBody) -> dict[str, Any]:
     """Pause, drain or open the queue of a model. Runs that have started go on."""
+    return decided(model, body.mode).record()
+
+
+def decided(model: str, mode: Mode) -> Queue:
+    """The queue of a model in that mode from now on; NotFound."""
     if model not in MENU:
         raise NotFound(f"There is no model of that name. Models: {', '.join(MENU)}.")
-    queue = queues.set_mode(services().engine, model, body.mode)
-    log.info("queue.decided", model=model, mode=body.mode)
-    return queue.record()
+    queue = queues.set_mode(services().engine, model, mode)
+    log.info("queue.decided", model=model, mode=mode)
+    return queue

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -10,11 +12,22 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from shared.store.transaction import verb
-from shared.tables import WorkerRow
+from shared.tables import JobRunRow, RunRow, VideoRow, WorkerRow
 from shared.values import Worker
 
 LIVE_FOR = timedelta(seconds=15)
 """Three missed heartbeats of five seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class AtHand:
+    """A run that a worker is at: of which model on which film, for which job, and how far it is (0..1)."""
+
+    run_id: str
+    model: str
+    film: str
+    job_id: str | None
+    fraction: float
 
 
 @verb
@@ -97,3 +110,15 @@ def all(session: Session) -> list[Worker]:  # noqa: A001 (read as `workers.all`)
         )
         for row in session.scalars(select(WorkerRow).order_by(WorkerRow.number))
     ]
+
+
+@verb
+def at_hand(session: Session, run_ids: Collection[str]) -> dict[str, AtHand]:
+    """Those of the runs that there are, by id."""
+    job = select(func.min(JobRunRow.job_id)).where(JobRunRow.run_id == RunRow.id).scalar_subquery()
+    statement = (
+        select(RunRow.id, RunRow.model, VideoRow.name, job, RunRow.fraction)
+        .join(VideoRow, VideoRow.id == RunRow.video_id)
+        .where(RunRow.id.in_(run_ids))
+    )
+    return {row[0]: AtHand(*row) for row in session.execute(statement)}
