@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import html
-import json
 import re
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import UTC, datetime
 
 import pytest
 from flask.testing import FlaskClient
@@ -15,10 +13,8 @@ from sqlalchemy import Engine, text
 from werkzeug.test import TestResponse
 
 from api.errors import KEY_COOKIE
-from api.web.operate import sheet
 from api.web.operate.asset import ASSETS, STATIC
 from api.web.page import POLICY
-from shared.catalog import MENU
 from shared.errors import MediaCorrupt, WeightsMissing
 from shared.store import runs, workers
 from shared.store.archive import batches, queues, schedules, sources
@@ -44,11 +40,6 @@ def fail(database: Engine, job: Job, detail: str) -> None:
     claim = factories.claim(database, job.runs[0].id)
     assert claim is not None
     runs.fail(database, claim, MediaCorrupt(detail).problem(), retry=False, backoff_s=0)
-
-
-def hidden(answer: TestResponse, name: str) -> str:
-    (value,) = re.findall(rf'name="{name}" value="([^"]*)"', answer.text)
-    return html.unescape(value)
 
 
 def section(answer: TestResponse, name: str) -> str:
@@ -199,165 +190,6 @@ def test_hostile_words_are_only_words(client: FlaskClient, database: Engine) -> 
         assert "&lt;img src=x onerror=alert(1)&gt;" in page.text
         assert "<img src=x" not in page.text
         assert "{{7*7}}" in page.text
-
-
-# The forms ------------------------------------------------------------------------------------------------------------
-
-
-def test_a_dry_run_writes_nothing_and_what_it_showed_is_started(client: FlaskClient, database: Engine) -> None:
-    films = [factories.stored(database) for _ in range(3)]
-    end(database, feed(database, batches.create(database, NewBatch("before", WORK))))
-    some = f"{films[0].id}\n{films[1].id}, {films[2].id}"
-    shown = client.post(
-        "/operator/batches/check", data=FORM | {"only": "outdated", "videos": some, "since": "22:00", "until": "06:00"}
-    )
-    assert shown.status_code == 200
-    plan = section(shown, "plan")
-    assert "With something to do 3, 30.0 s" in plan
-    assert "shots 3 30.0 s cpu, fp32" in plan
-    assert len(batches.page(database, limit=9)) == 1
-    started = client.post("/operator/batches", data={name: hidden(shown, name) for name in ("kind", "asked")})
-    batch = batches.page(database, limit=1)[0]
-    assert started.headers["Location"] == f"/operator/batches/{batch.id}"
-    assert (batch.videos, batch.kind, batch.name) == (3, "reprocess", "shots")
-    assert (batch.work.cap, batch.work.labels) == (None, {"show": "x", "season": " 2"})
-    assert batch.work.selection.videos == tuple(film.id for film in films)
-    assert batch.work.hours is not None
-    assert batch.work.analyses[0][1]["detector"] == "hsv_luv"
-    like = client.get(f"/operator/batches/new?like={batch.id}")
-    assert hidden(like, "since") == "22:00"
-    assert "<option selected>hsv_luv</option>" in like.text
-
-
-def test_nothing_left_to_do(client: FlaskClient, database: Engine) -> None:
-    factories.stored(database)
-    end(database, feed(database, batches.create(database, NewBatch("before", WORK))))
-    again = FORM | {"shots.detector": "transnetv2", "only": "missing_or_outdated"}
-    shown = client.post("/operator/batches/check", data=again)
-    assert "Nothing is left to do." in section(shown, "plan")
-    assert 'name="asked"' not in shown.text
-
-
-@pytest.mark.parametrize(
-    ("given", "field", "detail"),
-    [
-        ({"model": ""}, "models", "at least 1 item"),
-        ({"shots.threshold": "2"}, "shots.threshold", "less than"),
-        ({"shots.threshold": "much"}, "shots.threshold", "valid number"),
-        ({"shots.threshold": "nan"}, "", "not a JSON number"),
-        ({"cap": "0"}, "cap", "greater than or equal to 1"),
-        ({"cap": "many"}, "cap", "valid integer"),
-        ({"labels": "no colon"}, "labels", "name:value"),
-        ({"job_labels": "no colon"}, "job_labels", "name:value"),
-        ({"videos": "vid_none"}, "videos", "no such video"),
-        ({"sources": "src_none"}, "sources", "no such source"),
-        ({"since": "25:00", "until": "06:00"}, "since", "match pattern"),
-        ({"since": "22:00", "until": "06:00", "zone": "Mars/Phobos"}, "zone", "no time zone"),
-        ({"only": "some"}, "only", "missing"),
-        ({"code": "media_corrupt"}, "code", "goes with"),
-        ({"name": "\0"}, "", "NUL"),
-        ({"name": "n" * 201}, "name", "200"),
-        ({"kind": "sabotage"}, "", "reprocess, batch"),
-    ],
-)  # fmt: skip
-def test_faults_stand_beside_their_fields(
-    given: dict[str, str], field: str, detail: str, client: FlaskClient, database: Engine
-) -> None:
-    sources.add(database, NewSource("north", "/films/north"))
-    shown = client.post("/operator/batches/check", data=FORM | given)
-    assert shown.status_code in {400, 404}
-    faults = re.findall(r"<li>(.*?)</li>", shown.text.partition('id="faults"')[2].partition("</div>")[0], re.DOTALL)
-    assert any(detail in html.unescape(fault) for fault in faults), faults
-    if field:
-        assert f'href="#{field}"' in "".join(faults)
-        assert re.search(rf'<(input|select|textarea|fieldset|div)[^>]* id="{re.escape(field)}"', shown.text)
-    for name, value in given.items():
-        if value.isprintable() and name in {"cap", "since", "shots.threshold", "labels"}:
-            assert html.escape(value) in shown.text
-
-
-def test_every_parameter_goes_round(client: FlaskClient, database: Engine) -> None:
-    """What a batch asks for fills its form, and the form asks for the same again."""
-    params: dict[str, dict[str, Any]] = {
-        "clip_it": {"sentences": ["a rabbit", "a bird"]}, "mttr": {"queries": ["the rabbit"]},
-    }  # fmt: skip
-    work = Work(
-        tuple((name, spec.params(**params.get(name, {})).model_dump(mode="json")) for name, spec in MENU.items()),
-        cap=7, labels={"a": "b"},
-    )  # fmt: skip
-    asked = sheet.batch(sheet.of_work(work))
-    assert [one["model"] for one in asked["analyses"]] == list(MENU)
-    for one, (name, full) in zip(asked["analyses"], work.analyses, strict=True):
-        assert MENU[name].params(**one["params"]).model_dump(mode="json") == full
-    assert (asked["cap"], asked["labels"], asked["hours"]) == (7, {"a": "b"}, None)
-
-
-def test_what_was_not_shown_is_not_started(client: FlaskClient, database: Engine) -> None:
-    factories.stored(database)
-    for asked in ("", "{}", '{"analyses": [{"model": "shots"}], "surprise": 1}', "[" * 2000):
-        assert client.post("/operator/batches", data={"kind": "batch", "asked": asked}).status_code == 400
-    whole = json.dumps({"analyses": [{"model": "shots"}]})
-    assert client.post("/operator/batches", data={"kind": "schedule", "asked": whole}).status_code == 400
-    assert batches.page(database, limit=9) == []
-    assert client.post("/operator/batches", data={"kind": "batch", "asked": whole}).status_code == 303
-
-
-SCHEDULE = FORM | {
-    "name": "nightly",
-    "cron": "0 2 * * *",
-    "every_s": "",
-    "timezone": "Europe/Berlin",
-    "catch_up": "all",
-}
-
-
-def test_a_schedule_is_shown_saved_and_changed(client: FlaskClient, database: Engine) -> None:
-    factories.stored(database)
-    shown = client.post("/operator/schedules/check", data=SCHEDULE)
-    assert shown.status_code == 200, shown.text
-    assert len(re.findall(r"02:00 CES?T", section(shown, "plan"))) == 5
-    assert "With something to do 1" in section(shown, "plan")
-    saved = client.post("/operator/schedules", data={name: hidden(shown, name) for name in ("asked",)})
-    assert saved.headers["Location"] == "/operator#schedules"
-    (schedule,) = schedules.page(database, limit=9)
-    assert (schedule.timetable.cron, schedule.timetable.timezone, schedule.catch_up) == (
-        "0 2 * * *",
-        "Europe/Berlin",
-        "all",
-    )
-    known = client.get(f"/operator/schedules/{schedule.id}")
-    assert [hidden(known, name) for name in ("cron", "timezone", "name")] == ["0 2 * * *", "Europe/Berlin", "nightly"]
-    other = SCHEDULE | {"schedule": schedule.id, "cron": "", "every_s": "7200"}
-    again = client.post("/operator/schedules/check", data=other)
-    assert (
-        client.post("/operator/schedules", data={"schedule": schedule.id, "asked": hidden(again, "asked")}).status_code
-        == 303
-    )
-    assert schedules.get(database, schedule.id).timetable.every_s == 7200
-
-
-@pytest.mark.parametrize(
-    ("given", "field"),
-    [({"cron": "61 * * * *"}, "cron"), ({"every_s": "60"}, "cron"), ({"cron": "", "every_s": "5"}, "every_s"),
-     ({"timezone": "Mars/Phobos"}, "timezone"), ({"name": ""}, "name"), ({"catch_up": "never"}, "catch_up")],
-)  # fmt: skip
-def test_faults_of_a_schedule(given: dict[str, str], field: str, client: FlaskClient) -> None:
-    shown = client.post("/operator/schedules/check", data=SCHEDULE | given)
-    assert shown.status_code == 400
-    assert f'<a href="#{field}">' in shown.text
-    assert re.search(rf'id="{field}"[^>]*aria-invalid', shown.text)
-
-
-def test_the_slots_of_a_schedule_and_what_became_of_them(client: FlaskClient, database: Engine) -> None:
-    factories.stored(database)
-    now = datetime.now(UTC)
-    early = now - timedelta(hours=2, minutes=1)
-    schedule = schedules.create(database, NewSchedule("hourly", Timetable(None, 3600, "UTC", early), WORK), early)
-    fired = schedules.fire(database, schedule.id, now)
-    told = section(client.get(f"/operator/schedules/{schedule.id}"), "schedule")
-    assert [one.batch_id is None for one in fired] == [True, False]
-    assert "skipped: missed: made up for by the latest one" in told
-    assert re.search(r"fired ?, its batch", told)
 
 
 # What changed ---------------------------------------------------------------------------------------------------------
