@@ -249,3 +249,11 @@ def test_frames_before_the_first_that_can_be_decoded_are_not_counted(tmp_path: P
         wanted = [0, 1, 11, 30, len(whole) - 1]
         assert [(f.index, f.pts, digest(f.picture)) for f in reader.at(wanted)] == [whole[at] for at in wanted]
         assert [(f.index, f.pts, digest(f.picture)) for f in reader.frames(7, 20)] == whole[7:20]
+
+
+def test_pyav_takes_over_where_decord_pads_its_rows(tmp_path: Path) -> None:
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=s=24x40:r=25:d=0.4", *X264, tmp_path / "narrow.mp4")
+    with Reader(tmp_path / "narrow.mp4") as reader:
+        found = [(frame.index, digest(frame.picture)) for frame in reader.at([0, 7], decord=True)]
+        assert (reader.served_by, reader.decord_refused) == ("pyav", "decord cannot hand out pictures of this size")
+        assert found == [(at, digest(frame.picture)) for at, frame in enumerate(reader.frames()) if at in {0, 7}]
