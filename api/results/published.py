@@ -8,6 +8,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 from api.errors import bad_query
@@ -66,6 +67,8 @@ def _scenes(job: Job, run: Run, threshold: float | None) -> dict[str, Any]:
 def _tracks(job: Job, run: Run, _: float | None) -> dict[str, Any]:
     """The masks, as COCO RLE; the overlay film by its address."""
     files = {file.kind: file for run_id, _, file in results.artifacts(services().engine, job.id) if run_id == run.id}
+    if "tracks" not in files:  # no frame of the film could be read
+        return of_tracks((), len(run.params["queries"]), Fraction(0), None)
     if files["tracks"].size > LARGEST_TRACKS:
         detail = "The tracks of this run are too many for one document: read its artifact `tracks`, line by line."
         raise bad_query("format", "too_large", detail)

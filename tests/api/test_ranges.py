@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import Engine
 
@@ -41,30 +40,30 @@ def test_both_spellings_are_one_run(client: FlaskClient, database: Engine) -> No
     assert len(client.post("/v1/jobs", json={"video_id": video, "analyses": analyses}).json["runs"]) == 1
 
 
-@pytest.mark.parametrize(
-    ("analysis", "pointer", "code"),
-    [
-        ({}, "/params/queries", "missing"),
-        ({"params": {"queries": []}}, "/params/queries", "too_short"),
-        ({"params": {"queries": ["a", " "]}}, "/params/queries/1", "string_too_short"),
-        ({"params": QUERIES, "range": {"start_s": 4, "end_s": 4}}, "/range", "value_error"),
-        ({"params": QUERIES | {"start_s": 4, "end_s": 3}}, "/params", "value_error"),
-        ({"params": QUERIES, "range": {"start_s": -1}}, "/range/start_s", "greater_than_equal"),
-        ({"params": QUERIES, "range": {"start_s": "1"}}, "/range/start_s", "float_type"),
-        ({"params": QUERIES, "range": {"from": 1}}, "/range/from", "unknown_field"),
-        ({"params": QUERIES | {"start_s": 1}, "range": {"end_s": 2}}, "/range", "given_twice"),
-        ({"model": "clip_it", "range": {"end_s": 2}}, "/range", "no_range"),
-        ({"params": QUERIES, "range": {"start_s": LASTS}}, "/range/start_s", "beyond_the_end"),
-        ({"params": QUERIES, "range": {"end_s": 10.02}}, "/range/end_s", "beyond_the_end"),
-        ({"params": QUERIES | {"end_s": 10.02}}, "/params/end_s", "beyond_the_end"),
-    ],
-)
-def test_faults(analysis: dict[str, Any], pointer: str, code: str, client: FlaskClient, database: Engine) -> None:
-    for query in ("", "?validate_only=true"):
-        answer = asked(client, database, analysis, query)
-        assert (answer.status_code, answer.json["code"]) == (400, "invalid_request")
-        (fault,) = answer.json["errors"]
-        assert (fault["pointer"], fault["code"]) == (f"/analyses/0{pointer}", code)
+FAULTS: list[tuple[dict[str, Any], str, str]] = [
+    ({}, "/params/queries", "missing"),
+    ({"params": {"queries": []}}, "/params/queries", "too_short"),
+    ({"params": {"queries": ["a", " "]}}, "/params/queries/1", "string_too_short"),
+    ({"params": QUERIES, "range": {"start_s": 4, "end_s": 4}}, "/range", "value_error"),
+    ({"params": QUERIES | {"start_s": 4, "end_s": 3}}, "/params", "value_error"),
+    ({"params": QUERIES, "range": {"start_s": -1}}, "/range/start_s", "greater_than_equal"),
+    ({"params": QUERIES, "range": {"start_s": "1"}}, "/range/start_s", "float_type"),
+    ({"params": QUERIES, "range": {"from": 1}}, "/range/from", "unknown_field"),
+    ({"params": QUERIES | {"start_s": 1}, "range": {"end_s": 2}}, "/range", "given_twice"),
+    ({"model": "clip_it", "range": {"end_s": 2}}, "/range", "no_range"),
+    ({"params": QUERIES, "range": {"start_s": LASTS}}, "/range/start_s", "beyond_the_end"),
+    ({"params": QUERIES, "range": {"end_s": 10.02}}, "/range/end_s", "beyond_the_end"),
+    ({"params": QUERIES | {"end_s": 10.02}}, "/params/end_s", "beyond_the_end"),
+]
+
+
+def test_faults(client: FlaskClient, database: Engine) -> None:
+    for analysis, pointer, code in FAULTS:
+        for query in ("", "?validate_only=true"):
+            answer = asked(client, database, analysis, query)
+            assert (answer.status_code, answer.json["code"]) == (400, "invalid_request"), analysis
+            (fault,) = answer.json["errors"]
+            assert (fault["pointer"], fault["code"]) == (f"/analyses/0{pointer}", code), analysis
     assert jobs.page(database, limit=1) == []
 
 

@@ -204,6 +204,11 @@ class Film:
     stop: int = 0
     told: Told = untold
 
+    @property
+    def whole(self) -> bool:
+        """Whether all frames were read, and not a part by its times: damaged frames then have no number."""
+        return self.first == 0 and self.stop == len(self.timeline)
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:

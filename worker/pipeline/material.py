@@ -176,7 +176,7 @@ def part(reader: Reader, plan: FilmPlan) -> tuple[int, int | None]:
     if first >= stop:
         detail = f"No frame lies in this part of the film, which lasts {float(reader.video.duration):.3f} s."
         raise InvalidRequest(detail, errors=(FieldError("/params/start_s", "outside", detail),))
-    return first, stop
+    return (0, None) if (first, stop) == (0, len(times)) else (first, stop)
 
 
 def packet_times(reader: Reader) -> Timeline:
@@ -189,7 +189,7 @@ def film_windows(
 ) -> Iterator[Window]:
     """The windows of a film, or of its frames `first` to `stop`."""
     look = looking(plan.view, plan.prepare)
-    pictures = seen(reader.frames(first, stop), reader.video, look, plan.windows.wants, keeper)
+    pictures = seen(reader.frames(first, stop), reader.video, look, plan.windows.wants, keeper, first)
     return cut(pictures, plan.windows, first)
 
 

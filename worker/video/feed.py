@@ -227,8 +227,9 @@ def seen(
     look: Callable[[Frame, Video], Frames],
     wants: Callable[[int], bool] = lambda _: True,
     keeper: Keeper | None = None,
+    first: int = 0,
 ) -> Iterator[Frames | None]:
-    """What is seen of each frame, one for each number from the first on; None where nobody wants it.
+    """What is seen of each frame, one for each number from `first` on; None where nobody wants it.
 
     Args:
         frames: in order. Where a number is missing (of a film that is damaged), the frame after stands for it.
@@ -236,10 +237,10 @@ def seen(
         look: from a frame to a picture.
         wants: by how many frames after the first.
         keeper: gets each frame after it was looked at.
+        first: number of the first frame.
     """
-    offset, first = 0, None
+    offset = 0
     for frame in frames:
-        first = frame.index if first is None else first
         # Seen before it is handed over: two threads must not convert one picture at the same time.
         while first + offset <= frame.index:
             yield look(frame, video) if wants(offset) else None

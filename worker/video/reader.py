@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import dropwhile, groupby
 from pathlib import Path
 from types import TracebackType
@@ -82,10 +82,14 @@ class Reader:
 
     @property
     def packets(self) -> PacketIndex:
-        """Times of all frames by their packets, read once, without decoding."""
+        """Times of all frames by their packets, read once, without decoding.
+
+        Those before the first that can be decoded (a recording that begins within a group of pictures) are no frames.
+        """
         if self._packets is None:
             with open_media(self.path) as container:
-                self._packets = scan(container, main_stream(container))
+                index = scan(container, main_stream(container))
+            self._packets = replace(index, pts=index.pts[bisect_left(index.pts, self.clock.start_pts) :])
         return self._packets
 
     @property
@@ -96,9 +100,10 @@ class Reader:
     def frames(self, start: int = 0, stop: int | None = None) -> Iterator[Frame]:
         """Frames `start` to `stop` (exclusive; None: to the end) in order.
 
-        From frame 0 each pass writes `timeline` and `decode_failures` anew. A start further on is sought.
+        A pass over all frames writes `timeline` and `decode_failures` anew. A part is found by the times of its frames,
+        so that it has the same numbers wherever it begins: those of `at`.
         """
-        going = self._recorded() if start == 0 else self._from(start)
+        going = self._recorded() if start == 0 and stop is None else self._from(start)
         self._passes.append(going)
         for frame in going:
             if stop is not None and frame.index >= stop:
@@ -158,8 +163,11 @@ class Reader:
             self._whole, self._regular = True, decoder.regular
 
     def _from(self, first: int) -> Generator[Frame, None, None]:
-        """Frames from number `first` on: from the key packet before it, or from the start where seeking misses it."""
-        times = self._times()
+        """Frames from number `first` on: from the key packet before it, or from the start where seeking misses it.
+
+        Where frames are met before it and after it and never it, it cannot be decoded, and the next one comes first.
+        """
+        times, damaged = self._times(), False
         if self._regular and self.packets.regular:
             for back in STEPS_BACK:
                 key = self.packets.key_before(times[first], back)
@@ -167,14 +175,18 @@ class Reader:
                     break
                 with self._decoder() as decoder:
                     decoder.seek(key)
-                    rest = dropwhile(lambda frame: frame.index < first, self._placed(decoder, times))
-                    frame = next(rest, None)
+                    going = self._placed(decoder, times)
+                    frame = before = next(going, None)
+                    while frame is not None and frame.index < first:
+                        frame = next(going, None)
                     if frame is not None and frame.index == first:
                         yield frame
-                        yield from rest
+                        yield from going
                         return
+                    damaged = before is not None and before.index < first
         with self._decoder() as decoder:
-            yield from dropwhile(lambda frame: frame.index < first, self._counted(decoder))
+            numbered = self._placed(decoder, times) if damaged else self._counted(decoder)
+            yield from dropwhile(lambda frame: frame.index < first, numbered)
 
     def _counted(self, decoder: Decoder) -> Iterator[Frame]:
         """Pictures from the start, numbered as they come."""

@@ -118,7 +118,8 @@ def of_vector(session: Session, vector: Sequence[float], weights: str) -> Questi
         )
     if not all(isfinite(number) for number in numbers) or not any(numbers):
         raise InvalidRequest("The vector has no direction: its numbers are all zero, or some of them too large.")
-    return Question(row.model, weights, numbers.tolist())
+    largest = max(map(abs, numbers))  # the database squares them in float32: 1e-30 and 1e30 would have no direction
+    return Question(row.model, weights, [number / largest for number in numbers])
 
 
 @verb

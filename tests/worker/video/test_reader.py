@@ -222,3 +222,38 @@ def test_pyav_takes_over_where_decord_is_wrong(name: str, why: str, film: Film) 
         assert reader.decord_refused is not None
         assert why in reader.decord_refused
     assert found == [whole[3], whole[20]]
+
+
+def test_a_part_of_a_damaged_film_has_the_numbers_of_its_times(tmp_path: Path) -> None:
+    ffmpeg(*pattern(seconds=6), *X264, tmp_path / "whole.mp4")
+    broken = damage(tmp_path / "whole.mp4", tmp_path / "broken.mp4", 0.4, 0.6)
+    with Reader(broken) as reader:
+        times = list(reader.packets.pts)
+        by_time = {frame.pts for frame in reader.frames()}
+    gone = [frame for frame, pts in enumerate(times) if pts not in by_time]
+    for start, stop in [(0, 149), (3, 150), (gone[0], 150), (gone[1], 140)]:
+        with Reader(broken) as reader:
+            found = [(frame.index, frame.pts) for frame in reader.frames(start, stop)]
+        assert found == [(at, times[at]) for at in range(start, stop) if at not in gone]
+
+
+def test_frames_before_the_first_that_can_be_decoded_are_not_counted(tmp_path: Path) -> None:
+    """A recording that begins in the middle of a group of pictures: B-frames stand before its first key frame."""
+    ffmpeg(*pattern(seconds=4), "-c:v", "mpeg2video", "-bf", "2", "-g", "12", tmp_path / "whole.ts")
+    ffmpeg("-ss", "1.3", "-i", tmp_path / "whole.ts", "-c", "copy", tmp_path / "cut.ts")
+    with Reader(tmp_path / "cut.ts") as reader:
+        whole = [(frame.index, frame.pts, digest(frame.picture)) for frame in reader.frames()]
+    with Reader(tmp_path / "cut.ts") as reader:
+        assert len(reader.packets.pts) == reader.video.frames == len(whole)
+        assert reader.packets.pts[0] == reader.clock.start_pts
+        wanted = [0, 1, 11, 30, len(whole) - 1]
+        assert [(f.index, f.pts, digest(f.picture)) for f in reader.at(wanted)] == [whole[at] for at in wanted]
+        assert [(f.index, f.pts, digest(f.picture)) for f in reader.frames(7, 20)] == whole[7:20]
+
+
+def test_pyav_takes_over_where_decord_pads_its_rows(tmp_path: Path) -> None:
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=s=24x40:r=25:d=0.4", *X264, tmp_path / "narrow.mp4")
+    with Reader(tmp_path / "narrow.mp4") as reader:
+        found = [(frame.index, digest(frame.picture)) for frame in reader.at([0, 7], decord=True)]
+        assert (reader.served_by, reader.decord_refused) == ("pyav", "decord cannot hand out pictures of this size")
+        assert found == [(at, digest(frame.picture)) for at, frame in enumerate(reader.frames()) if at in {0, 7}]

@@ -243,8 +243,7 @@ def _seekable(source: Reader, spans: Sequence[TimeRange]) -> bool:
     packets, video = source.packets, source.video
     if not packets.regular or video.decode_failures or video.truncated:
         return False
-    skipped = bisect_left(packets.pts, video.clock.start_pts)  # frames before the first that can be decoded
-    ends = [(moment.frame + skipped, moment.pts) for span in spans for moment in (span.start, span.end)]
+    ends = [(moment.frame, moment.pts) for span in spans for moment in (span.start, span.end)]
     return all(at == len(packets.pts) or packets.pts[at : at + 1] == array("q", [pts]) for at, pts in ends)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -184,7 +185,12 @@ def pictures_of_clip(
     late = abs(seen[0] - float(video.start_time))
     if late > MOST_LATE or np.abs(seen - seen[0] - ours).max(initial=0) > _half_frame(video):
         return "decord gives the frames other times than the packets"
-    return _fetched(reader, indices)
+    pictures = _fetched(reader, indices)
+    try:
+        begun = list(islice(pictures, 1))
+    except decord.DECORDError:
+        return "decord cannot hand out pictures of this size"  # 8, 16, 24 or 72 wide: their rows are padded
+    return chain(begun, pictures)
 
 
 def _unfit(video: Video, index: PacketIndex) -> str | None:

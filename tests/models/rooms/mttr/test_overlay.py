@@ -25,6 +25,7 @@ from worker.models.mttr.tracks.files import files
 from worker.models.mttr.tracks.masks import decoded, encoded
 from worker.models.mttr.tracks.overlay import STRIP, drawn, legend, overlaid, printable
 from worker.models.mttr.tracks.writer import Tracker
+from worker.pipeline.material import packet_times
 from worker.video.probe import probe
 from worker.video.reader import Reader
 from worker.video.transform import View, see
@@ -53,7 +54,7 @@ def made(
     asked = MttrParams(queries=tuple(f"thing {at}" for at in range(len(queries))), **params)
     with Reader(path, video=video) as reader:
         count = sum(1 for _ in reader.frames())
-        timeline = reader.timeline
+        timeline = packet_times(reader) if part else reader.timeline  # as the loop has it
     first, stop = part or (0, count)
     writer = Tracker(asked, video, scratch)
     for piece in pieces(first, stop, [[query] for query in queries]):
@@ -127,6 +128,21 @@ def test_the_overlay_of_a_part_keeps_its_sound(tmp_path: Path) -> None:
     sound = np.frombuffer(made_samples, np.float32)
     assert abs(len(sound) / 44100 - 1.2) < 0.05
     assert np.abs(sound[4000:48000]).max() > 0.05
+
+
+def test_the_overlay_of_a_part_of_a_damaged_film_has_its_pictures_where_they_belong(tmp_path: Path) -> None:
+    """For a frame that cannot be decoded stands the next one, as it did for the network."""
+    films.ffmpeg("-f", "lavfi", "-i", "testsrc2=s=96x64:r=25:d=4", *films.X264, tmp_path / "film.mp4")
+    films.damage(tmp_path / "film.mp4", tmp_path / "broken.mp4", 0.4, 0.6)
+    with Reader(tmp_path / "broken.mp4") as reader:
+        shown = {frame.index: see(View.full(), frame, reader.video) for frame in reader.frames(1, 100)}
+    assert 40 < len(shown) < 99
+    files = made(tmp_path / "broken.mp4", tmp_path / "scratch", [NOTHING], part=(1, 100))
+    overlay = seen(files["overlay_film"].path)
+    assert len(overlay) == len(lines(files["tracks"])) == 99
+    for at, picture in enumerate(overlay, 1):
+        errors = {number: mean_error(picture[STRIP:], frame) for number, frame in shown.items()}
+        assert errors[min(number for number in shown if number >= at)] <= min(errors.values()) + 0.5
 
 
 def test_eight_queries_have_eight_colours(tmp_path: Path) -> None:

@@ -14,9 +14,10 @@ from worker.models.contract import Film
 from worker.models.mttr.tracks.archive import archive
 from worker.models.mttr.tracks.overlay import overlaid
 from worker.models.mttr.tracks.writer import read, track_lines
+from worker.video.feed import looking, seen
 from worker.video.reader import Reader
 from worker.video.render import film as make_film
-from worker.video.transform import Picture, View, see
+from worker.video.transform import Picture, View
 
 T = TypeVar("T")
 
@@ -58,8 +59,10 @@ def overlay_film(film: Film, params: MttrParams, lines: Path, out: Path, tell: C
     """
 
     def pictures(reader: Reader) -> Iterator[Picture]:
-        frames = islice(reader.frames(film.first), film.stop - film.first)
-        return telling((see(View.full(), frame, film.video) for frame in frames), tell)
+        frames = reader.frames(film.first, None if film.whole else film.stop)
+        # As they were looked at: gaps are filled alike.
+        shown = seen(frames, film.video, looking(View.full(), None), first=film.first)
+        return telling((picture for picture in islice(shown, film.stop - film.first) if picture is not None), tell)
 
     with Reader(film.path, video=film.video) as reader:
         return make_film(
