@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import socket
 import subprocess
@@ -16,13 +17,18 @@ from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 from uuid import uuid4
 
+import httpx
 import psycopg
 import pytest
+import redis
 from ruamel.yaml import YAML
 from sqlalchemy.engine import make_url
 
 from api.local.servers import free_port
 from shared.db import connect, migrated
+from shared.queue import MESSAGE_PRIORITIES, PRIORITY_MARK, RUN_TASK, send
+from shared.values import Wake
+from tests.conftest import use_broker
 from tests.house.repository import ROOT, run, text
 
 PATIENCE_S = 30
@@ -77,6 +83,27 @@ def test_flower_asks_for_a_password(services: dict[str, Any], broker_url: str, t
         _await(f"http://127.0.0.1:{port}/healthcheck", log)
         workers = f"http://127.0.0.1:{port}/workers"
         assert [_status(workers), _status(workers, "operator:guess"), _status(workers, OPERATOR)] == [401, 401, 200]
+
+
+def test_flower_shows_run_model_and_video(services: dict[str, Any], broker_url: str, tmp_path: Path) -> None:
+    """By the events that ringing sends, as its own API tells them; the message itself is the run's id alone."""
+    port, log = str(free_port(0)), tmp_path / "log"
+    command = [word.replace("5555", port) for word in services["flower"]["command"]]
+    env = {"SCENEWORKS_REDIS_URL": broker_url, "FLOWER_BASIC_AUTH": OPERATOR}
+    use_broker(broker_url)
+    with _running([*command, "--address=127.0.0.1"], env, log):
+        _await(f"http://127.0.0.1:{port}/healthcheck", log)
+        deadline, found = time.monotonic() + PATIENCE_S, {}
+        while not found:
+            assert time.monotonic() < deadline, log.read_text()
+            assert send(Wake("run_1", "mttr", 0, "vid_2"))  # events that come before it listens are not heard
+            time.sleep(0.2)
+            found = httpx.get(f"http://127.0.0.1:{port}/api/tasks", auth=tuple(OPERATOR.split(":"))).json()
+    task = next(iter(found.values()))
+    assert (task["name"], task["args"]) == (RUN_TASK, "run=run_1, model=mttr, video=vid_2")
+    with redis.Redis.from_url(broker_url) as broker:
+        (message, *_) = broker.lrange(f"mttr{PRIORITY_MARK}{MESSAGE_PRIORITIES[0]}", 0, 0)
+    assert json.loads(base64.b64decode(json.loads(message)["body"]))[0] == ["run_1"]
 
 
 def test_flower_can_change_nothing(services: dict[str, Any]) -> None:
