@@ -60,13 +60,15 @@ def crowd(environment: None, database: Engine) -> None:
         connection.execute(text("VACUUM ANALYZE"))
 
 
-def median_ms(what: Callable[[], Any], times: int = 21) -> float:
-    spent = []
-    for _ in range(times):
-        began = time.perf_counter()
-        what()
-        spent.append((time.perf_counter() - began) * 1000)
-    return statistics.median(spent)
+def median_ms(what: Callable[[], Any], times: int = 15) -> float:
+    """The best of three medians: whatever else runs on the machine only adds to it."""
+    return min(statistics.median(spent_ms(what) for _ in range(times)) for _ in range(3))
+
+
+def spent_ms(what: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    what()
+    return (time.perf_counter() - began) * 1000
 
 
 def test_what_is_looked_at_stays_quick(crowd: None, client: FlaskClient, database: Engine) -> None:
