@@ -175,10 +175,12 @@ def finish(
     known, whose = claim.weights or weights, {"run_id": claim.run_id, "video_id": claim.video.id, "model": claim.model}
     with session.begin_nested() as written:
         keep(session, embeddings, weights=known, **whose)
-        if not _end(session, claim, progress, known, decode_failures):
+        ended = _end(session, claim, progress, known, decode_failures)
+        if not ended:
             written.rollback()
-            count(session, RESULTS_DROPPED, model=claim.model)
-            return None
+    if not ended:
+        count(session, RESULTS_DROPPED, model=claim.model)
+        return None
     _keep(session, claim.run_id, results, artifacts)
     return _free(session, claim.run_id)
 

@@ -14,6 +14,7 @@ from sqlalchemy import Engine, text
 
 from shared.errors import Conflict, InvalidRequest, NotFound
 from shared.store import jobs, likeness, runs, videos
+from shared.store.archive import figures
 from shared.store.likeness import LeftOut, Near, Wanted, embeddings, ranking
 from shared.store.likeness.embeddings import Part, Question
 from shared.values import Artifact, Embedding, JobState, Progress, Run, RunState, new_id
@@ -94,6 +95,7 @@ def test_a_fence_lost_while_vectors_are_written_takes_them_back(database: Engine
     on_insert(database, "UPDATE runs SET fence = fence + 1 WHERE id = NEW.run_id")
     run = factories.embed(database, [[1, 0]], per="video")
     assert (run.state, count(database)) == (RunState.RUNNING, 0)
+    assert figures.read(database).counted == {(figures.RESULTS_DROPPED, (("model", "r2plus1d"),)): 1}
 
 
 def test_the_heartbeat_and_a_cancel_get_through_while_vectors_are_written(database: Engine) -> None:
