@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from typing import Any
 
@@ -212,3 +214,23 @@ def test_a_refused_film_that_is_tried_again_counts_as_any_other(database: Engine
     assert batches.get(database, batch.id).counts == {"waiting": 1}
     end(database, feed(database, batch, NOW))
     assert batches.get(database, batch.id).state is BatchState.SUCCEEDED
+
+
+def test_nobody_counts_while_a_job_is_tried_again(database: Engine) -> None:
+    """Nor the other way round: whoever comes second sees what the first has done."""
+    batch = ended(database)
+    item = next(one for one in batches.items(database, batch.id, limit=9) if one.state == "failed")
+    lock = text("SELECT 1 FROM batches FOR UPDATE")
+    with database.begin() as connection:
+        connection.execute(lock)  # as a retry does first
+        assert batches.settle(database) == []
+    with ThreadPoolExecutor(1) as pool:
+        with database.begin() as connection:
+            connection.execute(lock)  # as beat does first
+            retried = pool.submit(jobs.retry, database, item.job_id or "", 3)
+            time.sleep(0.3)
+            assert not retried.done()
+            connection.execute(text("UPDATE batches SET outcome = CAST(:told AS jsonb)"), {"told": '{"films": []}'})
+        retried.result(10)
+    assert outcomes(database) == [False]
+    assert batches.get(database, batch.id).state is BatchState.RUNNING
