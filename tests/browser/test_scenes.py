@@ -64,6 +64,7 @@ def test_what_scenes_look_like(width: int, height: int, scheme: str, visit: Visi
     page = visit(f"/jobs/{told.id}", width, height, scheme)
     expect(page.locator("#scenes-title")).to_have_text("4 scenes")
     wait_for(page, "player.readyState >= 2 && document.querySelectorAll('#strip img')[0].naturalWidth > 0")
+    expect(page.locator("#bands button")).to_have_count(4)
     assert bands(page)[1] == "Scene 2, from 00:00:10:00, 20.0 s, shots 3 to 6"
     for selector in ("#graph", "#bands", "#line", "#threshold"):
         expect(page.locator(selector)).to_be_visible()
