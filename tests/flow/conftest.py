@@ -78,9 +78,9 @@ class System:
         return process
 
     def worker(self, **environment: str) -> subprocess.Popen[bytes]:
-        """A worker that is ready."""
+        """A worker that is ready; of `shots` alone unless said otherwise, as that starts soonest."""
         before = {worker.id for worker in workers.all(self.engine)}
-        process = self.start("worker.main", **environment)
+        process = self.start("worker.main", **{"SCENEWORKS_MODELS": "shots"} | environment)
         until(
             "a worker is ready",
             lambda: [w for w in workers.all(self.engine) if w.id not in before and w.state in {"ready", "busy"}],

@@ -81,7 +81,7 @@ def _bassl() -> dict[str, Any]:
 def test_every_model_in_one_job(
     film: Path, mttr: dict[str, Any], system: System, api: str, weights: Path, browser: Browser
 ) -> None:
-    system.worker(SCENEWORKS_WEIGHTS_DIR=str(weights))
+    system.worker(SCENEWORKS_MODELS="*", SCENEWORKS_WEIGHTS_DIR=str(weights))
     asked = [
         {"model": "shots", "params": {"detector": "hsv_luv"}},
         {"model": "bassl"},

@@ -241,12 +241,15 @@ def seen(
     """
     offset = 0
     for frame in frames:
-        # Seen before it is handed over: two threads must not convert one picture at the same time.
-        while first + offset <= frame.index:
-            yield look(frame, video) if wants(offset) else None
-            offset += 1
+        numbers = range(offset, frame.index - first + 1)
+        # Seen before the keeper has it, as two threads must not convert one picture at the same time; and with the
+        # keeper before anybody else has it, as whoever sees it may ask for it at once.
+        picture = look(frame, video) if any(map(wants, numbers)) else None
         if keeper is not None:
             keeper.push(frame)
+        for number in numbers:
+            yield picture if wants(number) else None
+        offset = max(offset, numbers.stop)
 
 
 def looking(view: View, prepare: Callable[[Frames], Frames] | None) -> Callable[[Frame, Video], Frames]:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from worker.video.feed import Clip, Frames, Windows, cut, gather
+from worker.video.feed import Clip, Frames, Windows, cut, gather, seen
+from worker.video.reader import Frame
 
 
 def picture(number: int) -> Frames:
@@ -89,3 +90,22 @@ def test_a_clip_comes_as_soon_as_it_can_and_lets_its_frames_go() -> None:
     clips = [Clip(tuple(range(start, start + 10)), start, start + 10) for start in range(0, 100, 10)]
     for window in gather(film(), clips):  # type: ignore[arg-type]
         assert met[-1] == window.stop - 1
+
+
+class Ledger:
+    """A keeper that says what it has been given."""
+
+    def __init__(self) -> None:
+        self.has: list[int] = []
+
+    def push(self, frame: Frame) -> None:
+        self.has.append(frame.index)
+
+
+def test_the_keeper_has_a_frame_before_anybody_has_seen_it() -> None:
+    """Otherwise a picture that is asked for at once would have to be read again."""
+    keeper = Ledger()
+    frames = [Frame(index, index, None) for index in (0, 1, 4)]  # type: ignore[arg-type]
+    seeing = seen(frames, None, lambda frame, _: picture(frame.index), keeper=keeper)  # type: ignore[arg-type]
+    told = [(shown.item(), list(keeper.has)) for shown in seeing if shown is not None]
+    assert told == [(0, [0]), (1, [0, 1]), (4, [0, 1, 4]), (4, [0, 1, 4]), (4, [0, 1, 4])]
