@@ -23,7 +23,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 MATERIAL = REPOSITORY.parent / "shared"
-"""Films and fixtures that may lie beside the checkout; tests that use them skip where they are absent."""
+"""Whole films that may lie beside the checkout; slow tests that use them skip where they are absent."""
 
 
 def _forget_environment() -> dict[str, str]:
@@ -164,5 +164,5 @@ def big_buck_bunny() -> Path:
     """A whole animated film, 14,315 frames; skips where it is absent."""
     film = MATERIAL / "media" / "big_buck_bunny_720p_h264_full.mp4"
     if not film.exists():
-        pytest.skip("the film Big Buck Bunny does not lie beside this checkout")
+        pytest.skip(f"the film Big Buck Bunny is not at {film}")
     return film

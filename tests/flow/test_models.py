@@ -31,7 +31,7 @@ FILMS = [
         BUNNY,
         {"short_side": 360, "precision": "auto"},
         id="big buck bunny",
-        marks=pytest.mark.skipif(not BUNNY.exists(), reason="the film does not lie beside this checkout"),
+        marks=pytest.mark.skipif(not BUNNY.exists(), reason=f"the film Big Buck Bunny is not at {BUNNY}"),
     ),
 ]
 QUERIES = ["the big rabbit", "a tree"]

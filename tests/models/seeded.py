@@ -1,6 +1,6 @@
 """Name-seeded weights: each tensor is a function of its key, its shape and its kind, so no checkpoint has to lie about.
 
-The numbers in the fixtures were computed by the published networks with these weights. A row of a state dict's table
+The numbers in the goldens were computed by the published networks with these weights. A row of a state dict's table
 holds key, shape, dtype, role, number of elements and kind; rows of kind `keep` are constants of the network.
 """
 
@@ -12,14 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.conftest import MATERIAL, REPOSITORY
+from tests.conftest import REPOSITORY
 
 GOLDEN = REPOSITORY / "tests/golden"
-FIXTURES = MATERIAL / "specs/fixtures"
 SAME = 1e-5
 
 KINDS: dict[str, Callable[[np.random.RandomState, tuple[int, ...]], npt.NDArray[np.float64]]] = {
@@ -86,27 +84,18 @@ def seeded(network: nn.Module, name: str, only: str = "", drop: str | tuple[str,
 
 
 def rnd(seed: int, *shape: int) -> Tensor:
-    """Standard normal numbers, as the fixtures draw them."""
+    """Standard normal numbers, as the goldens draw them."""
     return torch.from_numpy(np.random.RandomState(seed).standard_normal(shape).astype(np.float32))
 
 
 def image(seed: int, height: int, width: int) -> npt.NDArray[np.uint8]:
-    """A made-up RGB picture (H, W, 3): a wave in each colour, and noise, as the fixtures have it."""
+    """A made-up RGB picture (H, W, 3): a wave in each colour, and noise, as the goldens have it."""
     draw = np.random.RandomState(seed)
     waves_C2, phases_C = draw.uniform(0.01, 0.15, (3, 2)), draw.uniform(0, 6.28, 3)
     noise_HWC = draw.randint(-30, 31, (height, width, 3))
     y_HWC, x_HWC, _ = np.ogrid[:height, :width, :3]
     value_HWC = 127 + 90 * np.sin(waves_C2[:, 0] * x_HWC + waves_C2[:, 1] * y_HWC + phases_C) + noise_HWC
     return np.clip(value_HWC, 0, 255).astype(np.uint8)
-
-
-def given(name: str) -> dict[str, npt.NDArray[np.generic]]:
-    """A fixture that is too large for the repository; skips where it is absent."""
-    path = FIXTURES / name
-    if not path.exists():
-        pytest.skip("the fixtures do not lie beside this checkout")
-    with np.load(path) as arrays:
-        return dict(arrays)
 
 
 def off(made: Tensor | npt.NDArray[np.generic], wanted: npt.NDArray[np.generic]) -> float:

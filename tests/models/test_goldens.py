@@ -1,25 +1,27 @@
-"""The colour detector against the published one, and the goldens against where they come from."""
+"""The colour detector against the published one, and the goldens: none changed, none cut down too far."""
 
 from __future__ import annotations
 
 import json
+import re
+from hashlib import sha256
 from itertools import pairwise
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given, settings, strategies as st
 
 from shared.catalog import ShotsParams
-from tests.conftest import MATERIAL, REPOSITORY
+from tests.models.cut import cut, off_golden
 from tests.models.films import windows_of
+from tests.models.seeded import GOLDEN, SAME, rnd
 from worker.models.contract import Piece
 from worker.models.shots.colour import differences, mean_difference
 from worker.models.shots.config import COLOUR_WINDOWS, ColourRule
 from worker.models.shots.stages import encode, infer
 from worker.video.pictures.keyframes import middle
 
-GOLDEN = REPOSITORY / "tests/golden"
 ANOTHER_OPENCV = 0.02
 """Versions of OpenCV convert a few pixels to Luv one level apart."""
 
@@ -64,12 +66,54 @@ def test_the_shots_are_the_published_ones() -> None:
     assert made == [(shot["start"], shot["end"], shot["last"], shot["mid"]) for shot in shots["shots"]]
 
 
-@pytest.mark.parametrize(
-    ("golden", "given"),
-    [("shots_hsv_luv.npz", "shotdetect_frames.npz"), ("shots_hsv_luv.json", "shotdetect_shots.json")],
-)
-def test_the_goldens_are_the_given_ones(golden: str, given: str) -> None:
-    source: Path = MATERIAL / "specs/fixtures" / given
-    if not source.exists():
-        pytest.skip("the fixtures do not lie beside this checkout")
-    assert (GOLDEN / golden).read_bytes() == source.read_bytes()
+# What is kept ---------------------------------------------------------------------------------------------------------
+
+
+def test_no_golden_was_changed() -> None:
+    listed = (line.split("  ") for line in (GOLDEN / "SHA256SUMS").read_text().splitlines())
+    sums = {name: digest for digest, name in listed}
+    kept = [path for path in GOLDEN.iterdir() if path.name not in {"README.md", "SHA256SUMS"}]
+    assert {path.name: sha256(path.read_bytes()).hexdigest() for path in kept} == sums
+
+
+def test_every_golden_is_described() -> None:
+    """By its name, which may stand for several: `a_{1,2}.npz` is two."""
+    text = (GOLDEN / "README.md").read_text()
+    rows = re.findall(r"`([\w{},]+\.(?:npz|json|tsv))`", text)
+    described = {name for row in rows for name in _spelled(row)}
+    assert {path.name for path in GOLDEN.iterdir()} - {"README.md", "SHA256SUMS"} == described
+
+
+def _spelled(row: str) -> list[str]:
+    several = re.fullmatch(r"(.*)\{(.*)\}(.*)", row)
+    return [several[1] + each + several[3] for each in several[2].split(",")] if several else [row]
+
+
+def test_an_array_that_is_cut_down_is_near_itself() -> None:
+    array = rnd(1, 3, 40, 64, 9)
+    golden = cut("array", array.numpy())
+    assert sum(kept.size for kept in golden.values()) < array.numel() / 10
+    assert off_golden(array, golden, "array") == 0
+    assert 0 < off_golden(array * (1 + 1e-6), golden, "array") < SAME < off_golden(array * (1 + 2e-5), golden, "array")
+
+
+@given(st.integers(0, 3 * 40 * 64 * 9 - 1))
+@settings(max_examples=50)
+def test_one_value_that_is_off_is_found_wherever_it_is(place: int) -> None:
+    array = rnd(1, 3, 40, 64, 9)
+    golden = cut("array", array.numpy())
+    array.view(-1)[place] += 0.01 * float(golden["array.scale"])
+    assert off_golden(array, golden, "array") > SAME
+
+
+def test_a_value_that_is_no_number_is_found() -> None:
+    array = rnd(1, 100, 100)
+    golden = cut("array", array.numpy())
+    array[7, 7] = float("nan")
+    assert not off_golden(array, golden, "array") < SAME
+
+
+def test_an_array_of_another_shape_is_refused() -> None:
+    array = rnd(1, 100, 100)
+    with pytest.raises(AssertionError):
+        off_golden(array.view(50, 200), cut("array", array.numpy()), "array")

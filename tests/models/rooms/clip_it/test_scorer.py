@@ -6,14 +6,14 @@ from dataclasses import replace
 from functools import cache
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import given as any_of, strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tests.models.cut import off_golden
 from tests.models.networks import clip_it
-from tests.models.seeded import FIXTURES, GOLDEN, SAME, given, off, own, published, rnd, table
+from tests.models.seeded import GOLDEN, SAME, off, own, published, rnd, table
 from worker.models.clip_it.config import ARCHITECTURE
 from worker.models.clip_it.network import Scorer, positions, windows
 
@@ -58,13 +58,12 @@ def test_the_scores_are_the_published_ones() -> None:
 
 @torch.no_grad()
 def test_every_array_is_the_published_one() -> None:
-    fixture = given("clipit_scorer.npz")
-    frames_BTC, text_BKS = (torch.from_numpy(fixture[f"{name}_features"])[None] for name in ("frame", "txt"))
-    scores_BT, decoded_BTC = scorer()(frames_BTC, text_BKS)
+    golden, (frames_BTC, text_BKS) = np.load(GOLDEN / "clip_it_scorer_parts.npz"), asked()
+    _, decoded_BTC = scorer()(frames_BTC, text_BKS)
     assert decoded_BTC is not None
-    assert off(scores_BT, fixture["scores"]) < SAME
-    assert off(decoded_BTC, fixture["decoder_out"]) < SAME
-    assert off(scorer().guided(frames_BTC, text_BKS), fixture["lg_attention_out"]) < SAME
+    guided_BTC = scorer().guided(frames_BTC, text_BKS)
+    assert off_golden(decoded_BTC, golden, "decoder_out") < SAME
+    assert off_golden(guided_BTC, golden, "lg_attention_out") < SAME
 
 
 @torch.no_grad()
@@ -123,14 +122,3 @@ def test_a_film_longer_than_the_published_table_is_scored_in_windows() -> None:
     for first, start, stop in ((0, 0, 35), (30, 35, 65), (60, 65, 100)):
         window_BT = network.scores(frames_BTC[:, first : first + 40], text)
         assert torch.allclose(scores_BT[:, start:stop], window_BT[:, start - first : stop - first], atol=1e-6)
-
-
-def test_the_golden_is_part_of_the_given_one() -> None:
-    if not FIXTURES.exists():
-        pytest.skip("the fixtures do not lie beside this checkout")
-    golden, fixture = np.load(GOLDEN / "clip_it_scorer.npz"), given("clipit_scorer.npz")
-    assert fixture.keys() - set(golden.files) == {"decoder_out", "lg_attention_out", "frame_features", "txt_features"}
-    assert all(np.array_equal(golden[name], fixture[name]) for name in golden.files)
-    frames_BTC, text_BKS = asked()
-    assert np.array_equal(frames_BTC[0], fixture["frame_features"])
-    assert np.array_equal(text_BKS[0], fixture["txt_features"])

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.models.cut import names, off_golden
 from tests.models.networks import mttr
 from tests.models.rooms.mttr.vocabulary import BIKE
-from tests.models.seeded import FIXTURES, GOLDEN, SAME, given, off, own, published, rnd
+from tests.models.seeded import GOLDEN, SAME, off, own, published, rnd
 from worker.encoders.roberta import tokens
 from worker.encoders.video_swin import SwinShape, VideoSwin, lay_out
 from worker.models.mttr.network import MTTR, Prediction, Videos, side_by_side
@@ -17,7 +18,7 @@ from worker.models.mttr.transformer import positions
 from worker.models.mttr.weights import PLACES, expected
 
 STEPS = {"l0": 12, "l1": 4, "l2": 8}
-"""Every how many channels of a stage the fixture holds."""
+"""Every how many channels of a stage the golden was taken from."""
 
 
 @pytest.fixture(scope="module")
@@ -43,11 +44,11 @@ def test_the_names_are_the_published_ones() -> None:
 @pytest.mark.parametrize("case", ["g0", "g1", "g2"])
 @torch.inference_mode()
 def test_the_backbone_gives_the_published_numbers(network: MTTR, case: str) -> None:
-    fixture = given("mttr_backbone.npz")
-    frames_TCHW = rnd(int(fixture[f"{case}_seed"]), *fixture[f"{case}_shape"].tolist())
+    golden = np.load(GOLDEN / "mttr_backbone.npz")
+    frames_TCHW = rnd(int(golden[f"{case}_seed"]), *golden[f"{case}_shape"].tolist())
     stages = network.backbone(frames_TCHW.transpose(0, 1)[None])
     for (stage, step), made_BTHWC in zip(STEPS.items(), stages, strict=True):
-        assert off(made_BTHWC[0].permute(0, 3, 1, 2)[:, ::step], fixture[f"{case}_{stage}"]) < SAME
+        assert off_golden(made_BTHWC[0].permute(0, 3, 1, 2)[:, ::step], golden, f"{case}_{stage}") < SAME
 
 
 @torch.inference_mode()
@@ -117,15 +118,16 @@ def bike() -> Tensor:
 
 @torch.inference_mode()
 def test_one_video_gives_the_published_numbers(network: MTTR, bike: Tensor) -> None:
-    fixture = given("mttr_single.npz")
-    assert bike[0].tolist() == fixture["token_ids"].tolist()
-    videos = Videos(rnd(int(fixture["video_seed"]), *fixture["video_shape"].tolist())[:, None])
+    golden = np.load(GOLDEN / "mttr_single.npz")
+    assert bike[0].tolist() == golden["token_ids"].tolist()
+    videos = Videos(rnd(int(golden["video_seed"]), *golden["video_shape"].tolist())[:, None])
     said = network(videos, bike, everywhere(bike))
     pixels_NChw = said.memory_NSC[:, :60].transpose(1, 2).unflatten(2, (6, 10))
     made = {
         "pred_is_referred": said.referred_DNQ2[-1][:, None],
         "pred_masks": said.masks()[:, None, ::5],
         "pred_masks_full_t0": said.masks()[:1],
+        "mask_t0_q6": said.masks()[0, 6],
         "aux0_is_referred": said.referred_DNQ2[0][:, None],
         "aux1_masks_t0": said.masks(layer=1)[:1],
         "hs": said.instances_DNQC[:, ::3, None],
@@ -134,13 +136,14 @@ def test_one_video_gives_the_published_numbers(network: MTTR, bike: Tensor) -> N
         "txt_proj": network.read(bike, everywhere(bike)).transpose(0, 1),
         "pos_embed_t0": network.look(videos).position_NhwC[0],
     }
-    assert made.keys() == fixture.keys() - {"video_seed", "video_shape", "token_ids"}
-    assert {key: off(value, fixture[key]) for key, value in made.items() if off(value, fixture[key]) >= SAME} == {}
+    assert made.keys() == names(golden) - {"video_seed", "video_shape", "token_ids"}
+    far = {key: off_golden(value, golden, key) for key, value in made.items()}
+    assert all(distance < SAME for distance in far.values()), far
 
 
 @pytest.fixture(scope="module")
 def batch(network: MTTR) -> tuple[Videos, Prediction]:
-    """Two videos of different size and length, each with a query of its own, as the fixture has them."""
+    """Two videos of different size and length, each with a query of its own, as the golden has them."""
     golden = np.load(GOLDEN / "mttr_batch.npz")
     videos = [rnd(int(seed), *shape.tolist()) for seed, shape in zip(golden["seeds"], golden["shapes"], strict=True)]
     beside = side_by_side(videos)
@@ -180,10 +183,3 @@ def test_positions_are_counted_within_the_picture() -> None:
     # the last row of both lies at 2 pi, the last column too
     assert np.allclose(position[0, -1, 0, :2], [0, 1], atol=1e-5)
     assert np.allclose(position[1, 0, 2, 128:130], [0, 1], atol=1e-5)
-
-
-@pytest.mark.parametrize("name", ["mttr_batch.npz", "mttr_roberta.npz"])
-def test_the_goldens_are_the_given_ones(name: str) -> None:
-    if not FIXTURES.exists():
-        pytest.skip("the fixtures do not lie beside this checkout")
-    assert (GOLDEN / name).read_bytes() == (FIXTURES / name).read_bytes()

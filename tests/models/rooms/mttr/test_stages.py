@@ -18,7 +18,7 @@ from tests.factories import video
 from tests.models.networks import mttr
 from tests.models.rooms.mttr import vocabulary
 from tests.models.rooms.mttr.vocabulary import BIKE, GUY
-from tests.models.seeded import SAME, given, image, off
+from tests.models.seeded import GOLDEN, SAME, image, off
 from worker.encoders.placed import Placed
 from worker.encoders.roberta import LONGEST, read_tokenizer, tokens
 from worker.models.contract import Inputs
@@ -47,13 +47,11 @@ def params(*queries: str, **others: object) -> MttrParams:
 
 
 def test_frames_are_resized_as_published() -> None:
-    fixture = given("mttr_resize.npz")
-    frame_HWC = np.ascontiguousarray(fixture["frame"][0].transpose(1, 2, 0), np.uint8)
-    assert np.array_equal(frame_HWC, image(9, 480, 854))
-    resized_HWC = Resize().see(frame_HWC)
+    golden = np.load(GOLDEN / "mttr_resize.npz")
+    resized_HWC = Resize().see(image(9, 480, 854))
     assert resized_HWC.shape == (360, 640, 3)
     assert resized_HWC.dtype == np.uint8
-    assert np.array_equal(resized_HWC[::4, ::4], fixture["aa_sub"][0].transpose(1, 2, 0))
+    assert np.array_equal(resized_HWC[::4, ::4], golden["aa_sub"][0].transpose(1, 2, 0))
 
 
 @pytest.mark.parametrize(("given_size", "wanted"), [

@@ -18,7 +18,7 @@ from shared.catalog import MttrParams
 from shared.values import Timeline, Video
 from tests.factories import video
 from tests.models.rooms.mttr.answers import Followed, Thing, answer, pieces
-from tests.models.seeded import given
+from tests.models.seeded import GOLDEN
 from worker.models.contract import Piece
 from worker.models.mttr.tracks.linking import choose, inside, overlap
 from worker.models.mttr.tracks.masks import (
@@ -48,20 +48,19 @@ def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 def test_masks_are_the_published_ones_in_the_first_frame() -> None:
-    """The rest of this fixture needs the network, and is compared in `test_served.py`."""
-    single, post = given("mttr_single.npz"), given("mttr_post.npz")
+    """The other frames need the network, and are compared in `test_post.py`."""
+    single, post = np.load(GOLDEN / "mttr_single.npz"), np.load(GOLDEN / "mttr_post.npz")
     referred_TN = softmax(single["pred_is_referred"][:, 0])
     scores_N = trajectory_scores(referred_TN)
     assert np.abs(scores_N - post["trajectory_scores"][0]).max() <= 1e-6
-    assert scores_N.argmax() == post["chosen"][0]
+    assert scores_N.argmax() == post["chosen"][0] == 6
     wanted = np.unpackbits(post["masks"])[: np.prod(post["masks_shape"])].reshape(post["masks_shape"])
-    logits_hw = single["pred_masks_full_t0"][0, post["chosen"][0]]
-    assert np.array_equal(mask(logits_hw, Sizes((96, 160), (90, 150), (180, 300))), wanted[0, 0])
+    assert np.array_equal(mask(single["mask_t0_q6"], Sizes((96, 160), (90, 150), (180, 300))), wanted[0, 0])
 
 
 def test_predictions_are_the_published_ones() -> None:
     """All instances of a frame, as A2D-Sentences is evaluated: two frames of two padded films."""
-    batch, post = given("mttr_batch.npz"), given("mttr_post.npz")
+    batch, post = np.load(GOLDEN / "mttr_batch.npz"), np.load(GOLDEN / "mttr_post.npz")
     referred_TBN = softmax(batch["pred_is_referred"])
     seen, shown = ((96, 128), (64, 112)), ((106, 134), (74, 118))
     for frame, film in np.ndindex(2, 2):

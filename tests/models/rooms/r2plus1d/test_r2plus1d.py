@@ -16,7 +16,7 @@ from shared.values import Timeline
 from shared.values.embeddings import modelscope
 from tests.factories import clock, shots, timeline, video
 from tests.models.networks import r2plus1d
-from tests.models.seeded import FIXTURES, GOLDEN, SAME, off, own, published, rnd, seeded
+from tests.models.seeded import GOLDEN, SAME, off, own, published, rnd, seeded
 from worker.models.contract import Film, Inputs, Piece
 from worker.models.placement import Placement
 from worker.models.r2plus1d.clips import clips_of, frames_of, starts
@@ -217,19 +217,3 @@ def test_without_shots_there_are_no_embeddings(tmp_path: Path) -> None:
     outcome = decode(infer(r2plus1d(), [], params), film, params)
     assert (outcome.results, outcome.embeddings) == ((), ())
     assert np.load(outcome.files[0].path).shape == (0, 2048)
-
-
-@pytest.mark.parametrize(
-    ("name", "given"),
-    [
-        ("r2plus1d.npz", "r2p1d26.npz"),
-        ("r2plus1d_preprocess.npz", "r2p1d_preprocess.npz"),
-        ("r2plus1d_state_dict.tsv", "../r2p1d26_state_dict.tsv"),
-        ("r2plus1d_r3d_state_dict.tsv", "../r3d26_state_dict.tsv"),
-        ("r2plus1d_c3d_state_dict.tsv", "../c3d_state_dict.tsv"),
-    ],
-)
-def test_the_goldens_are_the_given_ones(name: str, given: str) -> None:
-    if not FIXTURES.exists():
-        pytest.skip("the fixtures do not lie beside this checkout")
-    assert (GOLDEN / name).read_bytes() == (FIXTURES / given).read_bytes()

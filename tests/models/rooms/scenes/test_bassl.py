@@ -17,9 +17,10 @@ from shared.errors import ModelUnavailable
 from shared.values import Result, Shot
 from shared.values.scenes import Stamp, modelscope
 from tests.factories import video
+from tests.models.cut import names, off_golden
 from tests.models.films import FPS, pattern, shots_film
 from tests.models.rooms.scenes.made import film_of, pieces_of, shots_of
-from tests.models.seeded import FIXTURES, GOLDEN, SAME, given, off, own, published, rnd, seeded
+from tests.models.seeded import GOLDEN, SAME, image, off, own, published, rnd, seeded
 from worker.encoders.placed import Placed
 from worker.encoders.scored import Scored
 from worker.models.bassl.config import CROP
@@ -83,8 +84,8 @@ def test_the_gradients_are_the_published_ones(network: BaSSL) -> None:
 
 @torch.inference_mode()
 def test_the_numbers_are_the_published_ones_from_pixels_on(network: BaSSL) -> None:
-    fixture = given("bassl_full.npz")
-    x = rnd(int(fixture["x_seed"]), *fixture["x_shape"].tolist())
+    golden = np.load(GOLDEN / "bassl_full.npz")
+    x = rnd(int(golden["x_seed"]), *golden["x_shape"].tolist())
     shots_BSD = network.features(x.flatten(0, 2)).unflatten(0, x.shape[:3]).mean(dim=2)
     tokens_BLC = network.crn(shots_BSD)
     made = {
@@ -95,8 +96,9 @@ def test_the_numbers_are_the_published_ones_from_pixels_on(network: BaSSL) -> No
         "logits": network(shots_BSD),
         "prob": functional.softmax(network(shots_BSD), dim=-1),
     }
-    assert made.keys() == fixture.keys() - {"x_seed", "x_shape"}
-    assert {key: off(value, fixture[key]) for key, value in made.items() if off(value, fixture[key]) >= SAME} == {}
+    assert made.keys() == names(golden) - {"x_seed", "x_shape"}
+    far = {key: off_golden(value, golden, key) for key, value in made.items()}
+    assert all(distance < SAME for distance in far.values()), far
 
 
 def test_a_mask_hides_a_shot(network: BaSSL) -> None:
@@ -113,10 +115,9 @@ def test_a_mask_hides_a_shot(network: BaSSL) -> None:
 
 
 def test_pictures_are_prepared_as_published() -> None:
-    fixture = given("bassl_preprocess.npz")
-    seen = CROP.see(np.asarray(fixture["pil_rgb"], np.uint8))
+    seen = CROP.see(image(5, 240, 427))
     mean, std = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
-    wanted = fixture["tensor"]
+    wanted = np.load(GOLDEN / "bassl_preprocess.npz")["tensor"]
     assert np.array_equal(((seen.astype(np.float32) / np.float32(255) - mean) / std).transpose(2, 0, 1), wanted)
     on_device = Placed(torch.nn.Identity(), torch.device("cpu"), "fp32").normalised(seen[None, None])
     assert np.array_equal(on_device[0].numpy(), wanted)
@@ -260,10 +261,3 @@ def test_scenes_are_cut_out_of_the_film_on_request(tmp_path: Path) -> None:
     assert [file.name for file in clips] == ["scene_0000.mp4", "scene_0001.mp4"]
     assert [probe(file.path).frames for file in clips] == [21, 15]
     assert probe(clips[0].path).clock.fps == FPS
-
-
-@pytest.mark.parametrize("name", ["bassl_crn.npz", "bassl_encoder.npz", "bassl_postprocess.json"])
-def test_the_goldens_are_the_given_ones(name: str) -> None:
-    if not FIXTURES.exists():
-        pytest.skip("the fixtures do not lie beside this checkout")
-    assert (GOLDEN / name).read_bytes() == (FIXTURES / name).read_bytes()
