@@ -13,7 +13,9 @@ from sqlalchemy import Engine, create_engine, text
 
 from shared.settings import settings
 
-ROOT = Path(__file__).resolve().parents[1]
+MIGRATIONS = Path(__file__).resolve().parents[1] / "migrations"
+"""Beside this package in the checkout, in an installed wheel and in the image. It is not looked up by its name, because
+a folder `migrations` in the current directory, which many projects have, would be found first."""
 STATEMENT_TIMEOUT_MS = 30_000
 LOCK_TIMEOUT_MS = 10_000
 RANDOM_PAGE_COST = 1.1
@@ -61,9 +63,13 @@ def engine() -> Engine:
 
 
 def alembic_config(url: str) -> Config:
-    """Alembic's settings: those of pyproject.toml and the database."""
-    config = Config(toml_file=str(ROOT / "pyproject.toml"))
-    config.set_main_option("sqlalchemy.url", driver_url(url).replace("%", "%%"))
+    """Alembic's settings: where the revisions are, and the database.
+
+    Made in code, because an installed wheel has no pyproject.toml. That of the checkout serves the command `alembic`.
+    """
+    config = Config()
+    for name, value in {"script_location": str(MIGRATIONS), "sqlalchemy.url": driver_url(url)}.items():
+        config.set_main_option(name, value.replace("%", "%%"))  # Alembic reads % as the start of a variable
     return config
 
 

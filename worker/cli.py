@@ -23,6 +23,7 @@ import typer
 
 from shared.catalog import MENU, Params, WeightsSpec, model
 from shared.errors import CallersFault, InvalidRequest, SceneworksError, WeightsCorrupt, WeightsMissing
+from shared.extras import ExtraMissing, missing_extras_explained
 from shared.settings import settings
 from shared.values import Artifact, FileMade, Progress, Stage, Video, new_id
 
@@ -48,7 +49,12 @@ app.add_typer(weights, name="weights")
 
 def main() -> None:
     """Entry point."""
-    app()
+    try:
+        with missing_extras_explained():
+            app()
+    except ExtraMissing as error:
+        typer.echo(str(error), err=True)
+        sys.exit(REFUSED)
 
 
 @app.command()

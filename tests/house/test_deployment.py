@@ -183,9 +183,10 @@ def test_the_api_image_holds_no_torch() -> None:
 
 
 def test_torch_is_one_version_everywhere() -> None:
-    pins = {name: set(re.findall(r"torch==([\d.]+)", text(name))) for name in ("Dockerfile", "Makefile")}
-    assert pins["Dockerfile"] == pins["Makefile"]
-    assert len(pins["Makefile"]) == 1
+    names = ("Dockerfile", "Makefile", "shared/extras.py")
+    pins = {version for name in names for version in re.findall(r"torch==([\d.]+)", text(name))}
+    assert all("torch==" in text(name) for name in names)
+    assert len(pins) == 1
 
 
 def test_everything_copied_is_let_in() -> None:
