@@ -9,6 +9,8 @@ READY := .venv/.ready
 # on a machine for it. One line of a lock file cannot say both.
 TORCH := torch==2.13.0
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+# Several test processes: a third of the suite's time is waiting. The tests of a file share servers and networks.
+PARALLEL := -n 3 --dist loadfile
 COMPILE := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -q
 
 help: ## List the verbs.
@@ -37,7 +39,7 @@ up: $(READY) ## Run the whole system in var/ until Ctrl-C.
 	@$(BIN)/sceneworks up $(ARGS)
 
 test: $(READY) ## Run all tests, on servers of their own or on DATABASE_URL and REDIS_URL. ARGS goes to pytest.
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 test-slow: $(READY) ## Run the tests that take longest: whole films, and bench.
 	@$(BIN)/python -m pytest -m slow $(ARGS)

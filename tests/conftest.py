@@ -1,4 +1,8 @@
-"""Real servers for every test: a Postgres and a Valkey of our own, or those of DATABASE_URL and REDIS_URL."""
+"""Real servers for every test: a Postgres and a Valkey of our own, or those of DATABASE_URL and REDIS_URL.
+
+Tests run in several processes (pytest-xdist). Each process starts its own servers; of given servers each process uses
+its own databases: those that it creates in Postgres, and in Redis the database whose number is its own.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -20,6 +25,9 @@ from shared.settings import settings
 
 # Read by OpenMP when torch is loaded, which test modules do before they import the worker; see worker/__init__.py.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # the processes that run tests share the cores
+    share = len(os.sched_getaffinity(0)) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, share)))
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 MATERIAL = REPOSITORY.parent / "shared"
@@ -36,6 +44,34 @@ def _forget_environment() -> dict[str, str]:
 
 
 GIVEN = _forget_environment()
+"""Addresses of given servers. A process of pytest-xdist inherits no address: it is handed them by the one that has."""
+
+
+class ParallelRun:
+    """What the process that distributes the tests tells those that run them."""
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        """Hand the addresses of given servers to a process that is about to start."""
+        node.workerinput["given_servers"] = GIVEN
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """In the process that distributes: hand the given servers on. In a process that runs tests: take them."""
+    worker_input = getattr(config, "workerinput", None)
+    if worker_input is None:
+        config.pluginmanager.register(ParallelRun())
+        return
+    GIVEN.update(worker_input["given_servers"])
+    if "REDIS_URL" in GIVEN:
+        number = int(worker_input["workerid"].removeprefix("gw"))
+        GIVEN["REDIS_URL"] = _database_after(GIVEN["REDIS_URL"], number)
+
+
+def _database_after(url: str, count: int) -> str:
+    """The address of the Redis database so many numbers after that of the URL."""
+    first = int(make_url(url).database or 0)
+    return named(url, str(first + count))
 
 
 @pytest.fixture(scope="session")
