@@ -24,9 +24,9 @@ GROWING = (Path("migrations/versions"), Path("tests/golden"))
 FORBIDDEN_NAMES = {"utils", "util", "common", "helpers", "helper", "base", "manager", "core", "misc", "docs", "scripts"}
 HEAVY = ("torch", "numpy", "av", "decord", "transformers", "cv2", "PIL")
 COMPANIONS = {
-    ".ci", ".dockerignore", ".editorconfig", ".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "DECISIONS.md", "Dockerfile",
-    "LICENSE", "Makefile", "NOTICE", "README.md", "SECURITY.md", "docker-compose.yml", "examples", "pyproject.toml",
-    "requirements.lock", "requirements-api.lock", "requirements-worker.lock",
+    ".ci", ".dockerignore", ".editorconfig", ".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "DECISIONS.md",
+    "Dockerfile", "LICENSE", "Makefile", "NOTICE", "README.md", "SECURITY.md", "docker-compose.yml", "examples",
+    "pyproject.toml", "requirements.lock", "requirements-api.lock", "requirements-worker.lock",
 }  # fmt: skip
 # Put together here so that this file does not hold what it looks for.
 ELSEWHERE = re.compile(r"(?<![\w./-])/(?:" + "|".join(["ro" + "ot", "ho" + "me/", "wo" + "rk", "Us" + "ers/"]) + r")\b")

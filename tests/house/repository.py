@@ -28,7 +28,7 @@ def files() -> tuple[Path, ...]:
 
 def _walk() -> Iterator[Path]:
     yield from (path.relative_to(ROOT) for path in ROOT.iterdir() if path.is_file())
-    for folder in (*FOLDERS, ".ci"):
+    for folder in (*FOLDERS, ".ci", "examples"):
         for path in (ROOT / folder).rglob("*"):
             relative = path.relative_to(ROOT)
             if path.is_file() and not NOT_OURS & set(relative.parts) and path.suffix != ".pyc":

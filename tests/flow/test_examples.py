@@ -1,0 +1,104 @@
+"""The scripts in `examples/`, run as a person runs them, against a real service."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import torch
+from imageio_ffmpeg import get_ffmpeg_exe
+
+from tests.flow.conftest import CLIP, System, ended
+from tests.models.networks import clip_state
+from tests.models.rooms.published.made import archived, folder_that_goes, state_of
+from worker.models.bassl.network import BaSSL
+from worker.video.probe import probe
+
+pytestmark = pytest.mark.flow
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+HSV_LUV = {"model": "shots", "params": {"detector": "hsv_luv"}}
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> Path:
+    """A folder with two videos of eight seconds, and a file that is none."""
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    for since in (10, 20):
+        cut = [get_ffmpeg_exe(), "-v", "error", "-ss", str(since), "-i", str(CLIP), "-t", "8", "-an", "-c", "copy"]
+        subprocess.run([*cut, str(folder / f"{since}.mp4")], check=True)
+    (folder / "notes.txt").write_text("not a video", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def weights() -> Iterator[Path]:
+    """Name-seeded weights of `bassl` and `clip_it`, taken in by the command."""
+    with folder_that_goes() as folder:
+        bassl, clip_it = folder / "bassl" / "pytorch_model.pt", folder / "clip_it"
+        bassl.parent.mkdir()
+        torch.save(dict(BaSSL().state_dict()) | state_of("bassl"), bassl)
+        (clip_it / "clip").mkdir(parents=True)
+        torch.save({"params": state_of("clip_it")}, clip_it / "pytorch_model.pt")
+        archived(clip_state(), clip_it / "clip/ViT-B-32.pt")
+        for name, path in {"bassl": bassl, "clip_it": clip_it}.items():
+            command = [sys.executable, "-m", "worker.cli", "weights", "import", name, str(path)]
+            environment = {"SCENEWORKS_WEIGHTS_DIR": str(folder / "weights"), "PATH": ""}
+            subprocess.run(command, env=environment, check=True, capture_output=True)
+        yield folder / "weights"
+
+
+def run_example(name: str, url: str, folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(EXAMPLES / name), *map(str, arguments)],
+        cwd=folder,
+        env=os.environ | {"SCENEWORKS_URL": url},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
+def test_scenes_of_a_folder_and_a_question(system: System, clips: Path, weights: Path, tmp_path: Path) -> None:
+    url = system.api(SCENEWORKS_WEIGHTS_DIR=str(weights))
+    system.worker(SCENEWORKS_MODELS="shots,bassl,clip_it", SCENEWORKS_WEIGHTS_DIR=str(weights))
+    scenes = run_example("find_scenes.py", url, tmp_path, clips)
+    assert scenes.returncode == 0, scenes.stderr
+    assert re.findall(r"^(\S+): (\w+)$", scenes.stdout, flags=re.MULTILINE) == [
+        ("10.mp4", "succeeded"),
+        ("20.mp4", "succeeded"),
+    ]
+    assert re.search(r"^  scene 0  00:00:00[:;]00 - 00:00:0\d[:;]\d\d$", scenes.stdout, flags=re.MULTILINE)
+
+    answer = run_example("ask_question.py", url, tmp_path, clips / "20.mp4", "a person speaks", "a street")
+    assert answer.returncode == 0, answer.stderr
+    assert re.search(r"^00:00:0\d[:;]\d\d - 00:00:0\d[:;]\d\d  score 0\.\d+$", answer.stdout, flags=re.MULTILINE)
+    assert 0 < probe(tmp_path / "summary.mp4").frames < probe(clips / "20.mp4").frames
+
+
+def test_reprocess_and_compare(system: System, clips: Path, tmp_path: Path) -> None:
+    url = system.api()
+    system.worker()
+    system.beat()  # makes the jobs of a batch
+    with httpx.Client(base_url=url, timeout=60) as client:
+        for path in sorted(clips.glob("*.mp4")):
+            assert ended(client, path, HSV_LUV)["state"] == "succeeded"
+    arguments = ("shots", "detector=hsv_luv", "min_shot_frames=40")
+    compared = run_example("reprocess_and_compare.py", url, tmp_path, *arguments)
+    assert compared.returncode == 0, compared.stderr
+    assert "To do: 2 of 2 videos" in compared.stdout
+    assert "{'succeeded': 2}" in compared.stdout
+    assert re.search(r"^shot: \d+ before, \d+ after, \{'kept': \d+", compared.stdout, flags=re.MULTILINE)
+
+    again = run_example("reprocess_and_compare.py", url, tmp_path, *arguments)
+    assert again.returncode == 1
+    assert "invalid_request: " in again.stderr
+    assert "left to do" in again.stderr
