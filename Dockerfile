@@ -31,6 +31,7 @@ COPY api ./api
 COPY worker/__init__.py ./worker/__init__.py
 COPY worker/tasks/__init__.py ./worker/tasks/__init__.py
 COPY worker/video ./worker/video
+COPY worker/scanner ./worker/scanner
 USER 10001:10001
 EXPOSE 8000
 CMD ["gunicorn", "--worker-class=gthread", "--workers=1", "--threads=48", "--bind=0.0.0.0:8000", "--timeout=60", "--graceful-timeout=30", "--keep-alive=15", "--worker-tmp-dir=/dev/shm", "--no-control-socket", "api.app:create_app()"]

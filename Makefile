@@ -54,7 +54,7 @@ type: $(READY) ## Check types, strictly.
 	@$(BIN)/mypy
 
 bench: $(READY) ## Measure the worker against ffmpeg and against the models as published.
-	@$(BIN)/sceneworks-worker bench $(or $(ARGS),shots)
+	@$(BIN)/python -m tests.bench $(or $(ARGS),shots)
 
 lock: $(READY) ## Make the lock files anew from pyproject.toml: requirements.lock, and one for each image.
 	@$(COMPILE) --extra worker --extra local --extra dev -o requirements.lock

@@ -53,7 +53,7 @@ def main(path: Path, sentences: list[str]) -> None:
         for moment in call(client, "GET", job["urls"]["results"], params={"kind": "highlight"})["items"]:
             print(f"{moment['start']['timecode']} - {moment['end']['timecode']}  score {moment['score']}")
         for artifact in call(client, "GET", job["urls"]["artifacts"])["items"]:
-            if artifact["kind"] == "summary_film":
+            if artifact["kind"] == "summary_video":
                 save_artifact(client, artifact["urls"]["self"], Path("summary.mp4"))
 
 

@@ -6,15 +6,15 @@ from alembic import context
 from sqlalchemy import create_engine, pool, text
 
 from shared.db import driver_url
-from shared.settings import settings
+from shared.settings import get_settings
 from shared.tables import Base
 
 MIGRATION_LOCK = 7_150_262
 
 
-def run() -> None:
+def run_migrations() -> None:
     """Migrate in one transaction under an advisory lock: two processes that start together take turns."""
-    url = context.config.get_main_option("sqlalchemy.url") or driver_url(settings().database_url)
+    url = context.config.get_main_option("sqlalchemy.url") or driver_url(get_settings().database_url)
     engine = create_engine(url, poolclass=pool.NullPool)
     with engine.connect() as connection:
         context.configure(connection=connection, target_metadata=Base.metadata, compare_type=True)
@@ -24,4 +24,4 @@ def run() -> None:
     engine.dispose()
 
 
-run()
+run_migrations()

@@ -11,7 +11,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, create_engine, text
 
-from shared.settings import settings
+from shared.settings import get_settings
 
 MIGRATIONS = Path(__file__).resolve().parents[1] / "migrations"
 """Beside this package in the checkout, in an installed wheel and in the image. It is not looked up by its name, because
@@ -29,7 +29,7 @@ def driver_url(url: str) -> str:
     return f"postgresql+psycopg://{rest}" if scheme in {"postgres", "postgresql"} else url
 
 
-def connect(url: str, *, pool_size: int = 5) -> Engine:
+def create_db_engine(url: str, *, pool_size: int = 5) -> Engine:
     """An engine whose sessions give up on a slow statement, a lock or a dead connection instead of hanging."""
     session = {
         "statement_timeout": STATEMENT_TIMEOUT_MS,
@@ -57,9 +57,9 @@ def connect(url: str, *, pool_size: int = 5) -> Engine:
 
 
 @lru_cache(maxsize=1)
-def engine() -> Engine:
+def get_engine() -> Engine:
     """The engine of this process, from the settings."""
-    return connect(settings().database_url)
+    return create_db_engine(get_settings().database_url)
 
 
 def alembic_config(url: str) -> Config:
@@ -78,14 +78,14 @@ def migrate(url: str, revision: str = "head") -> None:
     command.upgrade(alembic_config(url), revision)
 
 
-def migrated(bind: Engine) -> bool:
+def is_schema_current(engine: Engine) -> bool:
     """Whether the schema is the one that this code was written for."""
     head = ScriptDirectory.from_config(alembic_config("")).get_current_head()
-    with bind.connect() as connection:
+    with engine.connect() as connection:
         return MigrationContext.configure(connection).get_current_revision() == head
 
 
-def writable(bind: Engine) -> bool:
+def is_writable(engine: Engine) -> bool:
     """Whether the database takes writes: a standby, or one whose disk was full, is read-only."""
-    with bind.connect() as connection:
+    with engine.connect() as connection:
         return bool(connection.execute(text("SHOW transaction_read_only")).scalar_one() == "off")

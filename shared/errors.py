@@ -47,7 +47,7 @@ class FieldError:
     code: str
     detail: str
 
-    def record(self) -> dict[str, str]:
+    def to_dict(self) -> dict[str, str]:
         """The fault as it stands in a problem document."""
         return {"pointer": self.pointer, "code": self.code, "detail": self.detail}
 
@@ -65,7 +65,7 @@ class SceneworksError(Exception):
         self.detail = detail or self.title
         self.errors = errors
 
-    def problem(self) -> dict[str, Any]:
+    def to_problem(self) -> dict[str, Any]:
         """RFC 9457 members that do not depend on the request: also stored as a run's error."""
         members: dict[str, Any] = {
             "type": f"urn:sceneworks:problem:{self.code}",
@@ -76,7 +76,7 @@ class SceneworksError(Exception):
             "retryable": self.retryable,
         }
         if self.errors:
-            members["errors"] = [error.record() for error in self.errors]
+            members["errors"] = [error.to_dict() for error in self.errors]
         return members
 
 
@@ -238,10 +238,10 @@ class Internal(OursFault):
     code, status, title = "internal", 500, "Internal error"
 
 
-def leaves(root: type[SceneworksError] = SceneworksError) -> dict[str, type[SceneworksError]]:
+def errors_by_code(root: type[SceneworksError] = SceneworksError) -> dict[str, type[SceneworksError]]:
     """Code -> class for the whole closed list."""
-    found: dict[str, type[SceneworksError]] = {}
+    by_code: dict[str, type[SceneworksError]] = {}
     for child in root.__subclasses__():
-        below = leaves(child)
-        found |= below or {child.code: child}
-    return found
+        descendants = errors_by_code(child)
+        by_code |= descendants or {child.code: child}
+    return by_code

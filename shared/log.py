@@ -8,7 +8,7 @@ from typing import TextIO
 
 import structlog
 
-from shared.settings import settings
+from shared.settings import get_settings
 
 SHARED_STEPS = (
     structlog.contextvars.merge_contextvars,
@@ -18,11 +18,11 @@ SHARED_STEPS = (
 )
 
 
-class JsonLines(logging.StreamHandler[TextIO]):
+class JsonLinesHandler(logging.StreamHandler[TextIO]):
     """Our handler: configuring again replaces it, and leaves those of others alone."""
 
 
-def configure() -> None:
+def configure_logging() -> None:
     """Send structlog and the standard library's loggers to standard error as JSON lines."""
     structlog.configure(
         processors=[*SHARED_STEPS, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -30,7 +30,7 @@ def configure() -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
-    handler = JsonLines(sys.stderr)
+    handler = JsonLinesHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=SHARED_STEPS,
@@ -42,11 +42,14 @@ def configure() -> None:
         )
     )
     root = logging.getLogger()
-    root.handlers[:] = [*(kept for kept in root.handlers if not isinstance(kept, JsonLines)), handler]
-    root.setLevel(settings().log_level.upper())
+    root.handlers[:] = [
+        *(existing for existing in root.handlers if not isinstance(existing, JsonLinesHandler)),
+        handler,
+    ]
+    root.setLevel(get_settings().log_level.upper())
 
 
-def logger(name: str) -> structlog.stdlib.BoundLogger:
+def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     """A logger; the first argument of its methods is the action, such as `run.claimed`."""
     bound: structlog.stdlib.BoundLogger = structlog.get_logger(name)
     return bound

@@ -29,7 +29,7 @@ class Settings(BaseSettings):
     )
     data_dir: Path = Field(Path("var/files"), description="Folder of videos and artifacts, shared by API and workers.")
     weights_dir: Path = Field(Path("var/weights"), description="Folder of weights files.")
-    archive_roots: str = Field(
+    source_roots: str = Field(
         "",
         description="Folders under which sources may lie, separated by a colon; empty: none. API and workers see them.",
     )
@@ -68,6 +68,6 @@ class Settings(BaseSettings):
 
 
 @lru_cache(maxsize=1)
-def settings() -> Settings:
+def get_settings() -> Settings:
     """The settings of this process."""
     return Settings()

@@ -18,10 +18,10 @@ import redis
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.engine import make_url
 
-from api.local.servers import Postgres, Valkey
-from shared.db import connect, driver_url, migrate
-from shared.files import Files
-from shared.settings import settings
+from api.localstack.servers import Postgres, Valkey
+from shared.db import create_db_engine, driver_url, migrate
+from shared.settings import get_settings
+from shared.storage import ContentStorage
 
 # Read by OpenMP when torch is loaded, which test modules do before they import the worker; see worker/__init__.py.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -30,20 +30,20 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # the processes that run tests sh
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, share)))
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-MATERIAL = REPOSITORY.parent / "shared"
+EXTERNAL_MATERIAL = REPOSITORY.parent / "shared"
 """Whole films that may lie beside the checkout; slow tests that use them skip where they are absent."""
 
 
-def _forget_environment() -> dict[str, str]:
+def _clear_environment() -> dict[str, str]:
     """Take the given servers out of the environment and drop every setting of the person who runs the tests."""
-    given = {name: os.environ.pop(name) for name in ("DATABASE_URL", "REDIS_URL") if name in os.environ}
+    servers = {name: os.environ.pop(name) for name in ("DATABASE_URL", "REDIS_URL") if name in os.environ}
     keep = {"SCENEWORKS_REQUIRE_BROWSER"}
     for name in [name for name in os.environ if name.startswith("SCENEWORKS_") and name not in keep]:
         del os.environ[name]
-    return given
+    return servers
 
 
-GIVEN = _forget_environment()
+EXTERNAL_SERVERS = _clear_environment()
 """Addresses of given servers. A process of pytest-xdist inherits no address: it is handed them by the one that has."""
 
 
@@ -53,7 +53,7 @@ class ParallelRun:
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
         """Hand the addresses of given servers to a process that is about to start."""
-        node.workerinput["given_servers"] = GIVEN
+        node.workerinput["given_servers"] = EXTERNAL_SERVERS
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -62,23 +62,23 @@ def pytest_configure(config: pytest.Config) -> None:
     if worker_input is None:
         config.pluginmanager.register(ParallelRun())
         return
-    GIVEN.update(worker_input["given_servers"])
-    if "REDIS_URL" in GIVEN:
+    EXTERNAL_SERVERS.update(worker_input["given_servers"])
+    if "REDIS_URL" in EXTERNAL_SERVERS:
         number = int(worker_input["workerid"].removeprefix("gw"))
-        GIVEN["REDIS_URL"] = _database_after(GIVEN["REDIS_URL"], number)
+        EXTERNAL_SERVERS["REDIS_URL"] = _database_after(EXTERNAL_SERVERS["REDIS_URL"], number)
 
 
 def _database_after(url: str, count: int) -> str:
     """The address of the Redis database so many numbers after that of the URL."""
     first = int(make_url(url).database or 0)
-    return named(url, str(first + count))
+    return with_database_name(url, str(first + count))
 
 
 @pytest.fixture(scope="session")
 def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Postgres in which databases may be made."""
-    if "DATABASE_URL" in GIVEN:
-        yield GIVEN["DATABASE_URL"]
+    if "DATABASE_URL" in EXTERNAL_SERVERS:
+        yield EXTERNAL_SERVERS["DATABASE_URL"]
         return
     with Postgres(tmp_path_factory.mktemp("postgres"), durable=False) as server:
         yield server.url
@@ -87,14 +87,14 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Valkey or Redis; the database of the URL is emptied before each test that uses it."""
-    if "REDIS_URL" in GIVEN:
-        yield GIVEN["REDIS_URL"]
+    if "REDIS_URL" in EXTERNAL_SERVERS:
+        yield EXTERNAL_SERVERS["REDIS_URL"]
         return
     with Valkey(tmp_path_factory.mktemp("valkey"), durable=False) as server:
         yield server.url
 
 
-def administer(url: str, *statements: str) -> None:
+def execute_admin_sql(url: str, *statements: str) -> None:
     engine = create_engine(driver_url(url), isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         for statement in statements:
@@ -103,26 +103,26 @@ def administer(url: str, *statements: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def template(postgres_url: str) -> Iterator[str]:
+def template_database(postgres_url: str) -> Iterator[str]:
     """Name of a migrated database to be cloned: made once, with the real migrations."""
     name = f"template_{uuid4().hex[:12]}"
-    administer(postgres_url, f"CREATE DATABASE {name}")
-    migrate(named(postgres_url, name))
+    execute_admin_sql(postgres_url, f"CREATE DATABASE {name}")
+    migrate(with_database_name(postgres_url, name))
     yield name
-    administer(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
+    execute_admin_sql(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
-def named(url: str, database: str) -> str:
+def with_database_name(url: str, database: str) -> str:
     return make_url(url).set(database=database).render_as_string(hide_password=False)
 
 
 @pytest.fixture
-def database_url(postgres_url: str, template: str) -> Iterator[str]:
+def database_url(postgres_url: str, template_database: str) -> Iterator[str]:
     """A fresh, migrated database of this test's own."""
     name = f"test_{uuid4().hex[:12]}"
-    administer(postgres_url, f"CREATE DATABASE {name} TEMPLATE {template}")
-    yield named(postgres_url, name)
-    administer(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
+    execute_admin_sql(postgres_url, f"CREATE DATABASE {name} TEMPLATE {template_database}")
+    yield with_database_name(postgres_url, name)
+    execute_admin_sql(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ def broker_url(valkey_url: str) -> str:
 @pytest.fixture
 def database(database_url: str) -> Iterator[Engine]:
     """An engine on the fresh database."""
-    engine = connect(database_url)
+    engine = create_db_engine(database_url)
     yield engine
     engine.dispose()
 
@@ -148,9 +148,9 @@ def data_dir(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def files(data_dir: Path) -> Files:
+def files(data_dir: Path) -> ContentStorage:
     """The store's files."""
-    return Files(data_dir)
+    return ContentStorage(data_dir)
 
 
 def use_broker(url: str) -> None:
@@ -172,14 +172,14 @@ def environment(database_url: str, broker_url: str, data_dir: Path, monkeypatch:
     monkeypatch.setenv("SCENEWORKS_DATA_DIR", str(data_dir))
     from shared import db  # here, because Celery's app reads the settings at import
 
-    settings.cache_clear()
-    db.engine.cache_clear()
+    get_settings.cache_clear()
+    db.get_engine.cache_clear()
     use_broker(broker_url)
     yield
-    db.engine().dispose()
+    db.get_engine().dispose()
     use_broker(broker_url)
-    settings.cache_clear()
-    db.engine.cache_clear()
+    get_settings.cache_clear()
+    db.get_engine.cache_clear()
 
 
 @pytest.fixture(autouse=True)
@@ -198,7 +198,7 @@ def no_errors_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def big_buck_bunny() -> Path:
     """A whole animated film, 14,315 frames; skips where it is absent."""
-    film = MATERIAL / "media" / "big_buck_bunny_720p_h264_full.mp4"
-    if not film.exists():
-        pytest.skip(f"the film Big Buck Bunny is not at {film}")
-    return film
+    path = EXTERNAL_MATERIAL / "media" / "big_buck_bunny_720p_h264_full.mp4"
+    if not path.exists():
+        pytest.skip(f"the film Big Buck Bunny is not at {path}")
+    return path

@@ -5,6 +5,6 @@ from __future__ import annotations
 
 def main() -> None:
     """Entry point."""
-    from api.client.commands import app
+    from api.client.commands.jobs import app
 
     app()

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from api.errors import Record
+from api.http.schemas import Record
 
 
 class StageRecord(Record):
@@ -30,7 +30,7 @@ class ProgressRecord(Record):
     updated_at: datetime
 
 
-class RunFacts(Record):
+class RunBaseRecord(Record):
     """One model on one video with one set of parameters, whoever asked for it."""
 
     id: str
@@ -52,10 +52,10 @@ class RunFacts(Record):
     finished_at: datetime | None
 
 
-class RunRecord(RunFacts):
+class RunRecord(RunBaseRecord):
     """A run as a job refers to it."""
 
-    asked: bool = Field(description="Named in the request; otherwise added because another model needs it.")
+    requested: bool = Field(description="Named in the request; otherwise added because another model needs it.")
     reused: bool = Field(description="It was there before this job.")
 
 
@@ -95,7 +95,7 @@ class JobPage(Record):
     next_page_token: str | None
 
 
-class CheckedRecord(Record):
+class ValidatedJobRecord(Record):
     """What would have been queued."""
 
     valid: Literal[True]

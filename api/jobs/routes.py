@@ -11,12 +11,14 @@ from apiflask import APIBlueprint
 from flask import Response, g, jsonify, request
 from pydantic import AwareDatetime, Field
 
-from api.errors import Query, bad_query, page, problems, read_token
-from api.jobs.asked import CreateHeaders, CreateQuery, JobBody, analyses_of, check_ranges, has_range
-from api.jobs.records import CheckedRecord, JobPage, JobRecord
-from api.service.catalog import check_models_open, check_open, check_served
-from api.service.health import services
-from api.service.waiting import MAX_WAIT_S, until_ended
+from api.http.context import get_services
+from api.http.long_poll import MAX_WAIT_S, wait_until_ended
+from api.http.paging import paginate_items, read_page_token
+from api.http.problems import bad_query, document_problems
+from api.http.schemas import Query
+from api.jobs.records import JobPage, JobRecord, ValidatedJobRecord
+from api.jobs.schemas import CreateHeaders, CreateQuery, JobBody, check_ranges_in_video, has_range, parse_analyses
+from api.operations.models import check_model_queues_open, check_models_served, check_queues_open
 from shared.errors import (
     Conflict,
     FieldError,
@@ -28,17 +30,19 @@ from shared.errors import (
     WeightsCorrupt,
     WeightsMissing,
 )
-from shared.log import logger
-from shared.store import jobs, videos, workers
-from shared.store.jobs import Filter, NewJob
-from shared.store.plan import Analysis
-from shared.values import Job, JobState, RunState, Video, labels_of
+from shared.log import get_logger
+from shared.store import workers
+from shared.store.jobs import jobs
+from shared.store.jobs.jobs import JobFilter, NewJob
+from shared.store.jobs.planner import Analysis
+from shared.store.videos import videos
+from shared.values import Job, JobState, RunState, VideoFacts, parse_labels
 
-log = logger(__name__)
+log = get_logger(__name__)
 bp = APIBlueprint("jobs", __name__, url_prefix="/v1/jobs", tag="Jobs")
 
 
-class ShowQuery(Query):
+class JobQuery(Query):
     """Whether to wait."""
 
     wait: float = Field(0, ge=0, le=MAX_WAIT_S, description="Seconds to wait for the end of the job.")
@@ -56,22 +60,22 @@ class JobsQuery(Query):
     page_token: str | None = None
 
 
-def record(job: Job) -> dict[str, Any]:
+def build_job_record(job: Job) -> dict[str, Any]:
     """JSON form with links."""
-    place = f"{bp.url_prefix}/{job.id}"
-    urls = {name: f"{place}/{name}" for name in ("cancel", "retry", "results", "artifacts")}
-    return job.record() | {"urls": {"self": place, "video": f"/v1/videos/{job.video_id}", **urls}}
+    path = f"{bp.url_prefix}/{job.id}"
+    urls = {name: f"{path}/{name}" for name in ("cancel", "retry", "results", "artifacts")}
+    return job.to_dict() | {"urls": {"self": path, "video": f"/v1/videos/{job.video_id}", **urls}}
 
 
-def _headers(job: Job) -> dict[str, str]:
+def _build_poll_headers(job: Job) -> dict[str, str]:
     """`Retry-After` while there is something to come back for."""
-    if job.state.ended:
+    if job.state.has_ended:
         return {}
     return {"Retry-After": str(round(min(30.0, max(1.0, job.eta_s or 1.0))))}
 
 
-CHECKED_DOC = {"description": "`validate_only`: the request is good.", "content": {
-    "application/json": {"schema": CheckedRecord.model_json_schema()}}}  # fmt: skip
+VALIDATED_DOC = {"description": "`validate_only`: the request is good.", "content": {
+    "application/json": {"schema": ValidatedJobRecord.model_json_schema()}}}  # fmt: skip
 
 
 @bp.post("")
@@ -80,101 +84,109 @@ CHECKED_DOC = {"description": "`validate_only`: the request is good.", "content"
 @bp.input(CreateHeaders, location="headers", arg_name="headers")
 @bp.output(JobRecord, 202, description="Queued; `Location` says where, `Idempotency-Replayed` whether it was before.")
 @bp.doc(
-    responses=problems(
+    responses=document_problems(
         InvalidRequest, NotFound, IdempotencyMismatch, ModelUnavailable, WeightsMissing, WeightsCorrupt,
-        also={200: CHECKED_DOC},
+        extra={200: VALIDATED_DOC},
     )
 )  # fmt: skip
-def create(body: JobBody, query: CreateQuery, headers: CreateHeaders) -> Any:
+def create_job(body: JobBody, query: CreateQuery, headers: CreateHeaders) -> Any:
     """Ask for models on a video.
 
     The job is in the ledger before the answer leaves. With an `Idempotency-Key`, the same request again is the same
     job.
     """
-    analyses = analyses_of(body)
+    analyses = parse_analyses(body)
     if query.validate_only:
-        return _checked(body, analyses)
-    made = _create(body, _new_job(body, analyses, headers.idempotency_key))
-    services().doorbell.ring(made.wakes)
-    log.info("job.created", job=made.job.id, video=made.job.video_id, runs=len(made.job.runs), replayed=made.replayed)
-    said = _headers(made.job) | {"Location": record(made.job)["urls"]["self"]}
-    if made.replayed:
-        said["Idempotency-Replayed"] = "true"
-    return record(made.job), 202, said
+        return _validate_only(body, analyses)
+    created = _create_or_replay(body, _build_new_job(body, analyses, headers.idempotency_key))
+    get_services().notifier.notify_workers(created.wakeups)
+    log.info(
+        "job.created",
+        job=created.job.id,
+        video=created.job.video_id,
+        runs=len(created.job.runs),
+        replayed=created.replayed,
+    )
+    response_headers = _build_poll_headers(created.job) | {"Location": build_job_record(created.job)["urls"]["self"]}
+    if created.replayed:
+        response_headers["Idempotency-Replayed"] = "true"
+    return build_job_record(created.job), 202, response_headers
 
 
 @bp.get("")
 @bp.input(JobsQuery, location="query", arg_name="query")
 @bp.output(JobPage)
-def index(query: JobsQuery) -> tuple[dict[str, Any], dict[str, str]]:
+def list_jobs(query: JobsQuery) -> tuple[dict[str, Any], dict[str, str]]:
     """List jobs, newest first."""
-    wanted = Filter(
-        states=_states(",".join(request.args.getlist("state")) or None),
-        labels=read_labels(request.args.getlist("label")),
+    job_filter = JobFilter(
+        states=_parse_states(",".join(request.args.getlist("state")) or None),
+        labels=read_label_query(request.args.getlist("label")),
         created_after=query.created_after,
         video_id=query.video_id,
         external_id=query.external_id,
     )
-    after = read_token("jobs", query.page_token, (datetime, str))
-    found = jobs.page(services().engine, limit=query.limit + 1, after=after, wanted=wanted)
-    items, token, headers = page("jobs", found, query.limit, lambda job: (job.created_at, job.id))
-    return {"items": [record(job) for job in items], "next_page_token": token}, headers
+    after = read_page_token("jobs", query.page_token, (datetime, str))
+    job_rows = jobs.list_jobs(get_services().engine, limit=query.limit + 1, after=after, job_filter=job_filter)
+    items, token, headers = paginate_items("jobs", job_rows, query.limit, lambda job: (job.created_at, job.id))
+    return {"items": [build_job_record(job) for job in items], "next_page_token": token}, headers
 
 
 @bp.get("/<job_id>")
-@bp.input(ShowQuery, location="query", arg_name="query")
+@bp.input(JobQuery, location="query", arg_name="query")
 @bp.output(JobRecord)
-@bp.doc(responses=problems(NotFound, also={304: {"description": "Not modified since the ETag sent."}}))
-def show(job_id: str, query: ShowQuery) -> tuple[dict[str, Any], dict[str, str]]:
+@bp.doc(responses=document_problems(NotFound, extra={304: {"description": "Not modified since the ETag sent."}}))
+def show_job(job_id: str, query: JobQuery) -> tuple[dict[str, Any], dict[str, str]]:
     """One job with its runs, stages and progress.
 
     With `wait`, the answer comes when the job has ended or the time is over. When too many callers wait already, it
     comes at once: heed `Retry-After`.
     """
-    job = jobs.get(services().engine, job_id)
-    if query.wait and not job.state.ended:
-        job = until_ended(job, query.wait, lambda: jobs.get(services().engine, job_id))
-    return record(job), _headers(job)
+    job = jobs.get_job(get_services().engine, job_id)
+    if query.wait and not job.state.has_ended:
+        job = wait_until_ended(job, query.wait, lambda: jobs.get_job(get_services().engine, job_id))
+    return build_job_record(job), _build_poll_headers(job)
 
 
 @bp.post("/<job_id>/cancel")
 @bp.output(JobRecord)
-@bp.doc(responses=problems(NotFound, Conflict))
-def cancel(job_id: str) -> tuple[dict[str, Any], dict[str, str]]:
+@bp.doc(responses=document_problems(NotFound, Conflict))
+def cancel_job(job_id: str) -> tuple[dict[str, Any], dict[str, str]]:
     """Let go of a job.
 
     `cancelled` is said only once the work has stopped, `cancelling` before. 409 when the job has ended.
     """
-    job = jobs.cancel(services().engine, job_id)
+    job = jobs.cancel_job(get_services().engine, job_id)
     log.info("job.cancelled", job=job.id, state=job.state.value)
-    return record(job), _headers(job)
+    return build_job_record(job), _build_poll_headers(job)
 
 
 @bp.post("/<job_id>/retry")
 @bp.output(JobRecord, 202)
-@bp.doc(responses=problems(NotFound, Conflict, ModelUnavailable))
-def retry(job_id: str) -> tuple[dict[str, Any], int, dict[str, str]]:
+@bp.doc(responses=document_problems(NotFound, Conflict, ModelUnavailable))
+def retry_job(job_id: str) -> tuple[dict[str, Any], int, dict[str, str]]:
     """Run what failed or was cancelled once more; what is done stays done. 409 unless failed or cancelled."""
-    services().backlog.check()
-    unfinished = [run.model for run in jobs.get(services().engine, job_id).runs if run.state is not RunState.DONE]
-    check_models_open(services().engine, unfinished)
-    job, wakes = jobs.retry(services().engine, job_id, services().settings.max_attempts)
-    services().doorbell.ring(wakes)
+    get_services().backlog.check_capacity()
+    unfinished = [
+        run.model for run in jobs.get_job(get_services().engine, job_id).runs if run.state is not RunState.DONE
+    ]
+    check_model_queues_open(get_services().engine, unfinished)
+    job, wakes = jobs.retry_job(get_services().engine, job_id, get_services().settings.max_attempts)
+    get_services().notifier.notify_workers(wakes)
     log.info("job.retried", job=job.id, runs=len(wakes))
-    return record(job), 202, _headers(job) | {"Location": record(job)["urls"]["self"]}
+    return build_job_record(job), 202, _build_poll_headers(job) | {"Location": build_job_record(job)["urls"]["self"]}
 
 
 @bp.delete("/<job_id>")
-@bp.doc(responses=problems(NotFound, also={204: {"description": "Gone; what still ran stops."}}))
-def delete(job_id: str) -> tuple[str, int]:
+@bp.doc(responses=document_problems(NotFound, extra={204: {"description": "Gone; what still ran stops."}}))
+def delete_job(job_id: str) -> tuple[str, int]:
     """Forget a job. Results that no other job refers to go with it."""
-    jobs.delete(services().engine, job_id)
+    jobs.delete_job(get_services().engine, job_id)
     log.info("job.deleted", job=job_id)
     return "", 204
 
 
-def _new_job(body: JobBody, analyses: tuple[Analysis, ...], key: str | None) -> NewJob:
-    sent = json.dumps(body.model_dump(mode="json", exclude_unset=True), sort_keys=True, separators=(",", ":"))
+def _build_new_job(body: JobBody, analyses: tuple[Analysis, ...], key: str | None) -> NewJob:
+    request_json = json.dumps(body.model_dump(mode="json", exclude_unset=True), sort_keys=True, separators=(",", ":"))
     return NewJob(
         video_id=body.video_id,
         analyses=analyses,
@@ -183,64 +195,64 @@ def _new_job(body: JobBody, analyses: tuple[Analysis, ...], key: str | None) -> 
         labels=dict(body.labels),
         key_scope=g.key,
         idempotency_key=key,
-        request_sha256=hashlib.sha256(sent.encode()).hexdigest(),
-        max_attempts=services().settings.max_attempts,
+        request_sha256=hashlib.sha256(request_json.encode()).hexdigest(),
+        max_attempts=get_services().settings.max_attempts,
     )
 
 
-def _create(body: JobBody, new: NewJob) -> jobs.Created:
+def _create_or_replay(body: JobBody, new: NewJob) -> jobs.CreatedJob:
     """Into the ledger, unless the service is full or the models cannot run; a request known by its key always is."""
-    engine = services().engine
-    known = jobs.replay(engine, new) if new.idempotency_key else None
-    if known:
-        return known
+    engine = get_services().engine
+    replayed = jobs.find_replay(engine, new) if new.idempotency_key else None
+    if replayed:
+        return replayed
     if has_range(new.analyses):
-        check_ranges(body, new.analyses, _video(new.video_id))
-    _check_room(new.analyses)
+        check_ranges_in_video(body, new.analyses, _load_video(new.video_id))
+    _check_admission(new.analyses)
     try:
-        return jobs.create(engine, new)
+        return jobs.create_job(engine, new)
     except NotFound as error:
-        raise _no_video(error) from None
+        raise _point_to_video_id(error) from None
 
 
-def _checked(body: JobBody, analyses: tuple[Analysis, ...]) -> Response:
-    check_ranges(body, analyses, _video(body.video_id))
-    _check_room(analyses)
-    read = [{"model": one.model, "params": one.params.model_dump(mode="json")} for one in analyses]
-    return jsonify(CheckedRecord(valid=True, video_id=body.video_id, analyses=read).model_dump())
+def _validate_only(body: JobBody, analyses: tuple[Analysis, ...]) -> Response:
+    check_ranges_in_video(body, analyses, _load_video(body.video_id))
+    _check_admission(analyses)
+    resolved = [{"model": analysis.model, "params": analysis.params.model_dump(mode="json")} for analysis in analyses]
+    return jsonify(ValidatedJobRecord(valid=True, video_id=body.video_id, analyses=resolved).model_dump())
 
 
-def _video(video_id: str) -> Video:
+def _load_video(video_id: str) -> VideoFacts:
     try:
-        return videos.get(services().engine, video_id).video
+        return videos.get_video(get_services().engine, video_id).facts
     except NotFound as error:
-        raise _no_video(error) from None
+        raise _point_to_video_id(error) from None
 
 
-def _no_video(error: SceneworksError) -> NotFound:
+def _point_to_video_id(error: SceneworksError) -> NotFound:
     return NotFound(error.detail, errors=(FieldError("/video_id", "not_found", error.detail),))
 
 
-def _check_room(analyses: tuple[Analysis, ...]) -> None:
+def _check_admission(analyses: tuple[Analysis, ...]) -> None:
     """ModelUnavailable when the queue is full or drained, or no worker can serve; WeightsMissing, WeightsCorrupt."""
-    services().backlog.check()
-    check_served(analyses, workers.all(services().engine))
-    check_open(services().engine, analyses)
+    get_services().backlog.check_capacity()
+    check_models_served(analyses, workers.list_workers(get_services().engine))
+    check_queues_open(get_services().engine, analyses)
 
 
-def _states(text: str | None) -> frozenset[JobState] | None:
+def _parse_states(text: str | None) -> frozenset[JobState] | None:
     if text is None:
         return None
     try:
         return frozenset(JobState(name) for name in text.split(","))
     except ValueError:
-        known = ", ".join(state.value for state in JobState)
-        raise bad_query("state", "unknown_state", f"States are: {known}.") from None
+        valid_states = ", ".join(state.value for state in JobState)
+        raise bad_query("state", "unknown_state", f"States are: {valid_states}.") from None
 
 
-def read_labels(pairs: list[str]) -> dict[str, str]:
+def read_label_query(pairs: list[str]) -> dict[str, str]:
     """The labels of a query, written `name:value`; InvalidRequest."""
     try:
-        return labels_of(pairs)
+        return parse_labels(pairs)
     except ValueError:
         raise bad_query("label", "bad_label", "A label is written name:value.") from None

@@ -1,6 +1,6 @@
 """What runs yield: results in many forms, artifacts as files."""
 
 from api.results import routes
-from api.results.files import bp
+from api.results.artifacts import bp
 
 __all__ = ["bp", "routes"]

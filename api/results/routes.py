@@ -9,15 +9,19 @@ from typing import Any, Literal
 from flask import Response, jsonify
 from pydantic import Field
 
-from api.errors import Query, Record, bad_query, page, problems, read_token
-from api.results.chosen import check_names
-from api.results.exports import MEDIA_TYPES, exported, listed
-from api.results.files import bp
-from api.results.lists import record
-from api.results.published import FORMS_DOC, published
-from api.service.health import services
+from api.http.context import get_services
+from api.http.paging import paginate_items, read_page_token
+from api.http.problems import bad_query, document_problems
+from api.http.schemas import Query, Record
+from api.results.artifacts import bp
+from api.results.formats.exports import MEDIA_TYPES, export_list, export_run
+from api.results.formats.modelscope import MODELSCOPE_SCHEMAS, render_modelscope
+from api.results.formats.text import build_result_record
+from api.results.selection import check_run_filter
 from shared.errors import NotFound
-from shared.store import jobs, results, videos
+from shared.store import results
+from shared.store.jobs import jobs
+from shared.store.videos import videos
 from shared.values import Job, Run, StoredVideo
 
 Format = Literal["json", "jsonl", "csv", "vtt", "srt", "edl", "otio", "fcpxml", "ffmetadata", "modelscope"]
@@ -25,7 +29,9 @@ RESULTS_DOC: dict[int | str, Any] = {
     200: {
         "description": "A page of results; with another `format` than json everything in one document.",
         "content": {
-            "application/json": {"schema": {"oneOf": [{"$ref": "#/components/schemas/ResultPage"}, *FORMS_DOC]}},
+            "application/json": {
+                "schema": {"oneOf": [{"$ref": "#/components/schemas/ResultPage"}, *MODELSCOPE_SCHEMAS]}
+            },
             **{media_type: {"schema": {"type": "string"}} for media_type in MEDIA_TYPES},
         },
     }
@@ -77,7 +83,7 @@ class ProvenanceRecord(Record):
 
 
 class ResultPage(Record):
-    """Results in order of run, kind and seq. A run that found nothing is `done` in `provenance` and has no items."""
+    """Results in order of run, kind and seq. A run that found nothing is `done` in `build_provenance` and has no items."""
 
     items: list[ResultRecord]
     video: dict[str, Any] = Field(description="The probe of the video.")
@@ -108,52 +114,52 @@ class ResultsQuery(Query):
 @bp.get("/jobs/<job_id>/results")
 @bp.input(ResultsQuery, location="query", arg_name="query")
 @bp.output(ResultPage)
-@bp.doc(responses=problems(NotFound, also=RESULTS_DOC))
-def results_of(job_id: str, query: ResultsQuery) -> tuple[dict[str, Any], dict[str, str]] | Response:
+@bp.doc(responses=document_problems(NotFound, extra=RESULTS_DOC))
+def list_job_results(job_id: str, query: ResultsQuery) -> tuple[dict[str, Any], dict[str, str]] | Response:
     """Results of a job; those of a finished run can be read while other runs go on."""
-    job = jobs.get(services().engine, job_id)
-    check_names(job, query.model, query.run_id)
-    _check_format(query)
+    job = jobs.get_job(get_services().engine, job_id)
+    check_run_filter(job, query.model, query.run_id)
+    _check_format_parameters(query)
     if query.format == "json":
-        return _page(job, query)
+        return _build_result_page(job, query)
     if query.format == "modelscope":
-        return jsonify(published(job, query.model, query.run_id, query.threshold))
+        return jsonify(render_modelscope(job, query.model, query.run_id, query.threshold))
     if query.format in {"jsonl", "csv"}:
-        return listed(job, query.format, model=query.model, run_id=query.run_id, kind=query.kind)
-    return exported(job, query.format, model=query.model, run_id=query.run_id, kind=query.kind)
+        return export_list(job, query.format, model=query.model, run_id=query.run_id, kind=query.kind)
+    return export_run(job, query.format, model=query.model, run_id=query.run_id, kind=query.kind)
 
 
-def _page(job: Job, query: ResultsQuery) -> tuple[dict[str, Any], dict[str, str]]:
-    engine = services().engine
-    after = read_token("results", query.page_token, (int, str, int))
-    found = results.page(
+def _build_result_page(job: Job, query: ResultsQuery) -> tuple[dict[str, Any], dict[str, str]]:
+    engine = get_services().engine
+    after = read_page_token("results", query.page_token, (int, str, int))
+    result_rows = results.list_results(
         engine, job.id, model=query.model, kind=query.kind, run_id=query.run_id, limit=query.limit + 1, after=after
     )
-    items, token, headers = page("results", found, query.limit, lambda one: one.cursor)
-    video = videos.get(engine, job.video_id)
+    items, token, headers = paginate_items("results", result_rows, query.limit, lambda one: one.cursor)
+    video = videos.get_video(engine, job.video_id)
     answer = {
-        "items": [record(one) for one in items],
-        "video": facts(job.runs, video),
-        "provenance": [provenance(run, video) for run in job.runs],
+        "items": [build_result_record(row) for row in items],
+        "video": build_probe_record(job.runs, video),
+        "provenance": [build_provenance(run, video) for run in job.runs],
         "next_page_token": token,
     }
     return answer, headers
 
 
-def _check_format(query: ResultsQuery) -> None:
+def _check_format_parameters(query: ResultsQuery) -> None:
     """A parameter of another format would change nothing: it is refused, so that nobody believes it did."""
-    strange = {"json": {"threshold"}, "modelscope": {"kind", "limit", "page_token"}}
-    for name in sorted(strange.get(query.format, {"limit", "page_token", "threshold"}) & query.model_fields_set):
+    unsupported = {"json": {"threshold"}, "modelscope": {"kind", "limit", "page_token"}}
+    for name in sorted(unsupported.get(query.format, {"limit", "page_token", "threshold"}) & query.model_fields_set):
         raise bad_query(name, "not_in_this_format", f"{name} has no meaning with format={query.format}.")
 
 
-def facts(runs: Iterable[Run], video: StoredVideo) -> dict[str, Any]:
+def build_probe_record(runs: Iterable[Run], video: StoredVideo) -> dict[str, Any]:
     """The probe, with the failures that were met when the film was read."""
-    met = [run.decode_failures for run in runs if run.decode_failures is not None]
-    return video.video.with_failures(max(met, default=video.video.decode_failures)).record()
+    decode_failures = [run.decode_failures for run in runs if run.decode_failures is not None]
+    return video.facts.with_decode_failures(max(decode_failures, default=video.facts.decode_failures)).to_dict()
 
 
-def provenance(run: Run, video: StoredVideo) -> dict[str, Any]:
+def build_provenance(run: Run, video: StoredVideo) -> dict[str, Any]:
     """Where the results of a run come from, as JSON."""
-    whole = run.record() | {"run_id": run.id, "input_sha256": video.sha256}
-    return {name: whole[name] for name in ProvenanceRecord.model_fields}
+    fields = run.to_dict() | {"run_id": run.id, "input_sha256": video.sha256}
+    return {name: fields[name] for name in ProvenanceRecord.model_fields}

@@ -10,13 +10,14 @@ from apiflask import APIBlueprint
 from flask import Response, request
 from pydantic import BaseModel, Field
 
-from api.errors import Query, Record, bad_query, page, problems, read_token
-from api.results.files import FILE_DOC, FOREVER, SANDBOX
-from api.service.health import services
-from api.videos.intake import accepted, clean_name, media_type
-from api.videos.media import check_in_place, film_path, send_film
-from api.videos.thumbnails import moment, thumbnail
-from api.videos.upload import Upload, lingering
+from api.http.context import get_services
+from api.http.files import FILE_DOC, IMMUTABLE_CACHE, SANDBOX_CSP
+from api.http.paging import paginate_items, read_page_token
+from api.http.problems import bad_query, document_problems
+from api.http.schemas import Query, Record
+from api.videos.media import check_path_unchanged, find_video_path, send_video
+from api.videos.thumbnails import make_thumbnail, seconds_to_pts
+from api.videos.upload import Upload, drain_refused_upload
 from shared.errors import (
     Conflict,
     DeadlineExceeded,
@@ -31,12 +32,13 @@ from shared.errors import (
     VideoTooLarge,
     VideoTooLong,
 )
-from shared.files import Stored
-from shared.log import logger
-from shared.store import videos
-from shared.values import StoredVideo, Video
+from shared.log import get_logger
+from shared.media.intake import clean_file_name, detect_media_type, probe_accepted_video
+from shared.storage import StoredFile
+from shared.store.videos import videos
+from shared.values import StoredVideo, VideoFacts
 
-log = logger(__name__)
+log = get_logger(__name__)
 bp = APIBlueprint("videos", __name__, url_prefix="/v1/videos", tag="Videos")
 
 BODY_DOC = {
@@ -54,7 +56,7 @@ BODY_DOC = {
         },
     },
 }
-PICTURE_DOC: dict[int | str, Any] = {
+THUMBNAIL_DOC: dict[int | str, Any] = {
     200: {"description": "The picture.", "content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}},
     304: FILE_DOC[304],
 }
@@ -73,7 +75,7 @@ class AudioRecord(Record):
     language: str | None
 
 
-class Probe(Record):
+class ProbeRecord(Record):
     """Facts of a film, read from its packets."""
 
     container: str
@@ -118,7 +120,7 @@ class VideoRecord(Record):
     sha256: str
     media_type: str
     stored: bool = Field(description="Its bytes are in the store; otherwise the film stays where it is, in a source.")
-    probe: Probe
+    probe: ProbeRecord
     created_at: datetime
     urls: VideoUrls
 
@@ -170,10 +172,10 @@ class ThumbnailQuery(Query):
     width: int = Field(320, ge=16, le=1280, description="Pixels, at most: a film is never enlarged.")
 
 
-def record(video: StoredVideo) -> dict[str, Any]:
+def build_video_record(video: StoredVideo) -> dict[str, Any]:
     """JSON form with links."""
-    place = f"{bp.url_prefix}/{video.id}"
-    return video.record() | {"urls": {"self": place, "media": f"{place}/media", "thumbnail": f"{place}/thumbnail.jpg"}}
+    path = f"{bp.url_prefix}/{video.id}"
+    return video.to_dict() | {"urls": {"self": path, "media": f"{path}/media", "thumbnail": f"{path}/thumbnail.jpg"}}
 
 
 @bp.post("")
@@ -181,100 +183,106 @@ def record(video: StoredVideo) -> dict[str, Any]:
 @bp.input(UploadHeaders, location="headers", arg_name="headers")
 @bp.output(VideoRecord, 201, description="Accepted; `Location` says where.")
 @bp.doc(
-    responses=problems(
+    responses=document_problems(
         InvalidRequest, UnsupportedMedia, NoVideoStream, MediaCorrupt, VideoTooLong, VideoTooLarge, StorageFull,
-        DeadlineExceeded, also={200: KNOWN_DOC},
+        DeadlineExceeded, extra={200: KNOWN_DOC},
     ),
     extensions={"requestBody": BODY_DOC},
 )  # fmt: skip
-def add(query: UploadQuery, headers: UploadHeaders) -> tuple[dict[str, Any], int, dict[str, str]]:
+def upload_video(query: UploadQuery, headers: UploadHeaders) -> tuple[dict[str, Any], int, dict[str, str]]:
     """Upload a video.
 
     Raw bytes, or a form with a part `file`. `Content-Digest: sha-256=:...:` (RFC 9530) is compared where it is sent.
     The file is probed before it is accepted; the same bytes again are the same video (200).
     """
-    with lingering():
-        upload = Upload(services(), headers.digest)
-        with upload.services.files.incoming() as path:
-            stored = upload.services.files.write(path, upload.parts())
-            known = videos.find(upload.services.engine, stored.sha256)
+    with drain_refused_upload():
+        upload = Upload(get_services(), headers.digest)
+        with upload.services.files.open_incoming() as path:
+            stored = upload.services.files.write_chunks(path, upload.iter_chunks())
+            known_video = videos.find_video(upload.services.engine, stored.sha256)
             config, damaged = upload.services.settings, query.allow_damaged
-            facts = known.video if known else accepted(path, config, allow_damaged=damaged)
-            upload.services.files.keep(path, stored)
-        video, created = _enter(upload, stored, facts, query)
-    return record(video), 201 if created else 200, {"Location": record(video)["urls"]["self"]}
+            facts = known_video.facts if known_video else probe_accepted_video(path, config, allow_damaged=damaged)
+            upload.services.files.commit_file(path, stored)
+        video, created = _register_video(upload, stored, facts, query)
+    return build_video_record(video), 201 if created else 200, {"Location": build_video_record(video)["urls"]["self"]}
 
 
-def _enter(upload: Upload, stored: Stored, facts: Video, query: UploadQuery) -> tuple[StoredVideo, bool]:
-    found = videos.add(
+def _register_video(
+    upload: Upload, stored: StoredFile, facts: VideoFacts, query: UploadQuery
+) -> tuple[StoredVideo, bool]:
+    registered = videos.add_video(
         upload.services.engine,
         sha256=stored.sha256,
         size=stored.size,
-        name=clean_name(query.name or upload.name),
-        media_type=media_type(facts),
-        video=facts,
+        name=clean_file_name(query.name or upload.name),
+        media_type=detect_media_type(facts),
+        facts=facts,
     )
-    log.info("video.stored", video=found[0].id, size=stored.size, new=found[1])
-    return found
+    log.info("video.stored", video=registered[0].id, size=stored.size, new=registered[1])
+    return registered
 
 
 @bp.get("")
 @bp.input(VideosQuery, location="query", arg_name="query")
 @bp.output(VideoPage)
-def index(query: VideosQuery) -> tuple[dict[str, Any], dict[str, str]]:
+def list_videos(query: VideosQuery) -> tuple[dict[str, Any], dict[str, str]]:
     """List videos, newest first."""
-    after = read_token("videos", query.page_token, (datetime, str))
-    found = videos.page(services().engine, limit=query.limit + 1, after=after)
-    items, token, headers = page("videos", found, query.limit, lambda video: (video.created_at, video.id))
-    return {"items": [record(video) for video in items], "next_page_token": token}, headers
+    after = read_page_token("videos", query.page_token, (datetime, str))
+    video_rows = videos.list_videos(get_services().engine, limit=query.limit + 1, after=after)
+    items, token, headers = paginate_items(
+        "videos", video_rows, query.limit, lambda video: (video.created_at, video.id)
+    )
+    return {"items": [build_video_record(video) for video in items], "next_page_token": token}, headers
 
 
 @bp.get("/<video_id>")
 @bp.output(VideoRecord)
-@bp.doc(responses=problems(NotFound))
-def show(video_id: str) -> dict[str, Any]:
+@bp.doc(responses=document_problems(NotFound))
+def show_video(video_id: str) -> dict[str, Any]:
     """One video."""
-    return record(videos.get(services().engine, video_id))
+    return build_video_record(videos.get_video(get_services().engine, video_id))
 
 
 @bp.delete("/<video_id>")
-@bp.doc(responses=problems(NotFound, Conflict, also={204: {"description": "Gone."}}))
-def delete(video_id: str) -> tuple[str, int]:
+@bp.doc(responses=document_problems(NotFound, Conflict, extra={204: {"description": "Gone."}}))
+def delete_video(video_id: str) -> tuple[str, int]:
     """Delete a video with its jobs, results and artifacts; 409 while work on it goes on.
 
     A film that lies in a source is left where it is. Scans pass it over until it changes, or one is asked for by force.
     """
-    videos.delete(services().engine, video_id)
+    videos.delete_video(get_services().engine, video_id)
     return "", 204
 
 
 @bp.get("/<video_id>/media")
-@bp.doc(responses=problems(NotFound, SourceUnreachable, also=FILE_DOC))
-def media(video_id: str) -> Response:
+@bp.doc(responses=document_problems(NotFound, SourceUnreachable, extra=FILE_DOC))
+def download_video(video_id: str) -> Response:
     """The file itself, whole or by ranges; 502 when it lay in a source, and has gone or changed."""
-    return send_film(videos.get(services().engine, video_id))
+    return send_video(videos.get_video(get_services().engine, video_id))
 
 
 @bp.get("/<video_id>/thumbnail.jpg")
 @bp.input(ThumbnailQuery, location="query", arg_name="query")
 @bp.doc(
-    responses=problems(
-        InvalidRequest, NotFound, RateLimited, MediaCorrupt, SourceUnreachable, DeadlineExceeded, also=PICTURE_DOC
+    responses=document_problems(
+        InvalidRequest, NotFound, RateLimited, MediaCorrupt, SourceUnreachable, DeadlineExceeded, extra=THUMBNAIL_DOC
     )
 )
-def picture(video_id: str, query: ThumbnailQuery) -> Response:
+def show_thumbnail(video_id: str, query: ThumbnailQuery) -> Response:
     """One frame, small, as a JPEG: the frame that a player shows at that time."""
-    video = videos.get(services().engine, video_id)
-    duration = video.video.duration
+    video = videos.get_video(get_services().engine, video_id)
+    duration = video.facts.duration
     if query.at is not None and query.at >= duration:
         raise bad_query("at", "beyond_the_end", f"The film lasts {float(duration):.6f} s.")
-    pts = moment(video.video, float(duration) / 2 if query.at is None else query.at)
+    pts = seconds_to_pts(video.facts, float(duration) / 2 if query.at is None else query.at)
     name = f"{video.sha256}-{pts}-{query.width}"
     response = Response(mimetype="image/jpeg")
     if not request.if_none_match.contains_weak(name):
-        path = film_path(video)
-        response.set_data(thumbnail(name, path, video, pts, query.width, lambda: check_in_place(video, path)))
-    response.headers.update({"Cache-Control": FOREVER, "Content-Security-Policy": SANDBOX})
+        path = find_video_path(video)
+        response.set_data(
+            make_thumbnail(name, path, video, pts, query.width, lambda: check_path_unchanged(video, path))
+        )
+    response.headers.update({"Cache-Control": IMMUTABLE_CACHE, "Content-Security-Policy": SANDBOX_CSP})
     response.set_etag(name)
     response.make_conditional(request.environ)
     return response

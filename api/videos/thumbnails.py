@@ -10,56 +10,56 @@ from fractions import Fraction
 from pathlib import Path
 from threading import BoundedSemaphore, Lock
 
-from api.service.health import THREADS
-from api.videos.probing import answer, read
+from api.http.context import THREADS
 from shared.errors import RateLimited
-from shared.values import StoredVideo, Video
+from shared.media.sandbox import parse_reader_output, run_reader
+from shared.values import StoredVideo, VideoFacts
 
 TIMEOUT_S = 20.0
-AT_ONCE = 2
+MAX_DECODING = 2
 """Processes that decode pictures at any time."""
-WAITING = THREADS // 2
+MAX_WAITING = THREADS // 2
 """Requests that may wait for these: each holds a thread."""
-KEPT_BYTES = 16 * 2**20
+CACHE_BYTES = 16 * 2**20
 ROUNDING = Fraction(1, 1_000_000)
 """Seconds by which a time in JSON may lie before the frame it means: it has six decimals."""
 
 
-def moment(video: Video, at: float) -> int:
+def seconds_to_pts(video: VideoFacts, at: float) -> int:
     """The time `at` (seconds since the first frame, as JSON gives them) in ticks of the film's clock."""
     return video.clock.start_pts + int((Fraction(at) + ROUNDING) / video.clock.time_base)
 
 
 @dataclass(slots=True)
-class Kept:
+class ThumbnailCache:
     """The pictures asked for lately, by name, up to a number of bytes; the one used longest ago goes first."""
 
-    limit: int = KEPT_BYTES
-    _pictures: OrderedDict[str, bytes] = field(default_factory=OrderedDict)
-    _size: int = 0
+    limit_bytes: int = CACHE_BYTES
+    _thumbnails: OrderedDict[str, bytes] = field(default_factory=OrderedDict)
+    _size_bytes: int = 0
     _lock: Lock = field(default_factory=Lock)
 
-    def get(self, name: str, make: Callable[[], bytes]) -> bytes:
+    def get_or_make(self, name: str, make: Callable[[], bytes]) -> bytes:
         """The picture of that name, made where it is not there."""
         with self._lock:
-            if name in self._pictures:
-                self._pictures.move_to_end(name)
-                return self._pictures[name]
-        picture = make()
+            if name in self._thumbnails:
+                self._thumbnails.move_to_end(name)
+                return self._thumbnails[name]
+        thumbnail_bytes = make()
         with self._lock:
-            self._size += len(picture) - len(self._pictures.get(name, b""))
-            self._pictures[name] = picture
-            while self._size > self.limit:
-                self._size -= len(self._pictures.popitem(last=False)[1])
-        return picture
+            self._size_bytes += len(thumbnail_bytes) - len(self._thumbnails.get(name, b""))
+            self._thumbnails[name] = thumbnail_bytes
+            while self._size_bytes > self.limit_bytes:
+                self._size_bytes -= len(self._thumbnails.popitem(last=False)[1])
+        return thumbnail_bytes
 
 
-_kept = Kept()
-_working = BoundedSemaphore(AT_ONCE)
-_waiting = BoundedSemaphore(WAITING)
+_cache = ThumbnailCache()
+_decoding_slots = BoundedSemaphore(MAX_DECODING)
+_waiting_slots = BoundedSemaphore(MAX_WAITING)
 
 
-def thumbnail(
+def make_thumbnail(
     name: str, path: Path, video: StoredVideo, pts: int, width: int, check: Callable[[], None] = lambda: None
 ) -> bytes:
     """The frame shown at `pts` as a JPEG of at most `width` pixels.
@@ -77,23 +77,23 @@ def thumbnail(
         MediaCorrupt: nothing can be decoded there.
     """
 
-    def decode() -> bytes:
-        picture = _decoded(path, video.video, pts, width)
+    def decode_checked() -> bytes:
+        thumbnail_bytes = _decode_thumbnail(path, video.facts, pts, width)
         check()
-        return picture
+        return thumbnail_bytes
 
-    return _kept.get(name, decode)
+    return _cache.get_or_make(name, decode_checked)
 
 
-def _decoded(path: Path, video: Video, pts: int, width: int) -> bytes:
-    if not _waiting.acquire(blocking=False):
+def _decode_thumbnail(path: Path, video: VideoFacts, pts: int, width: int) -> bytes:
+    if not _waiting_slots.acquire(blocking=False):
         raise RateLimited("Too many pictures are asked for at once.")
     try:
-        asked = json.dumps({"video": video.record(), "pts": pts, "width": width}).encode() + b"\n"
-        with _working:
-            done = read("worker.video.pictures.thumbnail", path, TIMEOUT_S, asked=asked)
+        request_line = json.dumps({"video": video.to_dict(), "pts": pts, "width": width}).encode() + b"\n"
+        with _decoding_slots:
+            completed = run_reader("worker.video.thumbnail", path, TIMEOUT_S, stdin=request_line)
     finally:
-        _waiting.release()
-    if done.returncode:
-        answer(done)
-    return done.stdout
+        _waiting_slots.release()
+    if completed.returncode:
+        parse_reader_output(completed)
+    return completed.stdout

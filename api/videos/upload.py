@@ -16,14 +16,14 @@ from streaming_form_data import ParseFailedException, StreamingFormDataParser
 from streaming_form_data.targets import BaseTarget
 from werkzeug.exceptions import ClientDisconnected
 
-from api.service.health import Services
+from api.http.context import Services
 from shared.errors import InvalidRequest, SceneworksError, StorageFull, UnsupportedMedia, VideoTooLarge
-from shared.files import CHUNK
+from shared.storage import CHUNK
 
 STALL_S = 60
 """A client that sends nothing for so long has gone: its thread is needed."""
-LINGER_S = 5
-LOOK_AT_DISK_EVERY = 64 * CHUNK
+DRAIN_S = 5
+CHECK_DISK_EVERY = 64 * CHUNK
 
 
 @dataclass(slots=True)
@@ -42,28 +42,28 @@ class Upload:
 
     def __post_init__(self) -> None:
         request.max_content_length = sys.maxsize  # None would be the limit of the app, which is one for JSON
-        self._check_room(request.content_length or 0)
+        self._check_free_space(request.content_length or 0)
 
-    def parts(self) -> Iterator[bytes]:
+    def iter_chunks(self) -> Iterator[bytes]:
         """The file's bytes, whichever way they were sent; InvalidRequest, VideoTooLarge, StorageFull."""
         kind = request.mimetype
         if kind == "multipart/form-data":
-            return self._form()
+            return self._iter_form()
         if kind.startswith(("video/", "audio/")) or kind in {"", "application/octet-stream"}:
-            return self._body()
+            return self._iter_body()
         if kind == "application/json":
             raise InvalidRequest("This service takes uploads only: send the bytes of the file.")
         raise UnsupportedMedia("Content-Type must be video/*, application/octet-stream or multipart/form-data.")
 
-    def _body(self) -> Iterator[bytes]:
+    def _iter_body(self) -> Iterator[bytes]:
         if sock := request.environ.get("gunicorn.socket"):
             sock.settimeout(STALL_S)
-        while chunk := _read(CHUNK):
-            if (self.received + len(chunk)) // LOOK_AT_DISK_EVERY > self.received // LOOK_AT_DISK_EVERY:
-                self._check_room(0)
+        while chunk := _read_body(CHUNK):
+            if (self.received + len(chunk)) // CHECK_DISK_EVERY > self.received // CHECK_DISK_EVERY:
+                self._check_free_space(0)
             self.received += len(chunk)
             if self.received > self.services.settings.max_upload_bytes:
-                raise VideoTooLarge(_too_large(self.services))
+                raise VideoTooLarge(_too_large_detail(self.services))
             if self.digest:
                 self._hash.update(chunk)
             yield chunk
@@ -72,24 +72,24 @@ class Upload:
         if self.digest and self._hash.digest() != self.digest:
             raise InvalidRequest("The bytes received do not have the digest of Content-Digest.")
 
-    def _form(self) -> Iterator[bytes]:
+    def _iter_form(self) -> Iterator[bytes]:
         part = FormPart()
         try:
             parser = StreamingFormDataParser({"Content-Type": request.headers["Content-Type"]})
             parser.register("file", part)
-            for chunk in self._body():
+            for chunk in self._iter_body():
                 parser.data_received(chunk)
-                yield part.take()
+                yield part.take_bytes()
         except ParseFailedException:
             raise InvalidRequest("The form is not valid multipart/form-data.") from None
         if part.count != 1 or not part.complete:
             raise InvalidRequest("The form must have exactly one complete part `file`.")
         self.name = part.multipart_filename
 
-    def _check_room(self, coming: int) -> None:
-        if coming > self.services.settings.max_upload_bytes:
-            raise VideoTooLarge(_too_large(self.services))
-        if self.services.files.free() - coming < self.services.settings.min_free_bytes:
+    def _check_free_space(self, expected_bytes: int) -> None:
+        if expected_bytes > self.services.settings.max_upload_bytes:
+            raise VideoTooLarge(_too_large_detail(self.services))
+        if self.services.files.free_bytes() - expected_bytes < self.services.settings.min_free_bytes:
             raise StorageFull("There is no room left for a video of this size.")
 
 
@@ -100,7 +100,7 @@ class FormPart(BaseTarget):  # type: ignore[misc]
         super().__init__()
         self.count = 0
         self.complete = False
-        self._held = bytearray()
+        self._buffer = bytearray()
 
     def on_start(self) -> None:
         """A part begins."""
@@ -109,19 +109,19 @@ class FormPart(BaseTarget):  # type: ignore[misc]
 
     def on_data_received(self, chunk: bytes) -> None:
         """Bytes of the part."""
-        self._held += chunk
+        self._buffer += chunk
 
     def on_finish(self) -> None:
         """The boundary after the part was seen."""
         self.complete = True
 
-    def take(self) -> bytes:
+    def take_bytes(self) -> bytes:
         """What came since the last call."""
-        held, self._held = bytes(self._held), bytearray()
-        return held
+        taken, self._buffer = bytes(self._buffer), bytearray()
+        return taken
 
 
-def _read(size: int) -> bytes:
+def _read_body(size: int) -> bytes:
     """Bytes of the body; a client that has gone or hangs is InvalidRequest, never mistaken for a fault of our disk."""
     try:
         return request.stream.read(size)
@@ -129,12 +129,12 @@ def _read(size: int) -> bytes:
         raise InvalidRequest("The upload broke off before it was complete.") from None
 
 
-def _too_large(parts: Services) -> str:
-    return f"This service takes videos of up to {parts.settings.max_upload_bytes} bytes."
+def _too_large_detail(app_services: Services) -> str:
+    return f"This service takes videos of up to {app_services.settings.max_upload_bytes} bytes."
 
 
 @contextmanager
-def lingering() -> Iterator[None]:
+def drain_refused_upload() -> Iterator[None]:
     """When an upload is refused early, take its bytes for a few seconds more.
 
     A socket closed with unread bytes is reset, and the client would see that instead of the problem document.
@@ -142,10 +142,10 @@ def lingering() -> Iterator[None]:
     try:
         yield
     except SceneworksError:
-        deadline = time.monotonic() + LINGER_S
+        deadline = time.monotonic() + DRAIN_S
         if sock := request.environ.get("gunicorn.socket"):
-            sock.settimeout(LINGER_S)
+            sock.settimeout(DRAIN_S)
         with suppress(InvalidRequest):  # the client has gone: then nobody waits for the answer
-            while time.monotonic() < deadline and _read(CHUNK):
+            while time.monotonic() < deadline and _read_body(CHUNK):
                 continue
         raise

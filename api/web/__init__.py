@@ -1,7 +1,7 @@
 """The page: jobs, one job with its film, and the operator's pages, as HTML that reads without scripts."""
 
-from api.web.operate import bp as operate
-from api.web.page import bp
+from api.web.operator import bp as operate
+from api.web.pages.routes import bp
 
 bp.register_blueprint(operate)
 

@@ -26,9 +26,9 @@ OLDEST = (0, 8)
 
 def upgrade() -> None:
     """Apply."""
-    _make_extension()
+    _create_extension()
     _check_version()
-    _embeddings()
+    _create_embeddings()
     op.create_index("ix_embeddings_weights", "embeddings", ["weights", "model", "per"])
     op.create_index("ix_embeddings_video_id", "embeddings", ["video_id", "weights", "model", "per", "run_id"])
     for per in ("video", "shot"):
@@ -47,7 +47,7 @@ def downgrade() -> None:
     op.drop_table("embeddings")
 
 
-def _make_extension() -> None:
+def _create_extension() -> None:
     """Forbidden, Conflict: say what an operator has to do."""
     bind = op.get_bind()
     try:
@@ -69,8 +69,8 @@ def _make_extension() -> None:
 
 
 def _check_version() -> None:
-    said = sa.text("SELECT extversion FROM pg_extension WHERE extname = 'vector'")
-    version = str(op.get_bind().execute(said).scalar_one())
+    statement = sa.text("SELECT extversion FROM pg_extension WHERE extname = 'vector'")
+    version = str(op.get_bind().execute(statement).scalar_one())
     if tuple(int(part) for part in version.split(".")[:2]) < OLDEST:
         raise Conflict(
             f"The extension pgvector is {version}, and 0.8 is the oldest that will do. Install a newer one on the "
@@ -78,7 +78,7 @@ def _check_version() -> None:
         )
 
 
-def _embeddings() -> None:
+def _create_embeddings() -> None:
     op.create_table(
         "embeddings",
         sa.Column("run_id", sa.String(length=40), nullable=False),

@@ -12,8 +12,8 @@ from shared.errors import FieldError, InvalidRequest
 
 __all__ = [
     "BASSL",
+    "CATALOG",
     "CLIP_IT",
-    "MENU",
     "MTTR",
     "R2PLUS1D",
     "SCRL",
@@ -29,29 +29,29 @@ __all__ = [
     "ScrlParams",
     "ShotsParams",
     "WeightsSpec",
-    "model",
-    "served",
+    "get_model_spec",
+    "parse_model_names",
 ]
 
-MENU: dict[str, ModelSpec] = {spec.name: spec for spec in (SHOTS, BASSL, SCRL, CLIP_IT, MTTR, R2PLUS1D)}
+CATALOG: dict[str, ModelSpec] = {spec.name: spec for spec in (SHOTS, BASSL, SCRL, CLIP_IT, MTTR, R2PLUS1D)}
 
 
-def model(name: str, pointer: str = "/model") -> ModelSpec:
+def get_model_spec(name: str, pointer: str = "/model") -> ModelSpec:
     """The menu entry of that name; InvalidRequest (`unknown_model`) names those there are."""
-    if name not in MENU:
-        known = ", ".join(MENU)
+    if name not in CATALOG:
+        known = ", ".join(CATALOG)
         raise InvalidRequest(
             f"There is no model of that name. Models: {known}.",
             errors=(FieldError(pointer, "unknown_model", f"one of: {known}"),),
         )
-    return MENU[name]
+    return CATALOG[name]
 
 
-def served(models: str) -> tuple[str, ...]:
+def parse_model_names(models: str) -> tuple[str, ...]:
     """Names in SCENEWORKS_MODELS: `*` for the whole menu; InvalidRequest for a name that is not on it."""
     if models.strip() == "*":
-        return tuple(MENU)
+        return tuple(CATALOG)
     names = [name.strip() for name in models.split(",") if name.strip()]
     if not names:
         raise InvalidRequest("SCENEWORKS_MODELS names no model.")
-    return tuple(model(name, "/SCENEWORKS_MODELS").name for name in names)
+    return tuple(get_model_spec(name, "/SCENEWORKS_MODELS").name for name in names)

@@ -25,7 +25,7 @@ class ClipItParams(PreciseParams):
     captions: Literal["neutral"] = Field(
         "neutral", description="Where the text comes from without sentences. neutral: one that names nothing."
     )
-    film: bool = Field(True, description="Also yield the summary as a film, with its sound, and a poster.")
+    summary_video: bool = Field(True, description="Also yield the summary as a video, with its sound, and a poster.")
 
 
 CLIP_IT = ModelSpec(
@@ -36,7 +36,7 @@ CLIP_IT = ModelSpec(
     params=ClipItParams,
     needs=(),
     results=("frame_score", "segment", "highlight", "caption"),
-    artifacts=("frame_features", "summary_film", "poster"),
+    artifacts=("frame_features", "summary_video", "poster"),
     weights=WeightsSpec(
         name="clip_it.safetensors",
         sha256=None,
@@ -45,5 +45,5 @@ CLIP_IT = ModelSpec(
         origin="ModelScope damo/cv_clip-it_video-summarization_language-guided_en",
         how="sceneworks-worker weights pull clip_it",
     ),
-    regroups=("sentences", "budget", "captions", "film"),
+    postprocess_params=("sentences", "budget", "captions", "summary_video"),
 )

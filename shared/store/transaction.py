@@ -13,21 +13,21 @@ from sqlalchemy.orm import Session
 
 P = ParamSpec("P")
 R = TypeVar("R")
-TRIES = 5
+MAX_TRIES = 5
 
 
-def verb(body: Callable[Concatenate[Session, P], R]) -> Callable[Concatenate[Engine, P], R]:
+def transactional(body: Callable[Concatenate[Session, P], R]) -> Callable[Concatenate[Engine, P], R]:
     """Run `body` in one transaction on the engine given; when Postgres breaks a deadlock by choosing us, once more."""
 
     @wraps(body)
-    def run(engine: Engine, *args: P.args, **kwargs: P.kwargs) -> R:
-        for left in reversed(range(TRIES)):
+    def run_transaction(engine: Engine, *args: P.args, **kwargs: P.kwargs) -> R:
+        for attempts_left in reversed(range(MAX_TRIES)):
             try:
                 with Session(engine, expire_on_commit=False) as session, session.begin():
                     return body(session, *args, **kwargs)
             except OperationalError as error:
-                if not left or not isinstance(error.orig, DeadlockDetected | SerializationFailure):
+                if not attempts_left or not isinstance(error.orig, DeadlockDetected | SerializationFailure):
                     raise
         raise AssertionError("unreachable: the last try returns or raises")
 
-    return cast("Callable[Concatenate[Engine, P], R]", run)
+    return cast("Callable[Concatenate[Engine, P], R]", run_transaction)

@@ -11,27 +11,27 @@ from sqlalchemy import case, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from shared.store.transaction import verb
+from shared.store.transaction import transactional
 from shared.tables import JobRunRow, RunRow, VideoRow, WorkerRow
 from shared.values import Worker
 
-LIVE_FOR = timedelta(seconds=15)
+HEARTBEAT_TIMEOUT = timedelta(seconds=15)
 """Three missed heartbeats of five seconds."""
 
 
 @dataclass(frozen=True, slots=True)
-class AtHand:
+class ActiveRun:
     """A run that a worker is at: of which model on which film, for which job, and how far it is (0..1)."""
 
     run_id: str
     model: str
-    film: str
+    video_name: str
     job_id: str | None
     fraction: float
 
 
-@verb
-def announce(
+@transactional
+def announce_worker(
     session: Session,
     worker_id: str,
     *,
@@ -56,8 +56,8 @@ def announce(
     session.execute(statement.on_conflict_do_update(index_elements=[WorkerRow.id], set_=values))
 
 
-@verb
-def beat(session: Session, worker_id: str, *, state: str, run_id: str | None) -> bool:
+@transactional
+def record_heartbeat(session: Session, worker_id: str, *, state: str, run_id: str | None) -> bool:
     """Still there, doing this. True when the worker is to stop."""
     statement = (
         update(WorkerRow)
@@ -68,21 +68,21 @@ def beat(session: Session, worker_id: str, *, state: str, run_id: str | None) ->
     return bool(session.scalars(statement).one_or_none())
 
 
-@verb
-def stop(session: Session, worker_id: str) -> None:
+@transactional
+def request_stop(session: Session, worker_id: str) -> None:
     """Ask a worker to hand its run back; it sees it at its next touch."""
     session.execute(update(WorkerRow).where(WorkerRow.id == worker_id).values(stopping=True, state="stopping"))
 
 
-@verb
-def forget(session: Session, worker_id: str) -> None:
+@transactional
+def delete_worker(session: Session, worker_id: str) -> None:
     """A worker has ended in good order."""
     row = session.get(WorkerRow, worker_id)
     if row is not None:
         session.delete(row)
 
 
-def announced(session: Session, model: str) -> str | None:
+def find_announced_weights(session: Session, model: str) -> str | None:
     """Fingerprint of a model's weights, as the worker heard of last announces it; None when no worker has them."""
     for models in session.scalars(select(WorkerRow.models).order_by(WorkerRow.heartbeat_at.desc())):
         for offer in models:
@@ -91,8 +91,8 @@ def announced(session: Session, model: str) -> str | None:
     return None
 
 
-@verb
-def all(session: Session) -> list[Worker]:  # noqa: A001 (read as `workers.all`)
+@transactional
+def list_workers(session: Session) -> list[Worker]:
     """Every worker heard of in the last day, oldest first."""
     now = session.scalars(select(func.now())).one()
     return [
@@ -106,14 +106,14 @@ def all(session: Session) -> list[Worker]:  # noqa: A001 (read as `workers.all`)
             run_id=row.run_id,
             started_at=row.started_at,
             heartbeat_at=row.heartbeat_at,
-            live=now - row.heartbeat_at < LIVE_FOR,
+            live=now - row.heartbeat_at < HEARTBEAT_TIMEOUT,
         )
         for row in session.scalars(select(WorkerRow).order_by(WorkerRow.number))
     ]
 
 
-@verb
-def at_hand(session: Session, run_ids: Collection[str]) -> dict[str, AtHand]:
+@transactional
+def get_active_runs(session: Session, run_ids: Collection[str]) -> dict[str, ActiveRun]:
     """Those of the runs that there are, by id."""
     job = select(func.min(JobRunRow.job_id)).where(JobRunRow.run_id == RunRow.id).scalar_subquery()
     statement = (
@@ -121,4 +121,4 @@ def at_hand(session: Session, run_ids: Collection[str]) -> dict[str, AtHand]:
         .join(VideoRow, VideoRow.id == RunRow.video_id)
         .where(RunRow.id.in_(run_ids))
     )
-    return {row[0]: AtHand(*row) for row in session.execute(statement)}
+    return {row[0]: ActiveRun(*row) for row in session.execute(statement)}

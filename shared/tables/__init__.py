@@ -1,16 +1,7 @@
 """SQLAlchemy rows of the ledger. Only `shared.store` and the migrations know them; import them from here."""
 
-from shared.tables.archive import (
-    BatchEndRow,
-    BatchItemRow,
-    BatchRow,
-    PlaceRow,
-    QueueRow,
-    ScheduleRow,
-    SlotRow,
-    SourceRow,
-)
-from shared.tables.ledger import (
+from shared.tables.batches import BatchEventRow, BatchItemRow, BatchRow, QueueRow, ScheduleRow, SlotRow
+from shared.tables.jobs import (
     COSINE_KEY,
     INDEXED_DIMENSIONS,
     LIVE_OR_DONE,
@@ -23,9 +14,9 @@ from shared.tables.ledger import (
     NeedRow,
     ResultRow,
     RunRow,
-    VideoRow,
     WorkerRow,
 )
+from shared.tables.videos import SourceFileRow, SourceRow, VideoRow
 
 __all__ = [
     "COSINE_KEY",
@@ -33,7 +24,7 @@ __all__ = [
     "LIVE_OR_DONE",
     "ArtifactRow",
     "Base",
-    "BatchEndRow",
+    "BatchEventRow",
     "BatchItemRow",
     "BatchRow",
     "CounterRow",
@@ -41,12 +32,12 @@ __all__ = [
     "JobRow",
     "JobRunRow",
     "NeedRow",
-    "PlaceRow",
     "QueueRow",
     "ResultRow",
     "RunRow",
     "ScheduleRow",
     "SlotRow",
+    "SourceFileRow",
     "SourceRow",
     "VideoRow",
     "WorkerRow",

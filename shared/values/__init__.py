@@ -1,33 +1,24 @@
 """Frozen domain values; import them from here."""
 
-from shared.values.ledger import Job, Run, StoredVideo, Wake, Worker, labels_of, stamp
-from shared.values.media import AudioStream, Video
-from shared.values.time import Clock, Moment, Timeline, TimeRange, clock_time, timecode
-from shared.values.work import (
-    LIVE,
-    Artifact,
-    Embedding,
-    FileMade,
-    JobState,
-    Progress,
-    Result,
-    RunState,
-    Shot,
-    Stage,
-    job_state,
-    new_id,
-)
+from shared.values.embeddings import Embedding
+from shared.values.ids import new_id
+from shared.values.jobs import Job, JobState, derive_job_state, parse_labels
+from shared.values.results import Artifact, OutputFile, Result, Shot
+from shared.values.runs import LIVE_STATES, Progress, Run, RunState, Stage, WakeUp
+from shared.values.time import Clock, Moment, Timeline, TimeRange, format_clock_time, format_timecode, format_timestamp
+from shared.values.videos import AudioStream, StoredVideo, VideoFacts
+from shared.values.workers import Worker
 
 __all__ = [
-    "LIVE",
+    "LIVE_STATES",
     "Artifact",
     "AudioStream",
     "Clock",
     "Embedding",
-    "FileMade",
     "Job",
     "JobState",
     "Moment",
+    "OutputFile",
     "Progress",
     "Result",
     "Run",
@@ -37,13 +28,13 @@ __all__ = [
     "StoredVideo",
     "TimeRange",
     "Timeline",
-    "Video",
-    "Wake",
+    "VideoFacts",
+    "WakeUp",
     "Worker",
-    "clock_time",
-    "job_state",
-    "labels_of",
+    "derive_job_state",
+    "format_clock_time",
+    "format_timecode",
+    "format_timestamp",
     "new_id",
-    "stamp",
-    "timecode",
+    "parse_labels",
 ]

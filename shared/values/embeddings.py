@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from array import array
+from dataclasses import dataclass
 
-from shared.values.work import Embedding
+from shared.values.time import TimeRange
 
 
-def modelscope(embedding: Embedding) -> dict[str, Any]:
-    """The answer of the published R(2+1)D pipeline on ModelScope: the vector of the whole film, not normalised.
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """A vector that stands for a film or a part of it, to be searched by.
 
-    ValueError for the embedding of a shot: that pipeline knows none.
+    Args:
+        seq: of the result of kind `embedding` that it belongs to.
+        range: where in the film; None for the whole.
+        vector: as the network gave it, not normalised: float32 (type code `f`).
     """
-    if embedding.range is not None:
-        raise ValueError(f"embedding {embedding.seq} is that of a shot")
-    return {"video_embedding": embedding.vector.tolist()}
+
+    seq: int
+    range: TimeRange | None
+    vector: array[float]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass
+from datetime import datetime
 from fractions import Fraction
 from typing import Any
 
@@ -28,11 +29,11 @@ class Clock:
     start_pts: int
     vfr: bool = False
 
-    def at(self, frame: int, pts: int) -> Moment:
+    def moment_at(self, frame: int, pts: int) -> Moment:
         """The moment of frame `frame`, shown at `pts`."""
         return Moment(frame=frame, pts=pts, clock=self)
 
-    def record(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """JSON form, read back by `Clock.read`."""
         return {
             "time_base": str(self.time_base),
@@ -42,8 +43,8 @@ class Clock:
         }
 
     @staticmethod
-    def read(record: dict[str, Any]) -> Clock:
-        """Inverse of `record`."""
+    def from_dict(record: dict[str, Any]) -> Clock:
+        """Inverse of `to_dict`."""
         return Clock(
             time_base=Fraction(record["time_base"]),
             fps=Fraction(record["fps"]),
@@ -73,10 +74,10 @@ class Moment:
         drift apart, and a label has to agree with what a player shows.
         """
         fps = self.clock.fps
-        return timecode(round(self.seconds * fps), fps) if fps > 0 else clock_time(self.seconds)
+        return format_timecode(round(self.seconds * fps), fps) if fps > 0 else format_clock_time(self.seconds)
 
-    def record(self) -> dict[str, Any]:
-        """`frame`, `seconds`, `pts`, `timecode`: the form of every time in an answer."""
+    def to_dict(self) -> dict[str, Any]:
+        """`frame`, `seconds`, `pts`, `format_timecode`: the form of every time in an answer."""
         return {
             "frame": self.frame,
             "seconds": round(float(self.seconds), 6),
@@ -122,33 +123,33 @@ class Timeline:
         self._end_pts = end_pts
 
     @staticmethod
-    def nothing(clock: Clock) -> Timeline:
+    def empty(clock: Clock) -> Timeline:
         """That of a film that stayed closed."""
         return Timeline(clock, array("q"), clock.start_pts)
 
     def __len__(self) -> int:
         return len(self._pts)
 
-    def at(self, frame: int) -> Moment:
+    def moment_at(self, frame: int) -> Moment:
         """The moment of `frame`; `len(self)` gives the end of the film. IndexError outside."""
         if frame == len(self._pts):
-            return self.clock.at(frame, self._end_pts)
+            return self.clock.moment_at(frame, self._end_pts)
         if not 0 <= frame < len(self._pts):
             raise IndexError(f"frame {frame} of {len(self._pts)}")
-        return self.clock.at(frame, self._pts[frame])
+        return self.clock.moment_at(frame, self._pts[frame])
 
-    def range(self, start: int, end: int) -> TimeRange:
+    def time_range(self, start: int, end: int) -> TimeRange:
         """Frames `start` (inclusive) to `end` (exclusive) as exact time."""
-        return TimeRange(self.at(start), self.at(end))
+        return TimeRange(self.moment_at(start), self.moment_at(end))
 
 
-def clock_time(seconds: Fraction) -> str:
+def format_clock_time(seconds: Fraction) -> str:
     """`HH:MM:SS.mmm`, rounded to the nearest millisecond."""
     whole, millis = divmod(round(seconds * 1000), 1000)
     return f"{whole // 3600:02d}:{whole // 60 % 60:02d}:{whole % 60:02d}.{millis:03d}"
 
 
-def timecode(frame: int, fps: Fraction) -> str:
+def format_timecode(frame: int, fps: Fraction) -> str:
     """SMPTE ST 12-1 label of a frame number: `HH:MM:SS:FF`, `HH:MM:SS;FF` (drop-frame) at 30000/1001 and its multiples.
 
     Drop-frame skips the first two labels (per 30) of every minute that is not a multiple of ten.
@@ -163,3 +164,8 @@ def timecode(frame: int, fps: Fraction) -> str:
     digits = max(2, len(str(nominal - 1)))
     mark = ";" if drop else ":"
     return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}{mark}{frames:0{digits}d}"
+
+
+def format_timestamp(moment: datetime | None) -> str | None:
+    """RFC 3339 in UTC, to the millisecond."""
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z") if moment else None

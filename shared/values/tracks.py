@@ -9,18 +9,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any
 
-from shared.values.time import Moment, clock_time
+from shared.values.time import Moment
 
 Colour = tuple[int, int, int]
 """Red, green, blue, 0..255."""
 
-JSON_LINES = "application/x-ndjson"
+JSON_LINES_MEDIA_TYPE = "application/x-ndjson"
 """Media type of the file."""
 
-COLOURS: tuple[Colour, ...] = (
+QUERY_COLOURS: tuple[Colour, ...] = (
     (41, 171, 226), (237, 30, 121), (35, 161, 90), (255, 148, 59),
     (255, 255, 0), (153, 68, 255), (204, 255, 255), (0, 255, 153),
 )  # fmt: skip
@@ -58,8 +57,8 @@ class TrackFrame:
         """The mask as pycocotools takes it."""
         return {"size": list(self.size), "counts": self.counts}
 
-    def record(self) -> dict[str, Any]:
-        """The line without its time, which is not known before the film was read; read back by `read`."""
+    def to_dict(self) -> dict[str, Any]:
+        """The line without its time, which is not known before the film was read; read back by `from_dict`."""
         return {
             "query": self.query,
             "frame": self.frame,
@@ -70,7 +69,7 @@ class TrackFrame:
             "mask": self.mask,
         }
 
-    def timed(self, moment: Moment) -> dict[str, Any]:
+    def to_timed_dict(self, moment: Moment) -> dict[str, Any]:
         """The line: `query, frame, seconds, pts, timecode, score, instance, area, box, mask`.
 
         Args:
@@ -78,10 +77,10 @@ class TrackFrame:
         """
         if moment.frame != self.frame:
             raise ValueError(f"the time of frame {moment.frame} for frame {self.frame}")
-        return {"query": self.query} | moment.record() | self.record()
+        return {"query": self.query} | moment.to_dict() | self.to_dict()
 
     @staticmethod
-    def read(record: Mapping[str, Any]) -> TrackFrame:
+    def from_dict(record: Mapping[str, Any]) -> TrackFrame:
         """Out of a line, with a time or without."""
         height, width = record["mask"]["size"]
         return TrackFrame(
@@ -96,35 +95,6 @@ class TrackFrame:
         )
 
 
-def records(lines: Iterable[str | bytes]) -> Iterator[dict[str, Any]]:
+def parse_track_lines(lines: Iterable[str | bytes]) -> Iterator[dict[str, Any]]:
     """The lines of the file as they are read, one at a time."""
     return (json.loads(line) for line in lines)
-
-
-def modelscope(
-    lines: Iterable[Mapping[str, Any]], queries: int, fps: Fraction, output_video: str | None
-) -> dict[str, Any]:
-    """The answer of the published pipeline on ModelScope: its keys `masks`, `timestamps` and `output_video`.
-
-    There a mask is an array of 0 and 1 for each query and frame; arrays of frames x height x width do not belong in
-    JSON, so each mask is COCO RLE here (`pycocotools.mask.decode` gives the array), and all are in memory together,
-    as large as the file. Where that pipeline renders a film, it leaves masks and timestamps out; here they stay.
-
-    Args:
-        lines: of the file, in its order (`records`).
-        queries: how many there are.
-        fps: frames a second by the film's clock; 0 where it has none: the exact times are taken then.
-        output_video: where the overlay film is to be had.
-
-    Returns:
-        `masks`: for each query a list of RLE, one a frame; `timestamps`: `HH:MM:SS.mmm` since the first frame read,
-        number of the frame over frames a second, as there, wherever the frame really lies.
-    """
-    masks: list[list[Any]] = [[] for _ in range(queries)]
-    seconds: list[Fraction] = []
-    for line in lines:
-        if line["query"] == 0:
-            seconds.append(Fraction(str(line["seconds"])))
-        masks[line["query"]].append(line["mask"])
-    times = [Fraction(at) / fps for at in range(len(seconds))] if fps else [each - seconds[0] for each in seconds]
-    return {"masks": masks, "timestamps": [clock_time(each) for each in times], "output_video": output_video}

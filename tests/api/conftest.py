@@ -21,24 +21,31 @@ from flask.testing import FlaskClient
 from imageio_ffmpeg import get_ffmpeg_exe
 from sqlalchemy import Engine
 
-from api.app import create_app, gunicorn_options
-from api.local.servers import free_port
-from shared.db import connect
-from shared.files import Files
+from api.app import create_app
+from api.localstack.servers import find_free_port
+from api.server import gunicorn_options
+from shared.db import create_db_engine
 from shared.settings import Settings
-from shared.store import runs, videos
+from shared.storage import ContentStorage
+from shared.store.runs import runs
+from shared.store.videos import videos
 from shared.values import Artifact, Job, Progress, Result, Shot, TimeRange, new_id
-from shared.values.scenes import boundaries, scenes
-from tests import factories
-from tests.conftest import administer, named
+from shared.values.scenes import build_boundaries, build_scenes
+from tests.conftest import execute_admin_sql, with_database_name
+from tests.support import factories
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-Make = Callable[..., APIFlask]
-GREY = ["-f", "lavfi", "-i", "color=black:size=64x64:rate=25:duration=4,format=yuv420p,geq=lum='16+2*N':cb=128:cr=128"]
+MakeApp = Callable[..., APIFlask]
+GREY_VIDEO = [
+    "-f",
+    "lavfi",
+    "-i",
+    "color=black:size=64x64:rate=25:duration=4,format=yuv420p,geq=lum='16+2*N':cb=128:cr=128",
+]
 """Frame n is grey of level 2n: a picture of it says which frame it is."""
 
 
-def make_film(out: Path, *options: str, seconds: float = 2) -> Path:
+def make_video_file(out: Path, *options: str, seconds: float = 2) -> Path:
     """A film of a test picture, or what the options say."""
     source = ["-f", "lavfi", "-i", f"testsrc2=size=96x64:rate=25:duration={seconds}"]
     subprocess.run(
@@ -47,19 +54,19 @@ def make_film(out: Path, *options: str, seconds: float = 2) -> Path:
     return out
 
 
-def named_film(database: Engine, name: str) -> str:
+def add_named_video(database: Engine, name: str) -> str:
     """A video of that name in the ledger; its id."""
-    video, _ = videos.add(
+    video, _ = videos.add_video(
         database, sha256=hashlib.sha256(name.encode()).hexdigest(), size=2_160_000, name=name, media_type="video/mp4",
-        video=factories.video(),
+        facts=factories.make_video(),
     )  # fmt: skip
     return video.id
 
 
 def finish_shots(database: Engine, job: Job, shots: Sequence[TimeRange]) -> None:
     """End the run that finds the shots of a job; it keeps no pictures."""
-    found = [Shot(one).result(seq) for seq, one in enumerate(shots)]
-    finish_run(database, job, "shots", found)
+    rows = [Shot(span).to_result(seq) for seq, span in enumerate(shots)]
+    finish_run(database, job, "shots", rows)
 
 
 def finish_scenes(
@@ -67,52 +74,52 @@ def finish_scenes(
 ) -> None:
     """End the run of a model of scenes as its room does: with float32 probabilities, grouped by its threshold."""
     (run,) = [run for run in job.runs if run.model == model]
-    rows = boundaries([Shot(one).result(seq) for seq, one in enumerate(shots)], array("f", probabilities))
-    finish_run(database, job, model, [*rows, *scenes(rows, run.params["threshold"])])
+    rows = build_boundaries([Shot(span).to_result(seq) for seq, span in enumerate(shots)], array("f", probabilities))
+    finish_run(database, job, model, [*rows, *build_scenes(rows, run.params["threshold"])])
 
 
 def finish_run(
-    database: Engine, job: Job, model: str, found: Sequence[Result], artifacts: Sequence[Artifact] = (), at: int = 0
+    database: Engine, job: Job, model: str, rows: Sequence[Result], artifacts: Sequence[Artifact] = (), index: int = 0
 ) -> str:
-    """End a run of that model (number `at` of them, as the job asks for them) with these rows; its id."""
-    run_id = [run.id for run in job.runs if run.model == model][at]
-    claim = factories.claim(database, run_id)
+    """End a run of that model (number `index` of them, as the job asks for them) with these rows; its id."""
+    run_id = [run.id for run in job.runs if run.model == model][index]
+    claim = factories.claim_run(database, run_id)
     assert claim is not None
-    runs.finish(
-        database, claim, progress=Progress((), 1.0), decode_failures=0, results=list(found), artifacts=list(artifacts)
+    runs.finish_run(
+        database, claim, progress=Progress((), 1.0), decode_failures=0, results=list(rows), artifacts=list(artifacts)
     )
     return run_id
 
 
-def keep(files: Files, path: Path, kind: str, media_type: str) -> Artifact:
+def store_artifact(files: ContentStorage, path: Path, kind: str, media_type: str) -> Artifact:
     """A file in the store, as an artifact."""
-    stored = files.put(path)
+    stored = files.put_file(path)
     return Artifact(new_id("art"), kind, path.name, media_type, stored.sha256, stored.size)
 
 
 @pytest.fixture(scope="session")
-def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def video_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two seconds of H.264 in an MP4 whose index comes first."""
     source = ["-f", "lavfi", "-i", "testsrc2=size=96x64:rate=25:duration=2", "-pix_fmt", "yuv420p"]
-    return make_film(tmp_path_factory.mktemp("film") / "film.mp4", *source, "-movflags", "+faststart")
+    return make_video_file(tmp_path_factory.mktemp("film") / "film.mp4", *source, "-movflags", "+faststart")
 
 
 @pytest.fixture
-def make_app(environment: None) -> Iterator[Make]:
+def make_app(environment: None) -> Iterator[MakeApp]:
     """Apps on this test's servers, with some settings changed."""
-    made: list[APIFlask] = []
+    apps: list[APIFlask] = []
 
-    def make(**changed: Any) -> APIFlask:
-        made.append(create_app(Settings(**changed)))
-        return made[-1]
+    def create_with(**overrides: Any) -> APIFlask:
+        apps.append(create_app(Settings(**overrides)))
+        return apps[-1]
 
-    yield make
-    for app in made:
+    yield create_with
+    for app in apps:
         app.extensions["sceneworks"].engine.dispose()
 
 
 @pytest.fixture
-def app(make_app: Make) -> APIFlask:
+def app(make_app: MakeApp) -> APIFlask:
     """The app with the default settings."""
     return make_app()
 
@@ -124,13 +131,13 @@ def client(app: APIFlask) -> FlaskClient:
 
 
 @pytest.fixture
-def video_id(client: FlaskClient, film: Path) -> str:
+def video_id(client: FlaskClient, video_path: Path) -> str:
     """An uploaded film."""
-    return str(client.post("/v1/videos", data=film.read_bytes(), content_type="video/mp4").json["id"])
+    return str(client.post("/v1/videos", data=video_path.read_bytes(), content_type="video/mp4").json["id"])
 
 
 @dataclass(frozen=True)
-class Served:
+class ApiServer:
     """The API behind gunicorn, with the ledger and the files that it works on."""
 
     url: str
@@ -139,55 +146,55 @@ class Served:
     database: Engine
     data_dir: Path
 
-    def writing(self) -> list[Path]:
+    def list_incoming(self) -> list[Path]:
         """Files that are being written."""
         return [path for path in (self.data_dir / "incoming").iterdir() if path.is_file()]
 
-    def kept(self) -> tuple[int, int]:
+    def count_stored(self) -> tuple[int, int]:
         """Number of videos in the ledger, and of files in the store."""
         objects = [path for path in (self.data_dir / "objects").rglob("*") if path.is_file()]
-        return len(videos.page(self.database, limit=100)), len(objects)
+        return len(videos.list_videos(self.database, limit=100)), len(objects)
 
 
 @pytest.fixture(scope="module")
-def served(
-    postgres_url: str, template: str, valkey_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Served]:
+def api_server(
+    postgres_url: str, template_database: str, valkey_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ApiServer]:
     """A real gunicorn for the tests of a module, on a database of its own."""
     folder, name = tmp_path_factory.mktemp("served"), f"served_{uuid4().hex[:12]}"
-    administer(postgres_url, f"CREATE DATABASE {name} TEMPLATE {template}")
-    url = named(postgres_url, name)
+    execute_admin_sql(postgres_url, f"CREATE DATABASE {name} TEMPLATE {template_database}")
+    url = with_database_name(postgres_url, name)
     with (folder / "log").open("w+b") as log:
         env = os.environ | {"DATABASE_URL": url, "REDIS_URL": valkey_url, "SCENEWORKS_DATA_DIR": str(folder / "files")}
-        process, port = _start(env, log)
-        engine = connect(url)
+        process, port = _start_gunicorn(env, log)
+        engine = create_db_engine(url)
         try:
-            yield Served(f"http://127.0.0.1:{port}", port, process.pid, engine, folder / "files")
+            yield ApiServer(f"http://127.0.0.1:{port}", port, process.pid, engine, folder / "files")
         finally:
             engine.dispose()
             process.terminate()
             process.wait(20)
-            administer(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
-    said = (folder / "log").read_text()
-    assert '"level": "error"' not in said, said
-    assert "Traceback" not in said, said
+            execute_admin_sql(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
+    log_text = (folder / "log").read_text()
+    assert '"level": "error"' not in log_text, log_text
+    assert "Traceback" not in log_text, log_text
 
 
-def _start(env: dict[str, str], log: IO[bytes]) -> tuple[subprocess.Popen[bytes], int]:
+def _start_gunicorn(env: dict[str, str], log: IO[bytes]) -> tuple[subprocess.Popen[bytes], int]:
     """Gunicorn on a free port; once more when somebody else took the port meanwhile."""
     for _ in range(3):
-        port = free_port()
+        port = find_free_port()
         command = [sys.executable, "-m", "gunicorn", *gunicorn_options(Settings(port=port))]
         process = subprocess.Popen(command, cwd=REPOSITORY, env=env, stdout=log, stderr=log)
-        if _answers(f"http://127.0.0.1:{port}/healthz", process):
+        if _wait_until_ready(f"http://127.0.0.1:{port}/healthz", process):
             return process, port
         log.seek(0)
-        said = log.read().decode()
-        assert "Address already in use" in said, said
+        log_text = log.read().decode()
+        assert "Address already in use" in log_text, log_text
     raise AssertionError("no port stays free")
 
 
-def _answers(url: str, process: subprocess.Popen[bytes]) -> bool:
+def _wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> bool:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
         try:

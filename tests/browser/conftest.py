@@ -17,26 +17,27 @@ from PIL import Image, ImageDraw
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
 from sqlalchemy import Engine
 
-from shared.files import Files
-from shared.store import runs, videos
-from shared.store.plan import Analysis
+from shared.storage import ContentStorage
+from shared.store.jobs.planner import Analysis
+from shared.store.runs import runs
+from shared.store.videos import videos
 from shared.values import Artifact, Job, Progress, Shot, Stage, new_id
-from tests import factories
-from tests.api.conftest import GREY, Served, served
-from worker.video.probe import probe
-from worker.video.reader import Reader
+from tests.api.conftest import GREY_VIDEO, ApiServer, api_server
+from tests.support import factories
+from worker.video.probe import probe_video
+from worker.video.reader import VideoReader
 
-__all__ = ["GREY", "served"]
+__all__ = ["GREY_VIDEO", "api_server"]
 
 CHROMIUM = Path("/usr/bin/chromium")
-ARGUMENTS = [
+CHROMIUM_ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
     "--no-first-run", "--mute-audio",
 ]  # fmt: skip
-PATIENCE_MS = 60_000
-CLIP: Path = sample_videos("mp4")[0]
+TIMEOUT_MS = 60_000
+SAMPLE_CLIP: Path = sample_videos("mp4")[0]
 """A real clip with sound: 1,441 frames, 24 a second."""
-Visit = Callable[..., Page]
+OpenPage = Callable[..., Page]
 
 
 @pytest.fixture(scope="session")
@@ -46,136 +47,151 @@ def browser() -> Iterator[Browser]:
         assert not os.environ.get("SCENEWORKS_REQUIRE_BROWSER"), f"{CHROMIUM} is missing"
         pytest.skip(f"{CHROMIUM} is missing: apt-get install chromium")
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS)
+        started = playwright.chromium.launch(executable_path=str(CHROMIUM), args=CHROMIUM_ARGUMENTS)
         yield started
         started.close()
 
 
 @dataclass
-class Watched:
+class PageWatcher:
     """What must not happen on any page."""
 
     home: str
-    refused: set[int] = field(default_factory=set)
+    expected_statuses: set[int] = field(default_factory=set)
     """Statuses that a test provokes."""
     faults: list[str] = field(default_factory=list)
 
-    def console(self, message: ConsoleMessage) -> None:
-        provoked = any(f"responded with a status of {status}" in message.text for status in self.refused)
+    def check_console(self, message: ConsoleMessage) -> None:
+        provoked = any(f"responded with a status of {status}" in message.text for status in self.expected_statuses)
         if message.type in {"error", "warning"} and not provoked:
             self.faults.append(f"console: {message.text}")
 
-    def request(self, request: Request) -> None:
+    def check_request(self, request: Request) -> None:
         if not request.url.startswith((f"{self.home}/", "data:image/svg+xml,")):
             self.faults.append(f"a request left for {request.url}")
 
 
 @pytest.fixture
-def visit(browser: Browser, served: Served) -> Iterator[Visit]:
+def visit(browser: Browser, api_server: ApiServer) -> Iterator[OpenPage]:
     """Opens a place of the site; the test fails on an error in the console or a request that leaves this machine."""
-    watched, contexts = Watched(served.url), []
+    watcher, contexts = PageWatcher(api_server.url), []
 
     def open_page(
-        place: str = "/", width: int = 1200, height: int = 900, scheme: str = "light", refused: Collection[int] = ()
+        path: str = "/",
+        width: int = 1200,
+        height: int = 900,
+        scheme: str = "light",
+        expected_statuses: Collection[int] = (),
     ) -> Page:
-        watched.refused |= set(refused)
+        watcher.expected_statuses |= set(expected_statuses)
         context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(PATIENCE_MS)
-        page.on("console", watched.console)
-        page.on("pageerror", lambda error: watched.faults.append(str(error)))
-        page.on("request", watched.request)
-        page.goto(served.url + place)
+        page.set_default_timeout(TIMEOUT_MS)
+        page.on("console", watcher.check_console)
+        page.on("pageerror", lambda error: watcher.faults.append(str(error)))
+        page.on("request", watcher.check_request)
+        page.goto(api_server.url + path)
         return page
 
     yield open_page
     for context in contexts:
         context.close()
-    assert not watched.faults
+    assert not watcher.faults
 
 
 @pytest.fixture(scope="module")
-def database(served: Served) -> Engine:
+def database(api_server: ApiServer) -> Engine:
     """The ledger of the API in front of which the browser sits."""
-    return served.database
+    return api_server.database
 
 
 @pytest.fixture(scope="module")
-def files(served: Served) -> Files:
+def files(api_server: ApiServer) -> ContentStorage:
     """Its store."""
-    return Files(served.data_dir)
+    return ContentStorage(api_server.data_dir)
 
 
 @pytest.fixture(scope="module")
-def shown(database: Engine, files: Files, tmp_path_factory: pytest.TempPathFactory) -> Job:
+def finished_job(database: Engine, files: ContentStorage, tmp_path_factory: pytest.TempPathFactory) -> Job:
     """The clip with twelve shots of 120 frames."""
-    return finished(database, files, tmp_path_factory.mktemp("shown"), CLIP, list(range(0, 1440, 120)))
+    return create_finished_job(
+        database, files, tmp_path_factory.mktemp("shown"), SAMPLE_CLIP, list(range(0, 1440, 120))
+    )
 
 
-def drawn(shot: int, image: int) -> bytes:
+def draw_keyframe(shot: int, image: int) -> bytes:
     """A keyframe in the colour of its shot."""
-    picture = Image.new("RGB", (160, 90), ((shot * 67) % 256, (shot * 131) % 256, (shot * 29 + 90 * image) % 256))
-    ImageDraw.Draw(picture).text((8, 8), f"{shot}.{image}", fill="white")
-    out = BytesIO()
-    picture.save(out, "JPEG", quality=80)
-    return out.getvalue()
+    image_rgb = Image.new("RGB", (160, 90), ((shot * 67) % 256, (shot * 131) % 256, (shot * 29 + 90 * image) % 256))
+    ImageDraw.Draw(image_rgb).text((8, 8), f"{shot}.{image}", fill="white")
+    buffer = BytesIO()
+    image_rgb.save(buffer, "JPEG", quality=80)
+    return buffer.getvalue()
 
 
-def submitted(database: Engine, files: Files, film: Path, *models: str | Analysis) -> Job:
+def create_job(database: Engine, files: ContentStorage, path: Path, *models: str | Analysis) -> Job:
     """A job on a real film, in the ledger."""
-    asked = tuple(factories.analysis(one) if isinstance(one, str) else one for one in models or ("shots",))
-    return factories.job(database, entered(database, files, film), analyses=asked)
+    analyses = tuple(
+        factories.make_analysis(model) if isinstance(model, str) else model for model in models or ("shots",)
+    )
+    return factories.create_job(database, add_video(database, files, path), analyses=analyses)
 
 
-def entered(database: Engine, files: Files, film: Path) -> str:
+def add_video(database: Engine, files: ContentStorage, path: Path) -> str:
     """A real film, in the ledger and in the store; its id."""
-    stored = files.put(film)
-    video, _ = videos.add(
-        database, sha256=stored.sha256, size=stored.size, name=film.name, media_type="video/mp4", video=probe(film)
+    stored = files.put_file(path)
+    video, _ = videos.add_video(
+        database,
+        sha256=stored.sha256,
+        size=stored.size,
+        name=path.name,
+        media_type="video/mp4",
+        facts=probe_video(path),
     )
     return video.id
 
 
-def finished(database: Engine, files: Files, folder: Path, film: Path, cuts: list[int]) -> Job:
+def create_finished_job(database: Engine, files: ContentStorage, folder: Path, path: Path, cuts: list[int]) -> Job:
     """A job on a real film whose run has found shots that begin at those frames."""
-    job = submitted(database, files, film)
-    finish(database, files, folder, film, job, cuts)
+    job = create_job(database, files, path)
+    finish_shots_run(database, files, folder, path, job, cuts)
     return job
 
 
-def finish(database: Engine, files: Files, folder: Path, film: Path, job: Job, cuts: list[int]) -> None:
-    claim = factories.claim(database, job.runs[0].id)
+def finish_shots_run(
+    database: Engine, files: ContentStorage, folder: Path, path: Path, job: Job, cuts: list[int]
+) -> None:
+    claim = factories.claim_run(database, job.runs[0].id)
     assert claim is not None
     archive = folder / "keyframes.zip"
     with zipfile.ZipFile(archive, "w") as opened:
         for shot, image in product(range(len(cuts)), range(3)):
-            opened.writestr(f"shot_{shot:04d}_img_{image}.jpg", drawn(shot, image))
-    kept = files.put(archive)
-    with Reader(film) as reader:
-        frames = sum(1 for _ in reader.frames())
-        ranges = [reader.timeline.range(*bound) for bound in zip(cuts, [*cuts[1:], frames], strict=True)]
-    runs.finish(
+            opened.writestr(f"shot_{shot:04d}_img_{image}.jpg", draw_keyframe(shot, image))
+    stored = files.put_file(archive)
+    with VideoReader(path) as reader:
+        frames = sum(1 for _ in reader.read_frames())
+        ranges = [reader.timeline.time_range(*bound) for bound in zip(cuts, [*cuts[1:], frames], strict=True)]
+    runs.finish_run(
         database, claim, progress=Progress((Stage("encode", "done", frames, frames, "frame", 1.0),), 1.0),
-        decode_failures=0, results=[Shot(one).result(seq) for seq, one in enumerate(ranges)],
-        artifacts=[Artifact(new_id("art"), "keyframes", archive.name, "application/zip", kept.sha256, kept.size)],
+        decode_failures=0, results=[Shot(span).to_result(seq) for seq, span in enumerate(ranges)],
+        artifacts=[Artifact(new_id("art"), "keyframes", archive.name, "application/zip", stored.sha256, stored.size)],
     )  # fmt: skip
 
 
-def colours(page: Page, selector: str) -> int:
+def count_colours(page: Page, selector: str) -> int:
     """Colours in the picture of an element."""
-    picture = Image.open(BytesIO(page.locator(selector).screenshot())).convert("RGB")
-    return len(picture.getcolors(picture.width * picture.height) or [])
+    screenshot = Image.open(BytesIO(page.locator(selector).screenshot())).convert("RGB")
+    return len(screenshot.getcolors(screenshot.width * screenshot.height) or [])
 
 
-def fits(page: Page) -> bool:
+def fits_width(page: Page) -> bool:
     """Whether nothing sticks out sideways."""
     return bool(page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"))
 
 
-def wait_for(page: Page, condition: str) -> None:
+def wait_for_condition(page: Page, condition: str) -> None:
     """Not by the browser's own waiting, which evaluates text inside the page: our policy forbids that."""
-    deadline = time.monotonic() + PATIENCE_MS / 1000
+    deadline = time.monotonic() + TIMEOUT_MS / 1000
     while not page.evaluate(condition):
         assert time.monotonic() < deadline, condition
         page.wait_for_timeout(50)

@@ -14,20 +14,20 @@ from playwright.sync_api import Page, expect
 from pycocotools import mask as coco
 from sqlalchemy import Engine
 
-from shared.files import Files
+from shared.storage import ContentStorage
 from shared.values import Job, Result, Timeline
-from shared.values.tracks import COLOURS, JSON_LINES, TrackFrame
-from tests import factories
-from tests.api.conftest import finish_run, keep, make_film
-from tests.browser.conftest import GREY, Visit, fits, submitted, wait_for
-from worker.video.reader import Reader
+from shared.values.tracks import JSON_LINES_MEDIA_TYPE, QUERY_COLOURS, TrackFrame
+from tests.api.conftest import finish_run, make_video_file, store_artifact
+from tests.browser.conftest import GREY_VIDEO, OpenPage, create_job, fits_width, wait_for_condition
+from tests.support import factories
+from worker.video.reader import VideoReader
 
 pytestmark = pytest.mark.browser
 
 Mask = npt.NDArray[np.uint8]
 H264 = ["-c:v", "libx264", "-bf", "2", "-qp", "4"]
 WIDE, HIGH = 320, 192
-LARGER = [option.replace("64x64", f"{WIDE}x{HIGH}") for option in GREY]
+LARGER = [option.replace("64x64", f"{WIDE}x{HIGH}") for option in GREY_VIDEO]
 
 
 def line_of(query: int, frame: int, mask: Mask) -> TrackFrame:
@@ -41,21 +41,23 @@ def line_of(query: int, frame: int, mask: Mask) -> TrackFrame:
 
 
 def tracked(
-    database: Engine, files: Files, film: Path, queries: Sequence[str], span: tuple[int, int],
+    database: Engine, files: ContentStorage, film: Path, queries: Sequence[str], span: tuple[int, int],
     drawn: Callable[[int, int], Mask], overlay: Path | None = None,
 ) -> Job:  # fmt: skip
     """A job whose frames `span` of a film have a mask for each query, `drawn(query, frame)`; and an overlay film."""
-    job = submitted(database, files, film, factories.analysis("mttr", queries=tuple(queries)))
-    with Reader(film) as reader:
-        assert sum(1 for _ in reader.frames()) >= span[1]
+    job = create_job(database, files, film, factories.make_analysis("mttr", queries=tuple(queries)))
+    with VideoReader(film) as reader:
+        assert sum(1 for _ in reader.read_frames()) >= span[1]
         line = reader.timeline
     lines = film.with_suffix(".jsonl")
     with lines.open("w") as out:
         for frame in range(*span):
             for query in range(len(queries)):
-                out.write(json.dumps(line_of(query, frame, drawn(query, frame)).timed(line.at(frame))) + "\n")
-    made = [keep(files, lines, "tracks", JSON_LINES)]
-    made += [keep(files, overlay, "overlay_film", "video/mp4")] if overlay else []
+                out.write(
+                    json.dumps(line_of(query, frame, drawn(query, frame)).to_timed_dict(line.moment_at(frame))) + "\n"
+                )
+    made = [store_artifact(files, lines, "tracks", JSON_LINES_MEDIA_TYPE)]
+    made += [store_artifact(files, overlay, "overlay_video", "video/mp4")] if overlay else []
     finish_run(database, job, "mttr", rows(queries, line, span), made)
     return job
 
@@ -63,7 +65,7 @@ def tracked(
 def rows(queries: Sequence[str], line: Timeline, span: tuple[int, int]) -> list[Result]:
     said: dict[str, Any] = {"frames_visible": 5, "mean_area": 1.0, "switches": [], "windows": 1}
     return [
-        Result("track", seq, line.range(*span), 0.5, {"query": query, "colour": list(COLOURS[seq]), **said})
+        Result("track", seq, line.time_range(*span), 0.5, {"query": query, "colour": list(QUERY_COLOURS[seq]), **said})
         for seq, query in enumerate(queries)
     ]
 
@@ -79,9 +81,9 @@ def blocks(query: int, frame: int) -> Mask:
 
 
 @pytest.fixture(scope="module")
-def masked(database: Engine, files: Files, tmp_path_factory: pytest.TempPathFactory) -> Job:
+def masked(database: Engine, files: ContentStorage, tmp_path_factory: pytest.TempPathFactory) -> Job:
     """Frames 20 to 80 of four seconds of grey, where frame n is of level 2n; the film does not start at 0."""
-    film = make_film(tmp_path_factory.mktemp("masks") / "grey.mp4", *LARGER, *H264, "-output_ts_offset", "3")
+    film = make_video_file(tmp_path_factory.mktemp("masks") / "grey.mp4", *LARGER, *H264, "-output_ts_offset", "3")
     return tracked(database, files, film, ["the <block>", "the floor", "a bird"], (20, 80), blocks)
 
 
@@ -96,7 +98,7 @@ def pixel(page: Page, x: int, y: int) -> list[int]:
 
 def drawn_frame(page: Page) -> int:
     """Number of the frame whose masks are on the canvas; it has to be the one that the player shows."""
-    wait_for(page, "!masked.seeking && over.dataset.frame !== ''")
+    wait_for_condition(page, "!masked.seeking && over.dataset.frame !== ''")
     page.wait_for_timeout(150)
     grey = page.evaluate(
         "() => { const c = document.createElement('canvas').getContext('2d'); c.drawImage(masked, 0, 0);"
@@ -113,13 +115,13 @@ def near(found: list[int], colour: Sequence[int]) -> bool:
 
 @pytest.mark.parametrize(("width", "height", "scheme"), [(1200, 900, "light"), (375, 800, "dark")])
 def test_masks_are_drawn_over_the_film(
-    width: int, height: int, scheme: str, visit: Visit, masked: Job, tmp_path: Path
+    width: int, height: int, scheme: str, visit: OpenPage, masked: Job, tmp_path: Path
 ) -> None:
     page = visit(f"/jobs/{masked.id}", width, height, scheme)
     assert drawn_frame(page) == 20
     page.screenshot(path=tmp_path / "masks.png", full_page=True)
-    assert near(pixel(page, 90, 80), COLOURS[0])
-    assert near(pixel(page, 200, 187), COLOURS[1])
+    assert near(pixel(page, 90, 80), QUERY_COLOURS[0])
+    assert near(pixel(page, 200, 187), QUERY_COLOURS[1])
     assert pixel(page, 200, 80)[3] == pixel(page, 30, 80)[3] == pixel(page, 90, 120)[3] == 0
     canvas, player = (page.locator(one).bounding_box() for one in ("#over", "#masked"))
     assert canvas == player
@@ -127,41 +129,41 @@ def test_masks_are_drawn_over_the_film(
     expect(page.locator("#queries .now span")).to_have_text(
         ["0.520, 80 x 60 at 40, 50", "0.520, 320 x 10 at 0, 182", "0.520, nothing"]
     )
-    assert fits(page)
+    assert fits_width(page)
 
 
-def test_each_query_can_be_switched_off(visit: Visit, masked: Job) -> None:
+def test_each_query_can_be_switched_off(visit: OpenPage, masked: Job) -> None:
     page = visit(f"/jobs/{masked.id}")
     drawn_frame(page)
     page.get_by_label("the <block>").uncheck()
     assert pixel(page, 90, 80)[3] == 0
-    assert near(pixel(page, 200, 187), COLOURS[1])
+    assert near(pixel(page, 200, 187), QUERY_COLOURS[1])
     page.get_by_label("the floor").focus()
     page.keyboard.press("Space")
     assert pixel(page, 200, 187)[3] == 0
     page.get_by_label("the <block>").check()
-    assert near(pixel(page, 90, 80), COLOURS[0])
+    assert near(pixel(page, 90, 80), QUERY_COLOURS[0])
 
 
-def test_masks_follow_the_film(visit: Visit, masked: Job) -> None:
+def test_masks_follow_the_film(visit: OpenPage, masked: Job) -> None:
     page = visit(f"/jobs/{masked.id}")
     first = drawn_frame(page)
     page.evaluate("void masked.play()")
-    wait_for(page, "Number(over.dataset.frame) > 40")
+    wait_for_condition(page, "Number(over.dataset.frame) > 40")
     page.evaluate("masked.pause()")
     frame = drawn_frame(page)
     assert frame > first
-    assert near(pixel(page, 2 * frame + 4, 80), COLOURS[0])
+    assert near(pixel(page, 2 * frame + 4, 80), QUERY_COLOURS[0])
     assert pixel(page, 2 * frame - 4, 80)[3] == 0
     page.evaluate("masked.currentTime += 3")  # beyond the range that was looked at
-    wait_for(page, "!masked.seeking && over.dataset.frame === ''")
+    wait_for_condition(page, "!masked.seeking && over.dataset.frame === ''")
     assert pixel(page, 200, 187)[3] == 0
     expect(page.locator("#queries .now span").first).to_have_text("")
 
 
-def test_a_long_file_is_read_in_parts(visit: Visit, database: Engine, files: Files, tmp_path: Path) -> None:
+def test_a_long_file_is_read_in_parts(visit: OpenPage, database: Engine, files: ContentStorage, tmp_path: Path) -> None:
     """Only what is watched is loaded, wherever one goes, also where a frame's lines lie on both sides of a part."""
-    film = make_film(
+    film = make_video_file(
         tmp_path / "long.mp4", "-f", "lavfi", "-i", "testsrc=size=96x96:rate=25:duration=60", "-g", "25"
     )  # fmt: skip
     noise = np.random.default_rng(7).integers(0, 2, (96, 96), np.uint8)
@@ -179,21 +181,23 @@ def test_a_long_file_is_read_in_parts(visit: Visit, database: Engine, files: Fil
     page.on("request", lambda request: asked.append(request.headers.get("range", "")))
     size = int(page.locator("#masks").get_attribute("data-size") or 0)
     assert size > 5_000_000
-    wait_for(page, "over.dataset.frame === '0'")
+    wait_for_condition(page, "over.dataset.frame === '0'")
     for frame in (1200, 1201, 37, 1499, 702, 1203):
         page.evaluate("(frame) => { masked.currentTime = (frame + 0.5) / 25; }", frame)
-        wait_for(page, f"over.dataset.frame === '{frame}'")
+        wait_for_condition(page, f"over.dataset.frame === '{frame}'")
         assert [x for x in range(3, 93) if pixel(page, x, 80)[3] > 100] == [frame % 96]
     parts = [one for one in asked if one.startswith("bytes=")]
     got = sum(int(end) - int(start) for start, end in (one[6:].split("-") for one in parts if not one.endswith("-")))
     assert 0 < got < size / 2
 
 
-def test_a_film_that_the_browser_cannot_play(visit: Visit, database: Engine, files: Files, tmp_path: Path) -> None:
+def test_a_film_that_the_browser_cannot_play(
+    visit: OpenPage, database: Engine, files: ContentStorage, tmp_path: Path
+) -> None:
     """Then the overlay film is played, and nothing drawn over it."""
-    film = make_film(tmp_path / "film.mp4", *LARGER, "-c:v", "mpeg4")
-    overlay = make_film(tmp_path / "overlay.mp4", *GREY, *H264)
+    film = make_video_file(tmp_path / "film.mp4", *LARGER, "-c:v", "mpeg4")
+    overlay = make_video_file(tmp_path / "overlay.mp4", *GREY_VIDEO, *H264)
     page = visit(f"/jobs/{tracked(database, files, film, ['a'], (0, 5), blocks, overlay).id}")
     expect(page.locator("#masks .error")).to_contain_text("This browser cannot play the film: here is the one with")
-    wait_for(page, "masked.readyState >= 2 && masked.videoWidth === 64")
+    wait_for_condition(page, "masked.readyState >= 2 && masked.videoWidth === 64")
     expect(page.locator("#over")).to_be_hidden()

@@ -11,18 +11,28 @@ from playwright.sync_api import Page, expect
 from sqlalchemy import Engine, text
 
 from shared.errors import MediaCorrupt, WeightsMissing
-from shared.files import Files
-from shared.store import jobs, runs, workers
-from shared.store.archive import batches, queues, schedules
-from shared.store.archive.batches import NewBatch
+from shared.storage import ContentStorage
+from shared.store import workers
+from shared.store.batches import batches, schedules
+from shared.store.batches.batches import NewBatch
+from shared.store.jobs import jobs
+from shared.store.runs import queues, runs
 from shared.values import Job
-from shared.values.archive.batches import Selection, Work
-from tests import factories
-from tests.browser.conftest import CLIP, Visit, colours, finish, finished, fits, wait_for
+from shared.values.batches import Selection, Workload
+from tests.browser.conftest import (
+    SAMPLE_CLIP,
+    OpenPage,
+    count_colours,
+    create_finished_job,
+    finish_shots_run,
+    fits_width,
+    wait_for_condition,
+)
+from tests.support import factories
 
 pytestmark = pytest.mark.browser
 
-OTHER = factories.analysis(detector="hsv_luv")
+OTHER = factories.make_analysis(detector="hsv_luv")
 
 
 @pytest.fixture(autouse=True)
@@ -33,20 +43,20 @@ def empty(database: Engine) -> None:
 
 
 @pytest.fixture
-def compared(database: Engine, files: Files, tmp_path: Path) -> tuple[Job, Job]:
+def compared(database: Engine, files: ContentStorage, tmp_path: Path) -> tuple[Job, Job]:
     """The clip with seven shots, and once more with other parameters: every kind of change is among them."""
-    first = finished(database, files, tmp_path, CLIP, [0, 120, 240, 480, 720, 960, 1200])
-    again = factories.job(database, first.video_id, analyses=(OTHER,))
+    first = create_finished_job(database, files, tmp_path, SAMPLE_CLIP, [0, 120, 240, 480, 720, 960, 1200])
+    again = factories.create_job(database, first.video_id, analyses=(OTHER,))
     # kept 0..120 | 120..240 + 240..480 merged | 480 starts later | 720..960 split | the rest kept
-    finish(database, files, tmp_path, CLIP, again, [0, 120, 482, 720, 800, 960, 1200])
-    return jobs.get(database, first.id), jobs.get(database, again.id)
+    finish_shots_run(database, files, tmp_path, SAMPLE_CLIP, again, [0, 120, 482, 720, 800, 960, 1200])
+    return jobs.get_job(database, first.id), jobs.get_job(database, again.id)
 
 
 def modes(engine: Engine) -> dict[str, str]:
-    return {queue.model: queue.mode for queue in queues.all(engine)}
+    return {queue.model: queue.mode for queue in queues.list_queues(engine)}
 
 
-def test_a_queue_is_paused_drained_and_opened(visit: Visit, database: Engine) -> None:
+def test_a_queue_is_paused_drained_and_opened(visit: OpenPage, database: Engine) -> None:
     page = visit("/operator")
     row = page.locator("#queue-shots")
     expect(row.locator(".badge")).to_have_text("open")
@@ -61,16 +71,18 @@ def test_a_queue_is_paused_drained_and_opened(visit: Visit, database: Engine) ->
     assert set(modes(database).values()) == {"open"}
 
 
-def test_the_page_renews_itself(visit: Visit, database: Engine) -> None:
+def test_the_page_renews_itself(visit: OpenPage, database: Engine) -> None:
     page = visit("/operator")
     row = page.locator("#queue-shots")
     expect(row.locator("td.n").first).to_have_text("0")
     row.get_by_role("button", name="Pause").focus()
-    job = factories.job(database)
-    missing = WeightsMissing("There are none of BaSSL: pull them.").problem()
+    job = factories.create_job(database)
+    missing = WeightsMissing("There are none of BaSSL: pull them.").to_problem()
     offers = [{"model": "shots", "weights": None, "error": None}, {"model": "bassl", "weights": None, "error": missing}]
-    workers.announce(database, "host:7", state="busy", reason=None, models=offers, device="cuda:0", precision="bf16")
-    workers.beat(database, "host:7", state="busy", run_id=job.runs[0].id)
+    workers.announce_worker(
+        database, "host:7", state="busy", reason=None, models=offers, device="cuda:0", precision="bf16"
+    )
+    workers.record_heartbeat(database, "host:7", state="busy", run_id=job.runs[0].id)
     expect(row.locator("td.n").first).to_have_text("1")
     assert page.evaluate("document.activeElement.closest('tr').id") == "queue-shots"
     worker = page.locator("#worker-1")
@@ -78,17 +90,17 @@ def test_the_page_renews_itself(visit: Visit, database: Engine) -> None:
     expect(worker.get_by_role("link", name="film.mp4")).to_have_attribute("href", f"/jobs/{job.id}")
     worker.get_by_text("weights_missing").click()
     expect(worker).to_contain_text("There are none of BaSSL: pull them.")
-    workers.beat(database, "host:7", state="ready", run_id=None)
+    workers.record_heartbeat(database, "host:7", state="ready", run_id=None)
     expect(worker.locator(".badge")).to_have_text("ready")
     expect(worker.locator("details")).to_have_attribute("open", "")
 
 
-def test_a_group_of_failures_is_retried(visit: Visit, database: Engine) -> None:
-    failed = [factories.job(database) for _ in range(2)]
+def test_a_group_of_failures_is_retried(visit: OpenPage, database: Engine) -> None:
+    failed = [factories.create_job(database) for _ in range(2)]
     for at, job in enumerate(failed):
-        claim = factories.claim(database, job.runs[0].id)
+        claim = factories.claim_run(database, job.runs[0].id)
         assert claim is not None
-        runs.fail(database, claim, MediaCorrupt(f"broken {at}").problem(), retry=False, backoff_s=0)
+        runs.fail_run(database, claim, MediaCorrupt(f"broken {at}").to_problem(), retry=False, backoff_s=0)
     page = visit("/operator")
     row = page.locator("#failed-shots-media_corrupt")
     expect(row).to_contain_text("broken 1")
@@ -96,12 +108,12 @@ def test_a_group_of_failures_is_retried(visit: Visit, database: Engine) -> None:
     row.get_by_role("button", name="Retry").click()
     expect(page.locator("#failures")).to_contain_text("Nothing stands failed.")
     expect(page.locator("#queue-shots td.n").first).to_have_text("2")
-    assert {jobs.get(database, job.id).state.value for job in failed} == {"queued"}
+    assert {jobs.get_job(database, job.id).state.value for job in failed} == {"queued"}
 
 
-def test_a_batch_after_its_dry_run(visit: Visit, database: Engine) -> None:
+def test_a_batch_after_its_dry_run(visit: OpenPage, database: Engine) -> None:
     """What is shown is what starts; then paused, resumed and cancelled."""
-    films = [factories.stored(database) for _ in range(3)]
+    films = [factories.add_video(database) for _ in range(3)]
     page = visit("/operator", refused={400})
     page.get_by_role("link", name="New batch").first.click()
     page.get_by_label("Name").fill("all <of> it")
@@ -117,26 +129,26 @@ def test_a_batch_after_its_dry_run(visit: Visit, database: Engine) -> None:
     page.get_by_label("Jobs at once").fill("1")
     page.get_by_role("button", name="Dry run").click()
     expect(page.locator("#to-do")).to_contain_text("3,")
-    assert batches.page(database, limit=9) == []
+    assert batches.list_batches(database, limit=9) == []
     page.get_by_role("button", name="Start").click()
     expect(page.get_by_role("heading", name="all <of> it")).to_be_visible()
-    (batch,) = batches.page(database, limit=9)
+    (batch,) = batches.list_batches(database, limit=9)
     (asked,) = batch.work.analyses
     assert (asked[1]["detector"], asked[1]["threshold"], batch.work.cap) == ("hsv_luv", 0.4, 1)
     assert (batch.videos, batch.kind) == (len(films), "reprocess")
     for button, state in (("Pause", "paused"), ("Resume", "queued")):
         page.get_by_role("button", name=f"{button} all").click()
         expect(page.locator("#batch .badge")).to_have_text(state)
-    batches.feed(database, batch.id, datetime.now(UTC), 3)
+    batches.dispatch_jobs(database, batch.id, datetime.now(UTC), 3)
     expect(page.locator("#film-0 .badge")).to_have_text("queued")
     page.get_by_text("Cancel …").click()
     page.get_by_role("button", name="Cancel it").click()
     expect(page.locator("#batch .badge")).to_have_text("cancelled")
-    assert batches.get(database, batch.id).cancelled_at is not None
+    assert batches.get_batch(database, batch.id).cancelled_at is not None
 
 
-def test_a_schedule_with_its_next_times(visit: Visit, database: Engine) -> None:
-    factories.stored(database)
+def test_a_schedule_with_its_next_times(visit: OpenPage, database: Engine) -> None:
+    factories.add_video(database)
     page = visit("/operator/schedules/new", refused={400})
     page.get_by_label("Name").fill("nightly")
     page.get_by_label("Cron").fill("0 2 * * *")
@@ -151,9 +163,9 @@ def test_a_schedule_with_its_next_times(visit: Visit, database: Engine) -> None:
     expect(page.locator("#plan .slot").first).to_have_text(
         re.compile(r"\w{3} \d{4}-\d\d-\d\d 02:00 \+0545 .* 20:15 UTC")
     )
-    assert schedules.page(database, limit=9) == []
+    assert schedules.list_schedules(database, limit=9) == []
     page.get_by_role("button", name="Save").click()
-    (schedule,) = schedules.page(database, limit=9)
+    (schedule,) = schedules.list_schedules(database, limit=9)
     row = page.locator(f"#{schedule.id}")
     expect(row.locator(".slot")).to_have_count(3)
     expect(row.locator(".slot").first).to_contain_text("20:15 UTC")
@@ -168,21 +180,21 @@ def test_a_schedule_with_its_next_times(visit: Visit, database: Engine) -> None:
     expect(row.locator(".slot").first).to_contain_text("03:30 +0545")
     row.get_by_role("button", name="Run now nightly").click()
     expect(page.locator(".batch")).to_have_count(1)
-    (batch,) = batches.page(database, limit=9)
+    (batch,) = batches.list_batches(database, limit=9)
     assert batch.schedule_id == schedule.id
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (390, "dark")])
-def test_two_runs_as_lanes(width: int, scheme: str, visit: Visit, compared: tuple[Job, Job], tmp_path: Path) -> None:
+def test_two_runs_as_lanes(width: int, scheme: str, visit: OpenPage, compared: tuple[Job, Job], tmp_path: Path) -> None:
     first, again = compared
-    page = visit(f"/runs/{again.runs[0].id}/diff?against={first.runs[0].id}", width, 900, scheme)
+    page = visit(f"/runs/{again.runs[0].id}/diff?base_run_id={first.runs[0].id}", width, 900, scheme)
     lanes = page.locator(".lane")
     expect(lanes).to_have_count(2)
     assert [lanes.nth(at).locator(".block").count() for at in (0, 1)] == [7, 7]
     told = [lanes.nth(at).locator(".block").all_inner_texts() for at in (0, 1)]
     assert told[0] == ["kept", "merged", "merged", "moved", "split", "kept", "kept"]
     assert told[1] == ["kept", "merged", "moved", "split", "split", "kept", "kept"]
-    assert fits(page)
+    assert fits_width(page)
     expect(page.locator(".sums")).to_contain_text("3 kept")
     expect(page.locator(".sums")).to_contain_text("moved by 2 frames")
     box, block = lanes.first.bounding_box(), lanes.first.locator(".block").nth(4).bounding_box()
@@ -190,15 +202,15 @@ def test_two_runs_as_lanes(width: int, scheme: str, visit: Visit, compared: tupl
     assert block is not None
     assert abs((block["x"] - box["x"]) / box["width"] - 720 / 1441) < 0.01
     page.screenshot(path=tmp_path / "diff.png", full_page=True)
-    assert colours(page, ".lanes") > 20
+    assert count_colours(page, ".lanes") > 20
 
 
-def test_a_click_plays_the_film_from_there(visit: Visit, compared: tuple[Job, Job]) -> None:
+def test_a_click_plays_the_film_from_there(visit: OpenPage, compared: tuple[Job, Job]) -> None:
     page = visit(f"/runs/{compared[1].runs[0].id}/diff")  # against the one that it has superseded
-    wait_for(page, "player.readyState >= 2")
+    wait_for_condition(page, "player.readyState >= 2")
     lanes = page.locator(".lane")
     lanes.nth(1).locator(".block").nth(1).click()
-    wait_for(page, "player.currentTime > 5 && !player.paused")
+    wait_for_condition(page, "player.currentTime > 5 && !player.paused")
     assert page.evaluate("player.currentTime") < 15
     assert [one.get_attribute("data-start") for one in lanes.first.locator(".block.mate").all()] == ["5.0", "10.0"]
     page.evaluate("player.pause()")
@@ -207,19 +219,19 @@ def test_a_click_plays_the_film_from_there(visit: Visit, compared: tuple[Job, Jo
     expect(current).to_have_attribute("data-start", re.compile(r"20\.08"))
     page.keyboard.press("ArrowUp")
     expect(current).to_have_attribute("data-start", "20.0")
-    wait_for(page, "document.querySelector('.now').style.left.startsWith('8')")  # 5 s of 60
+    wait_for_condition(page, "document.querySelector('.now').style.left.startsWith('8')")  # 5 s of 60
     page.locator("#zoom").fill("10")
     assert (
         page.evaluate("document.querySelector('.wide').offsetWidth / document.querySelector('.lanes').clientWidth") > 9
     )
 
 
-def test_what_a_batch_has_changed(visit: Visit, database: Engine, compared: tuple[Job, Job]) -> None:
+def test_what_a_batch_has_changed(visit: OpenPage, database: Engine, compared: tuple[Job, Job]) -> None:
     """Its sums, and the films that changed most with the way to their lanes."""
     first, again = compared
     asked = (("shots", OTHER.params.model_dump(mode="json")),)
-    batch = batches.create(database, NewBatch("again", Work(asked, Selection(videos=(first.video_id,)))))
-    batches.feed(database, batch.id, datetime.now(UTC), 3)
+    batch = batches.create_batch(database, NewBatch("again", Workload(asked, Selection(videos=(first.video_id,)))))
+    batches.dispatch_jobs(database, batch.id, datetime.now(UTC), 3)
     with database.begin() as connection:  # as it was when the batch was made before that run
         told = {"run": f'{{"shots": "{first.runs[0].id}"}}'}
         connection.execute(text("UPDATE batch_items SET before = CAST(:run AS jsonb)"), told)
@@ -229,7 +241,7 @@ def test_what_a_batch_has_changed(visit: Visit, database: Engine, compared: tupl
     expect(page.locator("#most li")).to_contain_text("3 not kept")
     page.locator("#most a").click()
     expect(page.locator(".lane").first.locator(".block")).to_have_count(7)
-    assert page.url.endswith(f"/runs/{again.runs[0].id}/diff?against={first.runs[0].id}")
+    assert page.url.endswith(f"/runs/{again.runs[0].id}/diff?base_run_id={first.runs[0].id}")
 
 
 def sums(page: Page) -> dict[str, str]:

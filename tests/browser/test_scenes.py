@@ -9,11 +9,20 @@ import pytest
 from playwright.sync_api import Page, expect
 from sqlalchemy import Engine
 
-from shared.files import Files
+from shared.storage import ContentStorage
 from shared.store import results
 from shared.values import Job, TimeRange
-from tests.api.conftest import finish_scenes, make_film
-from tests.browser.conftest import CLIP, GREY, Visit, colours, finish, fits, submitted, wait_for
+from tests.api.conftest import finish_scenes, make_video_file
+from tests.browser.conftest import (
+    GREY_VIDEO,
+    SAMPLE_CLIP,
+    OpenPage,
+    count_colours,
+    create_job,
+    finish_shots_run,
+    fits_width,
+    wait_for_condition,
+)
 
 pytestmark = pytest.mark.browser
 
@@ -23,27 +32,27 @@ PROBABILITIES = (0.05, 0.9, 0.2, 0.62, 0.1, 0.97, 0.3, 0.8, 0.15, 0.85, 0.4, 0.7
 
 def ranges(database: Engine, job: Job) -> list[TimeRange]:
     """Of its shots."""
-    found = results.page(database, job.id, kind="shot", limit=10_000)
+    found = results.list_results(database, job.id, kind="shot", limit=10_000)
     return [one.result.range for one in found if one.result.range]
 
 
 def with_scenes(
-    database: Engine, files: Files, folder: Path, film: Path, cuts: list[int], scores: dict[str, list[float]]
+    database: Engine, files: ContentStorage, folder: Path, film: Path, cuts: list[int], scores: dict[str, list[float]]
 ) -> Job:
     """A job on a real film whose shots begin at those frames, with what models said about their ends."""
-    job = submitted(database, files, film, *scores)
-    finish(database, files, folder, film, job, cuts)
+    job = create_job(database, files, film, *scores)
+    finish_shots_run(database, files, folder, film, job, cuts)
     for model, probabilities in scores.items():
         finish_scenes(database, job, model, ranges(database, job), probabilities)
     return job
 
 
 @pytest.fixture(scope="module")
-def told(database: Engine, files: Files, tmp_path_factory: pytest.TempPathFactory) -> Job:
+def told(database: Engine, files: ContentStorage, tmp_path_factory: pytest.TempPathFactory) -> Job:
     """The clip with twelve shots and the scenes of both models."""
     scores = {"bassl": list(PROBABILITIES), "scrl": [1 - one for one in PROBABILITIES]}
     return with_scenes(
-        database, files, tmp_path_factory.mktemp("told"), CLIP, list(range(0, 1440, 120)), scores
+        database, files, tmp_path_factory.mktemp("told"), SAMPLE_CLIP, list(range(0, 1440, 120)), scores
     )  # fmt: skip
 
 
@@ -60,21 +69,23 @@ def bands(page: Page) -> list[str]:
 
 
 @pytest.mark.parametrize(("width", "height", "scheme"), [(1200, 900, "light"), (375, 800, "dark")])
-def test_what_scenes_look_like(width: int, height: int, scheme: str, visit: Visit, told: Job, tmp_path: Path) -> None:
+def test_what_scenes_look_like(
+    width: int, height: int, scheme: str, visit: OpenPage, told: Job, tmp_path: Path
+) -> None:
     page = visit(f"/jobs/{told.id}", width, height, scheme)
     expect(page.locator("#scenes-title")).to_have_text("4 scenes")
-    wait_for(page, "player.readyState >= 2 && document.querySelectorAll('#strip img')[0].naturalWidth > 0")
+    wait_for_condition(page, "player.readyState >= 2 && document.querySelectorAll('#strip img')[0].naturalWidth > 0")
     expect(page.locator("#bands button")).to_have_count(4)
     assert bands(page)[1] == "Scene 2, from 00:00:10:00, 20.0 s, shots 3 to 6"
     for selector in ("#graph", "#bands", "#line", "#threshold"):
         expect(page.locator(selector)).to_be_visible()
     page.locator("#strip").scroll_into_view_if_needed()
-    wait_for(page, "document.querySelectorAll('#strip img')[1].naturalWidth > 0")
+    wait_for_condition(page, "document.querySelectorAll('#strip img')[1].naturalWidth > 0")
     page.wait_for_timeout(500)
     page.screenshot(path=tmp_path / "scenes.png")
-    assert fits(page)
-    assert colours(page, "#graph") > 20
-    assert colours(page, "#strip") > 100
+    assert fits_width(page)
+    assert count_colours(page, "#graph") > 20
+    assert count_colours(page, "#strip") > 100
     seen = page.locator("#bands button").evaluate_all(
         "(all) => all.map((one) => getComputedStyle(one).backgroundColor)"
     )
@@ -86,7 +97,7 @@ def test_what_scenes_look_like(width: int, height: int, scheme: str, visit: Visi
     assert page.locator("#strip li").nth(2).get_attribute("data-scene") == "Scene 2"
 
 
-def test_bands_lie_over_their_shots(visit: Visit, told: Job) -> None:
+def test_bands_lie_over_their_shots(visit: OpenPage, told: Job) -> None:
     """Band, curve and time line have one scale: where a scene begins, its first shot begins."""
     page = visit(f"/jobs/{told.id}")
     expect(page.locator("#bands button")).to_have_count(4)
@@ -104,7 +115,7 @@ def test_bands_lie_over_their_shots(visit: Visit, told: Job) -> None:
     assert (page.locator("#graph .bound").get_attribute("d") or "").startswith("M0 2.0000H")
 
 
-def test_the_slider_groups_at_once(visit: Visit, told: Job) -> None:
+def test_the_slider_groups_at_once(visit: OpenPage, told: Job) -> None:
     """By the rule of the service: strictly above, as float32. 0.8 is no boundary at 0.8."""
     page = visit(f"/jobs/{told.id}")
     title = page.locator("#scenes-title")
@@ -131,7 +142,7 @@ def test_the_slider_groups_at_once(visit: Visit, told: Job) -> None:
     expect(title).to_have_text("4 scenes")
 
 
-def test_the_keyboard_alone(visit: Visit, told: Job) -> None:
+def test_the_keyboard_alone(visit: OpenPage, told: Job) -> None:
     page = visit(f"/jobs/{told.id}")
     expect(page.locator("#bands button")).to_have_count(4)
     page.locator("#threshold").focus()
@@ -143,20 +154,22 @@ def test_the_keyboard_alone(visit: Visit, told: Job) -> None:
         page.keyboard.press(key)
         assert page.evaluate("document.activeElement.dataset.at") == at
     page.keyboard.press("Enter")
-    wait_for(page, "player.currentTime > 10 && !player.paused")
+    wait_for_condition(page, "player.currentTime > 10 && !player.paused")
     assert page.locator("#strip a[aria-current]").get_attribute("data-at") == "2"
 
 
 @pytest.mark.parametrize("where", ["band", "strip", "list"])
-def test_a_scene_is_played_to_its_end(where: str, visit: Visit, database: Engine, files: Files, tmp_path: Path) -> None:
+def test_a_scene_is_played_to_its_end(
+    where: str, visit: OpenPage, database: Engine, files: ContentStorage, tmp_path: Path
+) -> None:
     """From its first frame; the film then stands on its last frame, not on the first of the next one."""
-    film = make_film(
-        tmp_path / "grey.mp4", *GREY, "-c:v", "libx264", "-bf", "2", "-qp", "4", "-metadata", f"title={where}"
+    film = make_video_file(
+        tmp_path / "grey.mp4", *GREY_VIDEO, "-c:v", "libx264", "-bf", "2", "-qp", "4", "-metadata", f"title={where}"
     )
     scores = {"scrl": [0.1, 0.9, 0.2, 0.8, 0.0]}
     page = visit(f"/jobs/{with_scenes(database, files, tmp_path, film, [0, 20, 30, 42, 60], scores).id}")
     expect(page.locator("#bands button")).to_have_count(3)
-    wait_for(page, "player.readyState >= 2")
+    wait_for_condition(page, "player.readyState >= 2")
     page.evaluate("times = []; player.addEventListener('seeking', () => times.push(player.currentTime))")
     if where == "band":
         page.locator("#bands button").nth(1).click()
@@ -165,8 +178,8 @@ def test_a_scene_is_played_to_its_end(where: str, visit: Visit, database: Engine
     else:
         page.get_by_text("List of the scenes").click()
         page.locator("#scene-list tbody a").nth(1).click()
-    wait_for(page, "!player.paused")
-    wait_for(page, "player.paused && !player.seeking && times.length > 1")
+    wait_for_condition(page, "!player.paused")
+    wait_for_condition(page, "player.paused && !player.seeking && times.length > 1")
     assert page.evaluate("times[0]") == pytest.approx(30 / 25, abs=0.01)
     assert page.evaluate("player.currentTime") == pytest.approx(60 / 25, abs=0.03)
     page.wait_for_timeout(300)
@@ -178,10 +191,10 @@ def test_a_scene_is_played_to_its_end(where: str, visit: Visit, database: Engine
     expect(page.locator("#strip a[aria-current]")).to_have_attribute("data-at", "3")
     expect(page.locator("#bands button[aria-current]")).to_have_attribute("data-at", "1")
     page.evaluate("void player.play()")  # whoever plays on is not held back
-    wait_for(page, "player.currentTime > 2.6")
+    wait_for_condition(page, "player.currentTime > 2.6")
 
 
-def test_two_models_and_a_switch(visit: Visit, told: Job) -> None:
+def test_two_models_and_a_switch(visit: OpenPage, told: Job) -> None:
     """Each keeps its own threshold."""
     page = visit(f"/jobs/{told.id}")
     expect(page.locator("#scenes-title")).to_have_text("4 scenes")
@@ -200,13 +213,15 @@ def test_two_models_and_a_switch(visit: Visit, told: Job) -> None:
     expect(page.locator("#choose output")).to_have_text("0.6")
 
 
-def test_scenes_come_while_the_film_is_watched(visit: Visit, database: Engine, files: Files, tmp_path: Path) -> None:
+def test_scenes_come_while_the_film_is_watched(
+    visit: OpenPage, database: Engine, files: ContentStorage, tmp_path: Path
+) -> None:
     """They appear without a reload, and the player that is at work stays."""
-    film = make_film(tmp_path / "grey.mp4", *GREY, "-c:v", "libx264", "-g", "5")
-    job = submitted(database, files, film, "bassl", "scrl")
-    finish(database, files, tmp_path, film, job, [0, 30, 60])
+    film = make_video_file(tmp_path / "grey.mp4", *GREY_VIDEO, "-c:v", "libx264", "-g", "5")
+    job = create_job(database, files, film, "bassl", "scrl")
+    finish_shots_run(database, files, tmp_path, film, job, [0, 30, 60])
     page = visit(f"/jobs/{job.id}")
-    wait_for(page, "player.readyState >= 2")
+    wait_for_condition(page, "player.readyState >= 2")
     page.evaluate("player.currentTime = 2; same = player; void 0")
     finish_scenes(database, job, "bassl", ranges(database, job), [0.9, 0.1, 0.2])
     expect(page.locator("#scenes-title")).to_have_text("2 scenes")
@@ -218,12 +233,12 @@ def test_scenes_come_while_the_film_is_watched(visit: Visit, database: Engine, f
     expect(page.locator("#strip li.opens")).to_have_count(3)
     assert page.evaluate("same === player && player.currentTime === 2")
     page.locator("#strip li").nth(1).click(position={"x": 60, "y": 8})  # of these scenes, not of those before
-    wait_for(page, "player.paused && player.currentTime > 2.35 && player.currentTime < 2.41")
+    wait_for_condition(page, "player.paused && player.currentTime > 2.35 && player.currentTime < 2.41")
     expect(page.locator("#job .badge")).to_have_text("succeeded")
 
 
-def test_thousands_of_shots_regroup(visit: Visit, database: Engine, files: Files, tmp_path: Path) -> None:
-    film = make_film(tmp_path / "long.mp4", "-f", "lavfi", "-i", "testsrc=size=64x64:rate=25:duration=120")
+def test_thousands_of_shots_regroup(visit: OpenPage, database: Engine, files: ContentStorage, tmp_path: Path) -> None:
+    film = make_video_file(tmp_path / "long.mp4", "-f", "lavfi", "-i", "testsrc=size=64x64:rate=25:duration=120")
     chance = Random(7)
     scores = {"bassl": [chance.random() for _ in range(3000)]}
     job = with_scenes(database, files, tmp_path, film, list(range(3000)), scores)

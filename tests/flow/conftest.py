@@ -19,17 +19,19 @@ from imageio_ffmpeg import get_ffmpeg_exe
 from iscc_samples import videos
 from sqlalchemy import Engine
 
-from api.local.servers import free_port
-from shared.files import Files
-from shared.queue import send_all
-from shared.store import jobs, results, videos as ledger_videos, workers
-from shared.store.jobs import NewJob
+from api.localstack.servers import find_free_port
+from shared.queue import publish_wakeups
+from shared.storage import ContentStorage
+from shared.store import results, workers
+from shared.store.jobs import jobs
+from shared.store.jobs.jobs import NewJob
+from shared.store.videos import videos as ledger_videos
 from shared.values import Job, JobState, Result, RunState, StoredVideo
-from tests import factories
-from worker.video.probe import probe
+from tests.support import factories
+from worker.video.probe import probe_video
 
-CLIP = next(path for path in videos() if path.name == "demo.mp4")
-FAST = {
+SAMPLE_CLIP = next(path for path in videos() if path.name == "demo.mp4")
+FAST_SETTINGS = {
     "SCENEWORKS_LEASE_S": "3",
     "SCENEWORKS_TOUCH_S": "0.2",
     "SCENEWORKS_SWEEP_S": "0.3",
@@ -41,11 +43,11 @@ FAST = {
 PATIENCE_S = 90.0
 
 
-def until(what: str, true: Callable[[], object], patience_s: float = PATIENCE_S) -> None:
+def wait_until(description: str, condition: Callable[[], object], patience_s: float = PATIENCE_S) -> None:
     """Wait for something to become true; the test fails when it does not."""
     deadline = time.monotonic() + patience_s
-    while not true():
-        assert time.monotonic() < deadline, f"never happened: {what}"
+    while not condition():
+        assert time.monotonic() < deadline, f"never happened: {description}"
         time.sleep(0.05)
 
 
@@ -54,22 +56,22 @@ class System:
     """Processes on one database, broker and folder."""
 
     engine: Engine
-    files: Files
+    files: ContentStorage
     folder: Path
     environment: Mapping[str, str]
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     @property
-    def whole_environment(self) -> dict[str, str]:
+    def full_environment(self) -> dict[str, str]:
         """That of its processes."""
         return {**os.environ, **self.environment}
 
-    def start(self, *command: str, **environment: str) -> subprocess.Popen[bytes]:
+    def start_process(self, *command: str, **environment: str) -> subprocess.Popen[bytes]:
         """A process of ours; what it says goes into the test's folder."""
         with (self.folder / f"process-{len(self.processes)}.log").open("wb") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", *command],
-                env={**self.whole_environment, **environment},
+                env={**self.full_environment, **environment},
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -77,78 +79,80 @@ class System:
         self.processes.append(process)
         return process
 
-    def worker(self, **environment: str) -> subprocess.Popen[bytes]:
+    def start_worker(self, **environment: str) -> subprocess.Popen[bytes]:
         """A worker that is ready; of `shots` alone unless said otherwise, as that starts soonest."""
-        before = {worker.id for worker in workers.all(self.engine)}
-        process = self.start("worker.main", **{"SCENEWORKS_MODELS": "shots"} | environment)
-        until(
+        before = {worker.id for worker in workers.list_workers(self.engine)}
+        process = self.start_process("worker.main", **{"SCENEWORKS_MODELS": "shots"} | environment)
+        wait_until(
             "a worker is ready",
-            lambda: [w for w in workers.all(self.engine) if w.id not in before and w.state in {"ready", "busy"}],
+            lambda: [
+                w for w in workers.list_workers(self.engine) if w.id not in before and w.state in {"ready", "busy"}
+            ],
         )
         return process
 
-    def beat(self) -> subprocess.Popen[bytes]:
+    def start_beat(self) -> subprocess.Popen[bytes]:
         """Beat, which sweeps."""
-        return self.start("celery", "-A", "shared.queue", "beat", "--pidfile=")
+        return self.start_process("celery", "-A", "shared.queue", "beat", "--pidfile=")
 
-    def add(self, path: Path) -> StoredVideo:
+    def add_video(self, path: Path) -> StoredVideo:
         """A film in the store and in the ledger."""
-        stored = self.files.put(path)
-        video, _ = ledger_videos.add(
+        stored = self.files.put_file(path)
+        video, _ = ledger_videos.add_video(
             self.engine,
             sha256=stored.sha256,
             size=stored.size,
             name=path.name,
             media_type="video/mp4",
-            video=probe(path),
+            facts=probe_video(path),
         )
         return video
 
-    def submit(self, video: StoredVideo, priority: str = "normal", **params: object) -> Job:
+    def submit_job(self, video: StoredVideo, priority: str = "normal", **params: object) -> Job:
         """A job for `shots`, sent."""
-        analyses = (factories.analysis(**({"detector": "hsv_luv"} | params)),)
-        created = jobs.create(self.engine, NewJob(video.id, analyses, priority=priority))
-        send_all(created.wakes)
+        analyses = (factories.make_analysis(**({"detector": "hsv_luv"} | params)),)
+        created = jobs.create_job(self.engine, NewJob(video.id, analyses, priority=priority))
+        publish_wakeups(created.wakeups)
         return created.job
 
     def wait_for_progress(self, job: Job) -> None:
         """Until the film is being read."""
-        until("the run makes progress", lambda: jobs.get(self.engine, job.id).runs[0].fraction > 0.05)
+        wait_until("the run makes progress", lambda: jobs.get_job(self.engine, job.id).runs[0].fraction > 0.05)
 
     def wait_for_end(self, job: Job) -> Job:
         """Until the job has ended."""
-        until("the job ends", lambda: jobs.get(self.engine, job.id).state.ended)
-        return jobs.get(self.engine, job.id)
+        wait_until("the job ends", lambda: jobs.get_job(self.engine, job.id).state.has_ended)
+        return jobs.get_job(self.engine, job.id)
 
-    def found(self, job: Job) -> list[Result]:
+    def list_results(self, job: Job) -> list[Result]:
         """Every result of a job."""
-        return [row.result for row in results.page(self.engine, job.id, limit=100_000)]
+        return [row.result for row in results.list_results(self.engine, job.id, limit=100_000)]
 
-    def pool_child(self, worker: subprocess.Popen[bytes]) -> int:
+    def find_pool_child(self, worker: subprocess.Popen[bytes]) -> int:
         """The process that holds the models of a worker."""
         children = Path(f"/proc/{worker.pid}/task/{worker.pid}/children").read_text().split()
         return max(
             (int(pid) for pid in children), key=lambda pid: int(Path(f"/proc/{pid}/statm").read_text().split()[1])
         )
 
-    def api(self, **environment: str) -> str:
+    def start_api(self, **environment: str) -> str:
         """An API that answers; its address."""
-        port = free_port()
+        port = find_free_port()
         bind = f"--bind=127.0.0.1:{port}"
         threads = ("--worker-class=gthread", "--threads=8")
-        self.start("gunicorn", "api.app:create_app()", bind, *threads, **environment)
+        self.start_process("gunicorn", "api.app:create_app()", bind, *threads, **environment)
         url = f"http://127.0.0.1:{port}"
 
-        def answers() -> bool:
+        def is_answering() -> bool:
             try:
                 return httpx.get(f"{url}/healthz").status_code == 200
             except httpx.TransportError:
                 return False
 
-        until("the API answers", answers)
+        wait_until("the API answers", is_answering)
         return url
 
-    def kill(self) -> None:
+    def kill_processes(self) -> None:
         """Kill whatever is left, at once."""
         for process in self.processes:
             if process.poll() is None:
@@ -156,14 +160,14 @@ class System:
             process.wait()
 
 
-def finished(client: httpx.Client, *analyses: dict[str, Any]) -> dict[str, Any]:
+def run_sample_job(client: httpx.Client, *analyses: dict[str, Any]) -> dict[str, Any]:
     """A job on the clip, once it has ended."""
-    return ended(client, CLIP, *analyses)
+    return run_job(client, SAMPLE_CLIP, *analyses)
 
 
-def ended(client: httpx.Client, film: Path, *analyses: dict[str, Any], patience_s: float = 240) -> dict[str, Any]:
+def run_job(client: httpx.Client, path: Path, *analyses: dict[str, Any], patience_s: float = 240) -> dict[str, Any]:
     """A job on a film, once it has ended."""
-    sent = client.post("/v1/videos", params={"name": film.name}, content=film.read_bytes())
+    sent = client.post("/v1/videos", params={"name": path.name}, content=path.read_bytes())
     body = {"video_id": sent.raise_for_status().json()["id"], "analyses": analyses}
     job: dict[str, Any] = client.post("/v1/jobs", json=body).raise_for_status().json()
     deadline = time.monotonic() + patience_s
@@ -173,11 +177,11 @@ def ended(client: httpx.Client, film: Path, *analyses: dict[str, Any], patience_
     return job
 
 
-def events(folder: Path, action: str) -> list[dict[str, Any]]:
+def read_events(folder: Path, action: str) -> list[dict[str, Any]]:
     """What the processes of a test have logged under that action."""
     lines = [line for log in sorted(folder.glob("process-*.log")) for line in log.read_text().splitlines()]
-    told = [json.loads(line) for line in lines if line.startswith("{")]
-    return [event for event in told if event["action"] == action]
+    entries = [json.loads(line) for line in lines if line.startswith("{")]
+    return [event for event in entries if event["action"] == action]
 
 
 @pytest.fixture
@@ -186,30 +190,42 @@ def system(
 ) -> Iterator[System]:
     """An empty system without processes."""
     settings = {
-        **FAST,
+        **FAST_SETTINGS,
         "DATABASE_URL": database_url,
         "REDIS_URL": broker_url,
         "SCENEWORKS_DATA_DIR": str(data_dir),
         "SCENEWORKS_WEIGHTS_DIR": str(tmp_path / "weights"),
     }
-    running = System(database, Files(data_dir), tmp_path, settings)
+    running = System(database, ContentStorage(data_dir), tmp_path, settings)
     yield running
-    running.kill()
+    running.kill_processes()
 
 
 @pytest.fixture(scope="session")
-def long_film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def long_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real film that takes some seconds to read: one clip forty times over, 57,640 frames."""
     path = tmp_path_factory.mktemp("films") / "long.mp4"
-    command = [get_ffmpeg_exe(), "-v", "error", "-stream_loop", "39", "-i", str(CLIP), "-an", "-c", "copy", str(path)]
+    command = [
+        get_ffmpeg_exe(),
+        "-v",
+        "error",
+        "-stream_loop",
+        "39",
+        "-i",
+        str(SAMPLE_CLIP),
+        "-an",
+        "-c",
+        "copy",
+        str(path),
+    ]
     subprocess.run(command, check=True)
     return path
 
 
 @pytest.fixture
-def api(system: System) -> str:
+def api_url(system: System) -> str:
     """A running API; its address."""
-    return system.api()
+    return system.start_api()
 
 
-__all__ = ["CLIP", "JobState", "RunState", "System", "events", "finished", "until"]
+__all__ = ["SAMPLE_CLIP", "JobState", "RunState", "System", "read_events", "run_sample_job", "wait_until"]

@@ -14,11 +14,11 @@ import pytest
 import torch
 from imageio_ffmpeg import get_ffmpeg_exe
 
-from tests.flow.conftest import CLIP, System, ended
-from tests.models.networks import clip_state
-from tests.models.rooms.published.made import archived, folder_that_goes, state_of
+from tests.flow.conftest import SAMPLE_CLIP, System, run_job
+from tests.support.checkpoints import make_state, save_torchscript, temporary_folder
+from tests.support.seeded_networks import make_clip_state
 from worker.models.bassl.network import BaSSL
-from worker.video.probe import probe
+from worker.video.probe import probe_video
 
 pytestmark = pytest.mark.flow
 
@@ -32,7 +32,20 @@ def clips(tmp_path: Path) -> Path:
     folder = tmp_path / "clips"
     folder.mkdir()
     for since in (10, 20):
-        cut = [get_ffmpeg_exe(), "-v", "error", "-ss", str(since), "-i", str(CLIP), "-t", "8", "-an", "-c", "copy"]
+        cut = [
+            get_ffmpeg_exe(),
+            "-v",
+            "error",
+            "-ss",
+            str(since),
+            "-i",
+            str(SAMPLE_CLIP),
+            "-t",
+            "8",
+            "-an",
+            "-c",
+            "copy",
+        ]
         subprocess.run([*cut, str(folder / f"{since}.mp4")], check=True)
     (folder / "notes.txt").write_text("not a video", encoding="utf-8")
     return folder
@@ -41,13 +54,13 @@ def clips(tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def weights() -> Iterator[Path]:
     """Name-seeded weights of `bassl` and `clip_it`, taken in by the command."""
-    with folder_that_goes() as folder:
+    with temporary_folder() as folder:
         bassl, clip_it = folder / "bassl" / "pytorch_model.pt", folder / "clip_it"
         bassl.parent.mkdir()
-        torch.save(dict(BaSSL().state_dict()) | state_of("bassl"), bassl)
+        torch.save(dict(BaSSL().state_dict()) | make_state("bassl"), bassl)
         (clip_it / "clip").mkdir(parents=True)
-        torch.save({"params": state_of("clip_it")}, clip_it / "pytorch_model.pt")
-        archived(clip_state(), clip_it / "clip/ViT-B-32.pt")
+        torch.save({"params": make_state("clip_it")}, clip_it / "pytorch_model.pt")
+        save_torchscript(make_clip_state(), clip_it / "clip/ViT-B-32.pt")
         for name, path in {"bassl": bassl, "clip_it": clip_it}.items():
             command = [sys.executable, "-m", "worker.cli", "weights", "import", name, str(path)]
             environment = {"SCENEWORKS_WEIGHTS_DIR": str(folder / "weights"), "PATH": ""}
@@ -81,7 +94,7 @@ def test_scenes_of_a_folder_and_a_question(system: System, clips: Path, weights:
     answer = run_example("ask_question.py", url, tmp_path, clips / "20.mp4", "a person speaks", "a street")
     assert answer.returncode == 0, answer.stderr
     assert re.search(r"^00:00:0\d[:;]\d\d - 00:00:0\d[:;]\d\d  score 0\.\d+$", answer.stdout, flags=re.MULTILINE)
-    assert 0 < probe(tmp_path / "summary.mp4").frames < probe(clips / "20.mp4").frames
+    assert 0 < probe_video(tmp_path / "summary.mp4").frames < probe_video(clips / "20.mp4").frames
 
 
 def test_reprocess_and_compare(system: System, clips: Path, tmp_path: Path) -> None:
@@ -90,7 +103,7 @@ def test_reprocess_and_compare(system: System, clips: Path, tmp_path: Path) -> N
     system.beat()  # makes the jobs of a batch
     with httpx.Client(base_url=url, timeout=60) as client:
         for path in sorted(clips.glob("*.mp4")):
-            assert ended(client, path, HSV_LUV)["state"] == "succeeded"
+            assert run_job(client, path, HSV_LUV)["state"] == "succeeded"
     arguments = ("shots", "detector=hsv_luv", "min_shot_frames=40")
     compared = run_example("reprocess_and_compare.py", url, tmp_path, *arguments)
     assert compared.returncode == 0, compared.stderr

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from api.local.servers import Postgres
-from shared.catalog import MENU
-from shared.db import connect, migrate
-from shared.store import jobs, workers
+from api.localstack.servers import Postgres
+from shared.catalog import CATALOG
+from shared.db import create_db_engine, migrate
+from shared.store import workers
+from shared.store.jobs import jobs
 from shared.values import JobState, RunState
-from tests.flow.conftest import CLIP, System, until
+from tests.flow.conftest import SAMPLE_CLIP, System, wait_until
 
 pytestmark = pytest.mark.flow
 
@@ -28,12 +29,12 @@ def own_postgres(tmp_path: Path) -> Iterator[Postgres]:
         yield server
 
 
-def test_the_database_crashes_in_the_middle_of_a_run(system: System, long_film: Path, own_postgres: Postgres) -> None:
-    system.engine = connect(own_postgres.url)
+def test_the_database_crashes_in_the_middle_of_a_run(system: System, long_video: Path, own_postgres: Postgres) -> None:
+    system.engine = create_db_engine(own_postgres.url)
     system.environment = {**system.environment, "DATABASE_URL": own_postgres.url, "SCENEWORKS_LEASE_S": "20"}
-    system.worker()
-    system.beat()
-    job = system.submit(system.add(long_film))
+    system.start_worker()
+    system.start_beat()
+    job = system.submit_job(system.add_video(long_video))
     system.wait_for_progress(job)
     os.kill(own_postgres.pid, signal.SIGKILL)
     time.sleep(1)
@@ -41,27 +42,27 @@ def test_the_database_crashes_in_the_middle_of_a_run(system: System, long_film: 
     own_postgres.start()
     ended = system.wait_for_end(job)
     assert (ended.state, ended.runs[0].attempt) == (JobState.SUCCEEDED, 1)
-    assert len({shot.seq for shot in system.found(job)}) == len(system.found(job)) > 100
+    assert len({shot.seq for shot in system.list_results(job)}) == len(system.list_results(job)) > 100
     system.engine.dispose()
 
 
-def test_a_cancel_takes_effect_within_seconds_and_the_worker_goes_on(system: System, long_film: Path) -> None:
-    system.worker()
-    system.beat()
-    job = system.submit(system.add(long_film))
+def test_a_cancel_takes_effect_within_seconds_and_the_worker_goes_on(system: System, long_video: Path) -> None:
+    system.start_worker()
+    system.start_beat()
+    job = system.submit_job(system.add_video(long_video))
     system.wait_for_progress(job)
-    jobs.cancel(system.engine, job.id)
-    until("the run has stopped", lambda: jobs.get(system.engine, job.id).state is JobState.CANCELLED, 5)
-    other = system.submit(system.add(CLIP))
+    jobs.cancel_job(system.engine, job.id)
+    wait_until("the run has stopped", lambda: jobs.get_job(system.engine, job.id).state is JobState.CANCELLED, 5)
+    other = system.submit_job(system.add_video(SAMPLE_CLIP))
     assert system.wait_for_end(other).state is JobState.SUCCEEDED
-    assert system.found(job) == []
+    assert system.list_results(job) == []
 
 
-def test_a_film_that_is_gone_fails_its_run_and_no_other(system: System, long_film: Path) -> None:
-    system.worker()
-    gone, there = system.add(long_film), system.add(CLIP)
-    system.files.remove(gone.sha256)
-    first, second = system.submit(gone), system.submit(there)
+def test_a_film_that_is_gone_fails_its_run_and_no_other(system: System, long_video: Path) -> None:
+    system.start_worker()
+    gone, there = system.add_video(long_video), system.add_video(SAMPLE_CLIP)
+    system.files.remove_file(gone.sha256)
+    first, second = system.submit_job(gone), system.submit_job(there)
     failed = system.wait_for_end(first)
     assert failed.error is not None
     assert (failed.error["code"], failed.error["stage"], failed.error["attempt"]) == ("media_corrupt", None, 1)
@@ -69,42 +70,42 @@ def test_a_film_that_is_gone_fails_its_run_and_no_other(system: System, long_fil
 
 
 def test_corrupt_weights_are_said_and_hurt_nothing_else(system: System, tmp_path: Path) -> None:
-    spec = MENU["shots"].weights
+    spec = CATALOG["shots"].weights
     assert spec is not None
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / spec.name).write_bytes(b"x" * spec.size)
-    system.worker(SCENEWORKS_MODELS="shots")
-    [worker] = workers.all(system.engine)
+    system.start_worker(SCENEWORKS_MODELS="shots")
+    [worker] = workers.list_workers(system.engine)
     assert worker.state == "ready"  # one of its detectors needs no weights
     assert worker.models[0]["error"]["code"] == "weights_corrupt"
-    video = system.add(CLIP)
-    with_weights = system.wait_for_end(system.submit(video, detector="transnetv2"))
+    video = system.add_video(SAMPLE_CLIP)
+    with_weights = system.wait_for_end(system.submit_job(video, detector="transnetv2"))
     assert with_weights.error is not None
     assert with_weights.error["code"] == "weights_corrupt"
     assert spec.how in with_weights.error["detail"]
-    assert system.wait_for_end(system.submit(video)).state is JobState.SUCCEEDED
+    assert system.wait_for_end(system.submit_job(video)).state is JobState.SUCCEEDED
 
 
 def test_a_gpu_that_was_asked_for_and_is_absent_is_a_refusal(system: System) -> None:
-    process = system.start("worker.main", SCENEWORKS_DEVICE="cuda:97")
+    process = system.start_process("worker.main", SCENEWORKS_DEVICE="cuda:97")
     assert process.wait(60) == 2
-    assert workers.all(system.engine) == []
+    assert workers.list_workers(system.engine) == []
     assert "model_unavailable" in (system.folder / "process-0.log").read_text()
 
 
 def test_a_model_that_is_not_on_the_menu_is_a_refusal(system: System) -> None:
-    process = system.start("worker.main", SCENEWORKS_MODELS="shots,nonsense")
+    process = system.start_process("worker.main", SCENEWORKS_MODELS="shots,nonsense")
     assert process.wait(60) == 2
     assert "nonsense" not in (system.folder / "process-0.log").read_text()
     assert "Models: shots" in (system.folder / "process-0.log").read_text()
 
 
-def test_an_urgent_job_overtakes_those_that_wait(system: System, long_film: Path) -> None:
-    video = system.add(long_film)
-    waiting = [system.submit(video, min_shot_frames=frames) for frames in (20, 21, 22)]
-    urgent = system.submit(video, min_shot_frames=23, priority="high")
-    system.worker()
+def test_an_urgent_job_overtakes_those_that_wait(system: System, long_video: Path) -> None:
+    video = system.add_video(long_video)
+    waiting = [system.submit_job(video, min_shot_frames=frames) for frames in (20, 21, 22)]
+    urgent = system.submit_job(video, min_shot_frames=23, priority="high")
+    system.start_worker()
     system.wait_for_end(urgent)
-    states = [jobs.get(system.engine, job.id).runs[0].state for job in waiting]
+    states = [jobs.get_job(system.engine, job.id).runs[0].state for job in waiting]
     assert RunState.QUEUED in states
     assert states.count(RunState.DONE) <= 1

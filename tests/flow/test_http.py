@@ -10,7 +10,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from tests.flow.conftest import System, events, finished
+from tests.flow.conftest import System, read_events, run_sample_job
 
 pytestmark = pytest.mark.flow
 
@@ -18,11 +18,11 @@ CUTS = 17
 """Cuts of the clip, as counted by people."""
 
 
-def test_a_film_becomes_shots(system: System, api: str) -> None:
-    system.worker()
-    with httpx.Client(base_url=api) as client:
+def test_a_film_becomes_shots(system: System, api_url: str) -> None:
+    system.start_worker()
+    with httpx.Client(base_url=api_url) as client:
         shots = {"model": "shots"}, {"model": "shots", "params": {"detector": "hsv_luv"}}
-        job = finished(client, *shots)
+        job = run_sample_job(client, *shots)
         assert job["state"] == "succeeded", job["error"]
         network, colours = (run["id"] for run in job["runs"])
         found = client.get(job["urls"]["results"]).json()
@@ -35,9 +35,9 @@ def test_a_film_becomes_shots(system: System, api: str) -> None:
         sheet = next(item for item in artifacts if item["kind"] == "contact_sheet")
         _pictures_are_right(client, archive, by_network)
         assert Image.open(io.BytesIO(client.get(sheet["urls"]["self"]).content)).width > 500
-        again = finished(client, *shots)
+        again = run_sample_job(client, *shots)
         assert [run["reused"] for run in again["runs"]] == [True, True]
-    executed = events(system.folder, "run.executed")
+    executed = read_events(system.folder, "run.executed")
     assert len(executed) == 2  # the twins were shared
     assert all(event["decoded"] == event["frames"] == 1441 for event in executed)  # each film decoded once
 

@@ -12,25 +12,26 @@ from pathlib import Path
 import pytest
 import redis
 
-from api.local.servers import Valkey
-from shared.store import jobs, workers
+from api.localstack.servers import Valkey
+from shared.store import workers
+from shared.store.jobs import jobs
 from shared.values import JobState, RunState
-from tests.flow.conftest import System, until
+from tests.flow.conftest import System, wait_until
 
 pytestmark = pytest.mark.flow
 
 
 @pytest.fixture
-def shots_of_long_film(long_film: Path) -> int:
+def shots_of_long_film(long_video: Path) -> int:
     """Frames of the film: what every run of it has to account for, to the last one."""
-    from worker.video.probe import probe
+    from worker.video.probe import probe_video
 
-    return probe(long_film).frames
+    return probe_video(long_video).frames
 
 
 def _is_right(system: System, job_id: str, frames: int) -> None:
     """Shots without a gap from the first frame to the last, each once."""
-    shots = system.found(jobs.get(system.engine, job_id))
+    shots = system.list_results(jobs.get_job(system.engine, job_id))
     bounds = [(shot.range.start.frame, shot.range.end.frame) for shot in shots if shot.range]
     assert [shot.seq for shot in shots] == list(range(len(shots)))
     assert bounds[0][0] == 0
@@ -40,59 +41,59 @@ def _is_right(system: System, job_id: str, frames: int) -> None:
 
 
 def _reads(system: System, job_id: str, attempt: int) -> bool:
-    run = jobs.get(system.engine, job_id).runs[0]
+    run = jobs.get_job(system.engine, job_id).runs[0]
     return (run.state, run.attempt) == (RunState.RUNNING, attempt) and any(stage["done"] for stage in run.stages)
 
 
-def test_the_pool_child_is_killed(system: System, long_film: Path, shots_of_long_film: int) -> None:
-    worker = system.worker()
-    system.beat()
-    job = system.submit(system.add(long_film))
+def test_the_pool_child_is_killed(system: System, long_video: Path, shots_of_long_film: int) -> None:
+    worker = system.start_worker()
+    system.start_beat()
+    job = system.submit_job(system.add_video(long_video))
     system.wait_for_progress(job)
-    os.kill(system.pool_child(worker), signal.SIGKILL)
+    os.kill(system.find_pool_child(worker), signal.SIGKILL)
     job = system.wait_for_end(job)
     assert (job.state, job.runs[0].attempt) == (JobState.SUCCEEDED, 2)
     _is_right(system, job.id, shots_of_long_film)
 
 
-def test_the_whole_worker_is_killed(system: System, long_film: Path, shots_of_long_film: int) -> None:
-    worker = system.worker()
-    system.beat()
-    job = system.submit(system.add(long_film))
+def test_the_whole_worker_is_killed(system: System, long_video: Path, shots_of_long_film: int) -> None:
+    worker = system.start_worker()
+    system.start_beat()
+    job = system.submit_job(system.add_video(long_video))
     system.wait_for_progress(job)
     os.killpg(worker.pid, signal.SIGKILL)
-    system.worker()
+    system.start_worker()
     job = system.wait_for_end(job)
     assert (job.state, job.runs[0].attempt) == (JobState.SUCCEEDED, 2)
     _is_right(system, job.id, shots_of_long_film)
 
 
-def test_a_worker_told_to_stop_hands_its_run_back(system: System, long_film: Path, shots_of_long_film: int) -> None:
-    worker = system.worker()
-    job = system.submit(system.add(long_film))
+def test_a_worker_told_to_stop_hands_its_run_back(system: System, long_video: Path, shots_of_long_film: int) -> None:
+    worker = system.start_worker()
+    job = system.submit_job(system.add_video(long_video))
     system.wait_for_progress(job)
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(20) == 0
-    assert jobs.get(system.engine, job.id).runs[0].state is RunState.QUEUED
-    assert workers.all(system.engine) == []
-    system.worker()  # no beat: the message was sent when the run was handed back
+    assert jobs.get_job(system.engine, job.id).runs[0].state is RunState.QUEUED
+    assert workers.list_workers(system.engine) == []
+    system.start_worker()  # no beat: the message was sent when the run was handed back
     job = system.wait_for_end(job)
     assert (job.state, job.runs[0].attempt) == (JobState.SUCCEEDED, 1)
     _is_right(system, job.id, shots_of_long_film)
 
 
 def test_a_worker_frozen_beyond_its_lease_is_fenced_off(
-    system: System, long_film: Path, shots_of_long_film: int
+    system: System, long_video: Path, shots_of_long_film: int
 ) -> None:
-    frozen = system.worker()
-    job = system.submit(system.add(long_film))
+    frozen = system.start_worker()
+    job = system.submit_job(system.add_video(long_video))
     system.wait_for_progress(job)
-    child = system.pool_child(frozen)
+    child = system.find_pool_child(frozen)
     os.kill(child, signal.SIGSTOP)
     os.kill(frozen.pid, signal.SIGSTOP)
-    system.worker()
-    system.beat()
-    until("another worker took over", lambda: jobs.get(system.engine, job.id).runs[0].attempt == 2)
+    system.start_worker()
+    system.start_beat()
+    wait_until("another worker took over", lambda: jobs.get_job(system.engine, job.id).runs[0].attempt == 2)
     os.kill(frozen.pid, signal.SIGCONT)
     os.kill(child, signal.SIGCONT)
     job = system.wait_for_end(job)
@@ -100,13 +101,13 @@ def test_a_worker_frozen_beyond_its_lease_is_fenced_off(
     _is_right(system, job.id, shots_of_long_film)
 
 
-def test_a_run_that_kills_its_worker_every_time_is_set_aside(system: System, long_film: Path) -> None:
-    worker = system.worker()
-    system.beat()
-    job = system.submit(system.add(long_film))
+def test_a_run_that_kills_its_worker_every_time_is_set_aside(system: System, long_video: Path) -> None:
+    worker = system.start_worker()
+    system.start_beat()
+    job = system.submit_job(system.add_video(long_video))
     for attempt in (1, 2, 3):
-        until("the next attempt runs", lambda: _reads(system, job.id, attempt))  # noqa: B023
-        os.kill(system.pool_child(worker), signal.SIGKILL)
+        wait_until("the next attempt runs", lambda: _reads(system, job.id, attempt))  # noqa: B023
+        os.kill(system.find_pool_child(worker), signal.SIGKILL)
     job = system.wait_for_end(job)
     assert job.state is JobState.FAILED
     assert job.error is not None
@@ -121,16 +122,16 @@ def own_valkey(tmp_path: Path) -> Iterator[Valkey]:
 
 
 def test_the_broker_is_killed_in_the_middle_of_a_run(
-    system: System, long_film: Path, shots_of_long_film: int, own_valkey: Valkey
+    system: System, long_video: Path, shots_of_long_film: int, own_valkey: Valkey
 ) -> None:
     system.environment = {**system.environment, "REDIS_URL": own_valkey.url}
-    system.worker()
-    system.beat()
-    video = system.add(long_film)
-    first = system.submit(video)  # rings at another broker: only the sweep can send it
+    system.start_worker()
+    system.start_beat()
+    video = system.add_video(long_video)
+    first = system.submit_job(video)  # rings at another broker: only the sweep can send it
     system.wait_for_progress(first)
     os.kill(own_valkey.pid, signal.SIGKILL)
-    second = system.submit(video, min_shot_frames=16)
+    second = system.submit_job(video, min_shot_frames=16)
     time.sleep(1)
     own_valkey.stop()
     own_valkey.start()
@@ -140,11 +141,11 @@ def test_the_broker_is_killed_in_the_middle_of_a_run(
         _is_right(system, job.id, shots_of_long_film)
 
 
-def test_every_message_is_lost(system: System, long_film: Path, broker_url: str) -> None:
-    video = system.add(long_film)
-    job = system.submit(video)
+def test_every_message_is_lost(system: System, long_video: Path, broker_url: str) -> None:
+    video = system.add_video(long_video)
+    job = system.submit_job(video)
     with redis.Redis.from_url(broker_url) as broker:
         broker.flushdb()
-    system.worker()
-    system.beat()
+    system.start_worker()
+    system.start_beat()
     assert system.wait_for_end(job).state is JobState.SUCCEEDED

@@ -13,20 +13,20 @@ import pytest
 from playwright.sync_api import Browser
 
 from tests.browser.conftest import browser
-from tests.conftest import MATERIAL
-from tests.flow.conftest import CLIP, System, ended, events
-from tests.models.networks import clip_state, r2plus1d
-from tests.models.rooms.published.made import archived, folder_that_goes, state_of
-from tests.models.rooms.published.test_mttr import constants, delivered
+from tests.conftest import EXTERNAL_MATERIAL
+from tests.flow.conftest import SAMPLE_CLIP, System, read_events, run_job
+from tests.support.checkpoints import make_state, save_torchscript, temporary_folder
+from tests.support.seeded_networks import build_r2plus1d, make_clip_state
+from tests.worker.models.mttr.test_weights import constants, delivered
 from worker.models.bassl.network import BaSSL
-from worker.video.probe import probe
+from worker.video.probe import probe_video
 
 __all__ = ["browser"]
 
 pytestmark = [pytest.mark.flow, pytest.mark.slow]
-BUNNY = MATERIAL / "media/big_buck_bunny_720p_h264_full.mp4"
+BUNNY = EXTERNAL_MATERIAL / "media/big_buck_bunny_720p_h264_full.mp4"
 FILMS = [
-    pytest.param(CLIP, {}, id="clip"),
+    pytest.param(SAMPLE_CLIP, {}, id="clip"),
     pytest.param(
         BUNNY,
         {"short_side": 360, "precision": "auto"},
@@ -54,17 +54,17 @@ def weights() -> Iterator[Path]:
     """Name-seeded weights of every room that imports, as `weights import` writes them."""
     import torch
 
-    with folder_that_goes() as folder:
+    with temporary_folder() as folder:
         made: dict[str, list[Path]] = {}
-        for name, state in (("bassl", _bassl()), ("r2plus1d", dict(r2plus1d().network.state_dict()))):
+        for name, state in (("bassl", _bassl()), ("r2plus1d", dict(build_r2plus1d().network.state_dict()))):
             made[name] = [folder / name / "pytorch_model.pt"]
             made[name][0].parent.mkdir()
             torch.save(state, made[name][0])
         made["clip_it"] = [folder / "clip_it"]
         (folder / "clip_it/clip").mkdir(parents=True)
-        torch.save({"params": state_of("clip_it")}, folder / "clip_it/pytorch_model.pt")
-        archived(clip_state(), folder / "clip_it/clip/ViT-B-32.pt")
-        made["mttr"] = [delivered(folder, {"model_state_dict": state_of("mttr") | constants()})]
+        torch.save({"params": make_state("clip_it")}, folder / "clip_it/pytorch_model.pt")
+        save_torchscript(make_clip_state(), folder / "clip_it/clip/ViT-B-32.pt")
+        made["mttr"] = [delivered(folder, {"model_state_dict": make_state("mttr") | constants()})]
         for name, files in made.items():
             command = [sys.executable, "-m", "worker.cli", "weights", "import", name, *map(str, files)]
             environment = {"SCENEWORKS_WEIGHTS_DIR": str(folder / "weights"), "PATH": ""}
@@ -73,15 +73,15 @@ def weights() -> Iterator[Path]:
 
 
 def _bassl() -> dict[str, Any]:
-    return dict(BaSSL().state_dict()) | state_of("bassl")
+    return dict(BaSSL().state_dict()) | make_state("bassl")
 
 
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("film", "mttr"), FILMS)
 def test_every_model_in_one_job(
-    film: Path, mttr: dict[str, Any], system: System, api: str, weights: Path, browser: Browser
+    film: Path, mttr: dict[str, Any], system: System, api_url: str, weights: Path, browser: Browser
 ) -> None:
-    system.worker(SCENEWORKS_MODELS="*", SCENEWORKS_WEIGHTS_DIR=str(weights))
+    system.start_worker(SCENEWORKS_MODELS="*", SCENEWORKS_WEIGHTS_DIR=str(weights))
     asked = [
         {"model": "shots", "params": {"detector": "hsv_luv"}},
         {"model": "bassl"},
@@ -94,8 +94,8 @@ def test_every_model_in_one_job(
         {"model": "r2plus1d"},
         {"model": "r2plus1d", "params": {"per": "shot", "clips": 1}},
     ]
-    with httpx.Client(base_url=api, timeout=60) as client:
-        job = ended(client, film, *asked, patience_s=1500)
+    with httpx.Client(base_url=api_url, timeout=60) as client:
+        job = run_job(client, film, *asked, patience_s=1500)
         assert job["state"] == "succeeded", job["error"]
         found = client.get(job["urls"]["results"], params={"limit": 5000}).json()
         kinds = {row["kind"] for row in found["items"]}
@@ -106,16 +106,21 @@ def test_every_model_in_one_job(
         _summary(client, found["items"], files, film, system.folder)
         _masks(client, found["items"], files, system.folder)
         _likeness(client, job["video_id"], found["items"])
-        _plays(browser, api, files)
-        again = ended(
-            client, film, {"model": "clip_it", "params": {"sentences": ["a butterfly"], "film": False}}, patience_s=120
+        _plays(browser, api_url, files)
+        again = run_job(
+            client,
+            film,
+            {"model": "clip_it", "params": {"sentences": ["a butterfly"], "summary_video": False}},
+            patience_s=120,
         )
         assert again["state"] == "succeeded", again["error"]
         other = client.get(again["urls"]["results"], params={"kind": "frame_score", "limit": 5000}).json()["items"]
         scores = [row for row in found["items"] if row["kind"] == "frame_score"]
         assert [row["start"] for row in other] == [row["start"] for row in scores]
         assert [row["score"] for row in other] != [row["score"] for row in scores]
-    assert [event["decoded"] for event in events(system.folder, "run.executed") if event["model"] == "clip_it"][1] == 0
+    assert [event["decoded"] for event in read_events(system.folder, "run.executed") if event["model"] == "clip_it"][
+        1
+    ] == 0
 
 
 def _fetched(client: httpx.Client, files: list[dict[str, Any]], kind: str, folder: Path) -> Path:
@@ -130,10 +135,10 @@ def _summary(client: httpx.Client, rows: list[dict[str, Any]], files: list[dict[
     """The summary film has the frames of the highlights, and no more than the budget lets through."""
     spans = [(row["start"]["frame"], row["end"]["frame"]) for row in rows if row["kind"] == "highlight"]
     frames = sum(end - start for start, end in spans)
-    assert 0 < frames <= 0.15 * probe(film).frames
-    made = probe(_fetched(client, files, "summary_film", folder))
+    assert 0 < frames <= 0.15 * probe_video(film).frames
+    made = probe_video(_fetched(client, files, "summary_video", folder))
     assert made.frames == frames
-    assert bool(made.audio) == bool(probe(film).audio)
+    assert bool(made.audio) == bool(probe_video(film).audio)
 
 
 def _masks(client: httpx.Client, rows: list[dict[str, Any]], files: list[dict[str, Any]], folder: Path) -> None:
@@ -144,7 +149,7 @@ def _masks(client: httpx.Client, rows: list[dict[str, Any]], files: list[dict[st
     assert tracks[0]["start"]["seconds"] == pytest.approx(SINCE_S, abs=0.05)
     lines = _fetched(client, files, "tracks", folder).read_text().splitlines()
     assert len(lines) == frames * len(QUERIES)
-    assert probe(_fetched(client, files, "overlay_film", folder)).frames == frames
+    assert probe_video(_fetched(client, files, "overlay_video", folder)).frames == frames
 
 
 def _likeness(client: httpx.Client, video_id: str, rows: list[dict[str, Any]]) -> None:
@@ -160,7 +165,7 @@ def _likeness(client: httpx.Client, video_id: str, rows: list[dict[str, Any]]) -
 def _plays(browser: Browser, api: str, files: list[dict[str, Any]]) -> None:
     """Every film that the job has made plays in Chromium."""
     films = [file for file in files if file["media_type"].startswith("video/")]
-    assert {file["kind"] for file in films} == {"summary_film", "overlay_film"}
+    assert {file["kind"] for file in films} == {"summary_video", "overlay_video"}
     page = browser.new_page()
     page.goto(api)
     for file in films:

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from shared.store import workers
-from tests.flow.conftest import CLIP, System, events, finished, until
-from tests.models.seeded import table
+from tests.flow.conftest import SAMPLE_CLIP, System, read_events, run_sample_job, wait_until
+from tests.support.seeded_weights import read_table
 from worker.models.bassl.network import BaSSL
-from worker.video.probe import probe
+from worker.video.probe import probe_video
 
 pytestmark = pytest.mark.flow
 
@@ -27,7 +27,9 @@ EXACT = {"precision": "fp32"}
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """BaSSL's weights in the container that its authors publish, with name-seeded numbers."""
-    state = dict(BaSSL().state_dict()) | {row.key: row.value() for row in table("bassl") if row.kind != "keep"}
+    state = dict(BaSSL().state_dict()) | {
+        row.key: row.make_tensor() for row in read_table("bassl") if row.kind != "keep"
+    }
     path = tmp_path_factory.mktemp("published") / "pytorch_model.pt"
     torch.save(state, path)
     return path
@@ -35,13 +37,13 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _import(system: System, *files: Path) -> None:
     command = [sys.executable, "-m", "worker.cli", "weights", "import", "bassl", *map(str, files)]
-    subprocess.run(command, env=system.whole_environment, check=True, capture_output=True)
+    subprocess.run(command, env=system.full_environment, check=True, capture_output=True)
 
 
-def test_a_job_is_refused_until_the_weights_are_there(system: System, api: str, published: Path) -> None:
-    system.worker(SCENEWORKS_MODELS="shots,bassl")
-    with httpx.Client(base_url=api) as client:
-        video = client.post("/v1/videos", content=CLIP.read_bytes()).json()
+def test_a_job_is_refused_until_the_weights_are_there(system: System, api_url: str, published: Path) -> None:
+    system.start_worker(SCENEWORKS_MODELS="shots,bassl")
+    with httpx.Client(base_url=api_url) as client:
+        video = client.post("/v1/videos", content=SAMPLE_CLIP.read_bytes()).json()
         refused = client.post("/v1/jobs", json={"video_id": video["id"], "analyses": [{"model": "bassl"}]})
         assert (refused.status_code, refused.json()["code"]) == (503, "weights_missing")
         assert "sceneworks-worker weights pull bassl" in refused.json()["detail"]
@@ -50,26 +52,31 @@ def test_a_job_is_refused_until_the_weights_are_there(system: System, api: str, 
         assert menu["bassl"]["weights"]["state"] == "missing"
         assert menu["shots"]["weights"]["state"] == "present"
         _import(system, published)  # while the worker runs
-        until("the worker has seen them", lambda: client.get("/v1/models/bassl").json()["available"])
+        wait_until("the worker has seen them", lambda: client.get("/v1/models/bassl").json()["available"])
         body = {"video_id": video["id"], "analyses": [{"model": "bassl"}]}
         assert client.post("/v1/jobs", params={"validate_only": True}, json=body).status_code == 200
 
 
 def test_a_worker_without_its_weights_says_so_and_waits_for_them(system: System, published: Path) -> None:
-    process = system.start("worker.main", SCENEWORKS_MODELS="bassl")
-    until("the worker says what it lacks", lambda: [w for w in workers.all(system.engine) if w.state == "setup_failed"])
-    [worker] = workers.all(system.engine)
+    process = system.start_process("worker.main", SCENEWORKS_MODELS="bassl")
+    wait_until(
+        "the worker says what it lacks",
+        lambda: [w for w in workers.list_workers(system.engine) if w.state == "setup_failed"],
+    )
+    [worker] = workers.list_workers(system.engine)
     assert "sceneworks-worker weights pull bassl" in (worker.reason or "")
     _import(system, published)
-    until("the worker is ready", lambda: workers.all(system.engine)[0].state == "ready")
+    wait_until("the worker is ready", lambda: workers.list_workers(system.engine)[0].state == "ready")
     assert process.poll() is None
 
 
-def test_a_film_becomes_scenes_and_another_threshold_encodes_nothing(system: System, api: str, published: Path) -> None:
+def test_a_film_becomes_scenes_and_another_threshold_encodes_nothing(
+    system: System, api_url: str, published: Path
+) -> None:
     _import(system, published)
-    system.worker(SCENEWORKS_MODELS="shots,bassl")
-    with httpx.Client(base_url=api) as client:
-        first = finished(client, SHOTS, {"model": "bassl", "params": EXACT})
+    system.start_worker(SCENEWORKS_MODELS="shots,bassl")
+    with httpx.Client(base_url=api_url) as client:
+        first = run_sample_job(client, SHOTS, {"model": "bassl", "params": EXACT})
         assert first["state"] == "succeeded", first["error"]
         rows = client.get(first["urls"]["results"], params={"model": "bassl"}).json()
         shots = client.get(first["urls"]["results"], params={"model": "shots"}).json()["items"]
@@ -78,14 +85,14 @@ def test_a_film_becomes_scenes_and_another_threshold_encodes_nothing(system: Sys
         _cover(rows["items"], len(shots))
         scores = sorted(row["score"] for row in bounds)
         middle = scores[len(scores) // 2]
-        again = finished(client, SHOTS, {"model": "bassl", "params": EXACT | {"threshold": middle}})
+        again = run_sample_job(client, SHOTS, {"model": "bassl", "params": EXACT | {"threshold": middle}})
         regrouped = client.get(again["urls"]["results"], params={"model": "bassl"}).json()
         assert _scores(regrouped["items"]) == _scores(rows["items"])
         _cover(regrouped["items"], len(shots))
         assert len([row for row in regrouped["items"] if row["kind"] == "scene"]) > 2
         fingerprints = {entry["model"]: entry["weights"] for entry in regrouped["provenance"]}
         assert len(fingerprints["bassl"]["fingerprint"]) == 64
-    executed = events(system.folder, "run.executed")
+    executed = read_events(system.folder, "run.executed")
     assert [(event["model"], event["decoded"]) for event in executed] == [("shots", 1441), ("bassl", 0), ("bassl", 0)]
     encode = next(stage for stage in again["runs"][-1]["stages"] if stage["name"] == "encode")
     assert encode["of"] == 0
@@ -94,10 +101,10 @@ def test_a_film_becomes_scenes_and_another_threshold_encodes_nothing(system: Sys
 def test_scenes_without_queue_and_database(system: System, published: Path) -> None:
     _import(system, published)
     params = ["-p", "shots.detector=hsv_luv", "-p", "split_scenes=true"]
-    command = ["run", "--model", "bassl", *params, "--json", str(CLIP)]
+    command = ["run", "--model", "bassl", *params, "--json", str(SAMPLE_CLIP)]
     done = subprocess.run(
         [sys.executable, "-m", "worker.cli", *command, "--out", str(system.folder / "out")],
-        env=system.whole_environment,
+        env=system.full_environment,
         check=True,
         capture_output=True,
     )
@@ -106,7 +113,7 @@ def test_scenes_without_queue_and_database(system: System, published: Path) -> N
     _cover(answer["results"], len(shots))
     scenes = [row for row in answer["results"] if row["kind"] == "scene"]
     for seq, scene in enumerate(scenes):
-        clip = probe(system.folder / "out" / f"scene_{seq:04d}.mp4")
+        clip = probe_video(system.folder / "out" / f"scene_{seq:04d}.mp4")
         assert clip.frames == scene["end"]["frame"] - scene["start"]["frame"]
         assert clip.audio
     assert (system.folder / "out" / "keyframes.zip").exists()

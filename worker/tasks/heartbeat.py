@@ -15,16 +15,16 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from shared.errors import DeadlineExceeded
-from shared.log import logger
+from shared.log import get_logger
 from shared.settings import Settings
-from shared.store import runs
-from shared.store.runs import Claim
+from shared.store.runs import runs
+from shared.store.runs.runs import Claim
 from shared.values import Progress
 
-log = logger(__name__)
+log = get_logger(__name__)
 
 
-class Why(StrEnum):
+class StopReason(StrEnum):
     """Why a run has to stop."""
 
     CANCELLED = "cancelled"
@@ -32,12 +32,12 @@ class Why(StrEnum):
     FENCED = "fenced"
 
 
-class Interrupted(Exception):
+class RunInterrupted(Exception):
     """Raised inside the run at its next sign of progress."""
 
-    def __init__(self, why: Why) -> None:
-        super().__init__(why.value)
-        self.why = why
+    def __init__(self, reason: StopReason) -> None:
+        super().__init__(reason.value)
+        self.reason = reason
 
 
 class Heartbeat:
@@ -51,85 +51,92 @@ class Heartbeat:
     def __init__(self, engine: Engine, claim: Claim, config: Settings) -> None:
         self._engine, self._claim, self._config = engine, claim, config
         self._progress = Progress()
-        self._why: Why | None = None
-        self._asked_at = 0.0
-        self._began = self._moved_at = time.monotonic()
+        self._stop_reason: StopReason | None = None
+        self._stop_requested_at = 0.0
+        self._began = self._progress_at = time.monotonic()
         self._lease_until = self._began + config.lease_s
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._beat_loop, name="heartbeat", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._over.set()
+        self._ended.set()
         self._thread.join()
 
-    def progress(self, progress: Progress) -> None:
+    def report_progress(self, progress: Progress) -> None:
         """The run goes on. Interrupted when it must not; DeadlineExceeded when it took too long."""
         self._progress = progress
-        self._moved_at = time.monotonic()
-        if self._why is not None:
-            raise Interrupted(self._why)
-        if self._moved_at - self._began > self._config.run_deadline_s:
+        self._progress_at = time.monotonic()
+        if self._stop_reason is not None:
+            raise RunInterrupted(self._stop_reason)
+        if self._progress_at - self._began > self._config.run_deadline_s:
             raise DeadlineExceeded(f"The run took longer than {self._config.run_deadline_s:g} s.")
 
-    def note(self, action: str, **facts: Any) -> None:
+    def log_event(self, action: str, **facts: Any) -> None:
         """A line in the log."""
         log.warning(action, **facts)
 
     @property
-    def stage(self) -> str | None:
+    def current_stage(self) -> str | None:
         """Name of the stage that runs now."""
         return next((stage.name for stage in self._progress.stages if stage.state == "running"), None)
 
-    def _beat(self) -> None:
-        while not self._over.wait(self._config.touch_s):
-            self._touch()
-            self._enforce()
+    def _beat_loop(self) -> None:
+        while not self._ended.wait(self._config.touch_s):
+            self._renew_lease()
+            self._enforce_limits()
 
-    def _touch(self) -> None:
+    def _renew_lease(self) -> None:
         """One statement. A database that is away is no reason to stop before the lease is over."""
-        asked = time.monotonic()
+        touched_at = time.monotonic()
         try:
-            touched = runs.touch(self._engine, self._claim, self._lively(asked), self._config.lease_s)
+            touched = runs.touch_run(self._engine, self._claim, self._live_progress(touched_at), self._config.lease_s)
         except SQLAlchemyError as error:
             log.warning("run.untouched", run=self._claim.run_id, reason=type(error).__name__)
-            if asked > self._lease_until:
-                self._stop(Why.FENCED)
+            if touched_at > self._lease_until:
+                self._request_stop(StopReason.FENCED)
             return
         if touched is None:
-            self._stop(Why.FENCED)
+            self._request_stop(StopReason.FENCED)
             return
-        self._lease_until = asked + self._config.lease_s
+        self._lease_until = touched_at + self._config.lease_s
         if touched.cancel:
-            self._stop(Why.CANCELLED)
+            self._request_stop(StopReason.CANCELLED)
         elif touched.stopping:
-            self._stop(Why.STOPPING)
-        elif self._why is Why.CANCELLED:
-            self._why = None  # wanted again before the run noticed
+            self._request_stop(StopReason.STOPPING)
+        elif self._stop_reason is StopReason.CANCELLED:
+            self._stop_reason = None  # wanted again before the run noticed
 
-    def _lively(self, now: float) -> Progress:
+    def _live_progress(self, now: float) -> Progress:
         """Progress with the clock of the running stage, which moves between two batches too."""
-        idle = now - self._moved_at
+        idle = now - self._progress_at
         stages = tuple(
             replace(stage, seconds=stage.seconds + idle) if stage.state == "running" else stage
             for stage in self._progress.stages
         )
         return replace(self._progress, stages=stages)
 
-    def _stop(self, why: Why) -> None:
-        if self._why is None:
-            self._why, self._asked_at = why, time.monotonic()
-            log.info("run.stop_asked", run=self._claim.run_id, why=why.value)
+    def _request_stop(self, reason: StopReason) -> None:
+        if self._stop_reason is None:
+            self._stop_reason, self._stop_requested_at = reason, time.monotonic()
+            log.info("run.stop_asked", run=self._claim.run_id, why=reason.value)
 
-    def _enforce(self) -> None:
+    def _enforce_limits(self) -> None:
         now = time.monotonic()
-        deaf = self._why is Why.CANCELLED and now - self._asked_at > self._config.cancel_grace_s
-        stalled = now - self._moved_at > self._config.stall_s
-        if deaf or stalled:
-            log.warning("run.killed", run=self._claim.run_id, stage=self.stage, why="deaf" if deaf else "stalled")
+        ignores_cancel = (
+            self._stop_reason is StopReason.CANCELLED and now - self._stop_requested_at > self._config.cancel_grace_s
+        )
+        stalled = now - self._progress_at > self._config.stall_s
+        if ignores_cancel or stalled:
+            log.warning(
+                "run.killed",
+                run=self._claim.run_id,
+                stage=self.current_stage,
+                why="deaf" if ignores_cancel else "stalled",
+            )
             with suppress(SQLAlchemyError):  # the lease then runs out by itself
-                runs.touch(self._engine, self._claim, self._progress, lease_s=0)
+                runs.touch_run(self._engine, self._claim, self._progress, lease_s=0)
             os.kill(os.getpid(), signal.SIGKILL)

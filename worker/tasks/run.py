@@ -14,30 +14,31 @@ import structlog
 import torch
 from sqlalchemy.exc import OperationalError
 
-from shared.catalog import MENU
+from shared.catalog import CATALOG
 from shared.errors import Internal, OutOfMemory, SceneworksError, SourceUnreachable, StorageFull
-from shared.log import logger
-from shared.queue import send, send_all
-from shared.store import results, runs
-from shared.store.archive import sources
-from shared.store.runs import Claim
-from shared.values import Artifact, FileMade, Progress, Wake, new_id
-from worker import pipeline
-from worker.models.contract import Inputs
-from worker.pipeline import Execution, Stages
-from worker.tasks.heartbeat import Heartbeat, Interrupted, Why
-from worker.tasks.host import Host
+from shared.log import get_logger
+from shared.queue import publish_wakeup, publish_wakeups
+from shared.store import results
+from shared.store.runs import runs
+from shared.store.runs.runs import Claim
+from shared.store.videos import sources
+from shared.values import Artifact, OutputFile, Progress, WakeUp, new_id
+from worker.models.contract import RunInputs
+from worker.pipeline import StageTracker, execute
+from worker.pipeline.execute import Execution
+from worker.tasks.heartbeat import Heartbeat, RunInterrupted, StopReason
+from worker.tasks.host import ModelHost
 
-log = logger(__name__)
-FINISH_TRIES = 6
+log = get_logger(__name__)
+FINISH_ATTEMPTS = 6
 
 
-def work(host: Host, run_id: str) -> None:
+def process_run(host: ModelHost, run_id: str) -> None:
     """Do a run if it is ours to do; every way it can end is written under its fence."""
-    if host.failed is not None:
-        log.warning("message.declined", run=run_id, reason=host.failed.code)
+    if host.setup_failure is not None:
+        log.warning("message.declined", run=run_id, reason=host.setup_failure.code)
         return
-    claim = runs.claim(
+    claim = runs.claim_run(
         host.engine,
         run_id,
         owner=host.id,
@@ -49,139 +50,148 @@ def work(host: Host, run_id: str) -> None:
     if claim is None:
         log.info("message.dropped", run=run_id)
         return
-    host.occupy(run_id)
+    host.set_current_run(run_id)
     try:
         with structlog.contextvars.bound_contextvars(run=run_id, model=claim.model, attempt=claim.attempt):
-            _attempt(host, claim)
+            _process_claim(host, claim)
     finally:
-        host.occupy(None)
+        host.set_current_run(None)
 
 
-def _attempt(host: Host, claim: Claim) -> None:
+def _process_claim(host: ModelHost, claim: Claim) -> None:
     log.info("run.claimed", fence=claim.fence, video=claim.video.id)
-    with Heartbeat(host.engine, claim, host.config) as heart:
+    with Heartbeat(host.engine, claim, host.config) as heartbeat:
         try:
-            wakes = _perform(host, claim, heart)
-        except Interrupted as stop:
-            _interrupted(host, claim, stop.why)
+            wakes = _complete_run(host, claim, heartbeat)
+        except RunInterrupted as interruption:
+            _handle_interruption(host, claim, interruption.reason)
         except Exception as error:  # noqa: BLE001 (every way a run can end is written down)
-            _failed(host, claim, heart.stage, error)
+            _handle_failure(host, claim, heartbeat.current_stage, error)
         else:
-            _finished(wakes)
+            _send_wakes(wakes)
 
 
-def _perform(host: Host, claim: Claim, heart: Heartbeat) -> tuple[Wake, ...] | None:
-    stages = Stages(heart)
+def _complete_run(host: ModelHost, claim: Claim, heartbeat: Heartbeat) -> tuple[WakeUp, ...] | None:
+    stages = StageTracker(heartbeat)
     with TemporaryDirectory(prefix=f"run-{claim.fence}-") as scratch:
-        execution = _execute(host, claim, stages, Path(scratch))
-        with stages.running("store", of=max(1, len(execution.outcome.files)), unit="file"):
-            artifacts = [_store(host, claim, file) for file in execution.outcome.files]
+        execution = _execute_model(host, claim, stages, Path(scratch))
+        with stages.track_stage("store", total=max(1, len(execution.outcome.files)), unit="file"):
+            artifacts = [_store_artifact(host, claim, file) for file in execution.outcome.files]
         log.info("run.executed", frames=execution.frames, decoded=execution.frames_decoded)
-        return _finish(host, claim, stages.progress(), execution, artifacts)
+        return _finish_run(host, claim, stages.current_progress(), execution, artifacts)
 
 
-def _execute(host: Host, claim: Claim, stages: Stages, scratch: Path) -> Execution:
-    params = MENU[claim.model].read_params(claim.params)
-    host.weights(claim.model, claim.weights)
-    path, inputs = _film(host, claim), _inputs(host, claim)
-    execution = pipeline.execute(host.model(claim.model), path, claim.video.video, inputs, params, scratch, stages)
-    if _film(host, claim) != path:
+def _execute_model(host: ModelHost, claim: Claim, stages: StageTracker, scratch: Path) -> Execution:
+    params = CATALOG[claim.model].read_params(claim.params)
+    host.resolve_weights(claim.model, claim.weights)
+    path, inputs = _locate_video(host, claim), _load_inputs(host, claim)
+    execution = execute.execute_run(
+        host.get_model(claim.model), path, claim.video.facts, inputs, params, scratch, stages
+    )
+    if _locate_video(host, claim) != path:
         raise SourceUnreachable("The film was replaced or moved while it was read.")
     return execution
 
 
-def _film(host: Host, claim: Claim) -> Path:
+def _locate_video(host: ModelHost, claim: Claim) -> Path:
     """Where its bytes are now; SourceUnreachable."""
-    film = claim.video
-    return host.files.film(film.sha256, sources.where(host.engine, film.id), stored=film.stored)
+    video = claim.video
+    return host.storage.locate_video(video.sha256, sources.find_video_files(host.engine, video.id), stored=video.stored)
 
 
-def _weights(host: Host, claim: Claim) -> str | None:
+def _weights_fingerprint(host: ModelHost, claim: Claim) -> str | None:
     """Fingerprint for the record; a run that was planned while no worker was heard of learns it here."""
-    spec = MENU[claim.model]
+    spec = CATALOG[claim.model]
     used = spec.weights_for(spec.read_params(claim.params))
-    return host.weights(claim.model, claim.weights) if used else None
+    return host.resolve_weights(claim.model, claim.weights) if used else None
 
 
-def _inputs(host: Host, claim: Claim) -> Inputs:
-    found = results.of_runs(host.engine, claim.needs)
-    return Inputs(
-        results={model: rows for model, (rows, _) in found.items()},
+def _load_inputs(host: ModelHost, claim: Claim) -> RunInputs:
+    needed_results = results.load_run_outputs(host.engine, claim.needs)
+    return RunInputs(
+        results={model: rows for model, (rows, _) in needed_results.items()},
         files={
-            model: {item.kind: host.files.path(item.sha256) for item in artifacts}
-            for model, (_, artifacts) in found.items()
+            model: {item.kind: host.storage.object_path(item.sha256) for item in artifacts}
+            for model, (_, artifacts) in needed_results.items()
         },
-        kept=_kept(host, claim),
+        cached_files=_cached_files(host, claim),
     )
 
 
-def _kept(host: Host, claim: Claim) -> dict[str, Path]:
+def _cached_files(host: ModelHost, claim: Claim) -> dict[str, Path]:
     """What a run that encoded alike has kept, where all of it is still there."""
-    paths = {item.kind: host.files.path(item.sha256) for item in results.kept(host.engine, claim.run_id)}
+    paths = {
+        item.kind: host.storage.object_path(item.sha256)
+        for item in results.find_reusable_artifacts(host.engine, claim.run_id)
+    }
     return paths if all(path.exists() for path in paths.values()) else {}
 
 
-def _store(host: Host, claim: Claim, file: FileMade) -> Artifact:
-    stored = host.files.put(file.path, tag=f"{claim.run_id}.{claim.fence}")
+def _store_artifact(host: ModelHost, claim: Claim, file: OutputFile) -> Artifact:
+    stored = host.storage.put_file(file.path, tag=f"{claim.run_id}.{claim.fence}")
     return Artifact(new_id("art"), file.kind, file.name, file.media_type, stored.sha256, stored.size)
 
 
-def _finish(
-    host: Host, claim: Claim, progress: Progress, execution: Execution, artifacts: list[Artifact]
-) -> tuple[Wake, ...] | None:
+def _finish_run(
+    host: ModelHost, claim: Claim, progress: Progress, execution: Execution, artifacts: list[Artifact]
+) -> tuple[WakeUp, ...] | None:
     """Write the end, again while the database is away; a repeated finish finds its own effect and writes nothing."""
-    for left in reversed(range(FINISH_TRIES)):
+    for attempts_left in reversed(range(FINISH_ATTEMPTS)):
         try:
-            return runs.finish(
+            return runs.finish_run(
                 host.engine,
                 claim,
                 progress=progress,
-                weights=_weights(host, claim),
+                weights=_weights_fingerprint(host, claim),
                 decode_failures=execution.video.decode_failures,
                 results=execution.outcome.results,
                 artifacts=artifacts,
                 embeddings=execution.outcome.embeddings,
             )
         except OperationalError as error:
-            if not left:
+            if not attempts_left:
                 raise
             log.warning("run.finish_postponed", reason=type(error.orig).__name__)
-            time.sleep(2 ** (FINISH_TRIES - left - 2))
+            time.sleep(2 ** (FINISH_ATTEMPTS - attempts_left - 2))
     raise AssertionError("unreachable: the last try returns or raises")
 
 
-def _finished(wakes: tuple[Wake, ...] | None) -> None:
+def _send_wakes(wakes: tuple[WakeUp, ...] | None) -> None:
     if wakes is None:
         log.warning("run.fenced")
         return
     log.info("run.done", freed=len(wakes))
-    send_all(wakes)
+    publish_wakeups(wakes)
 
 
-def _interrupted(host: Host, claim: Claim, why: Why) -> None:
-    if why is Why.CANCELLED:
-        state = runs.stopped(host.engine, claim)
+def _handle_interruption(host: ModelHost, claim: Claim, reason: StopReason) -> None:
+    if reason is StopReason.CANCELLED:
+        state = runs.acknowledge_cancel(host.engine, claim)
         log.info("run.stopped", now=state.value if state else "fenced")
-    elif why is Why.STOPPING:
-        wake = runs.hand_back(host.engine, claim)
-        log.info("run.handed_back", sent=wake is not None and send(wake))
+    elif reason is StopReason.STOPPING:
+        wake = runs.requeue_run(host.engine, claim)
+        log.info("run.handed_back", sent=wake is not None and publish_wakeup(wake))
     else:
         log.warning("run.fenced")
 
 
-def _failed(host: Host, claim: Claim, stage: str | None, error: Exception) -> None:
-    known = _known(error)
-    if known.code == "internal":
+def _handle_failure(host: ModelHost, claim: Claim, stage: str | None, error: Exception) -> None:
+    known_error = _to_known_error(error)
+    if known_error.code == "internal":
         log.error("run.bug", exc_info=error)
-    problem: dict[str, Any] = known.problem() | {"stage": stage, "attempt": claim.attempt}
-    kept = runs.fail(host.engine, claim, problem, retry=runs.retried(known), backoff_s=host.config.retry_backoff_s)
-    log.warning("run.failed" if kept else "run.fenced", code=known.code, stage=stage, detail=known.detail)
+    problem: dict[str, Any] = known_error.to_problem() | {"stage": stage, "attempt": claim.attempt}
+    recorded = runs.fail_run(
+        host.engine, claim, problem, retry=runs.is_retryable(known_error), backoff_s=host.config.retry_backoff_s
+    )
+    log.warning(
+        "run.failed" if recorded else "run.fenced", code=known_error.code, stage=stage, detail=known_error.detail
+    )
     if isinstance(error, torch.AcceleratorError):
         # The device context is poisoned for good: only a new process can use the device again.
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _known(error: Exception) -> SceneworksError:
+def _to_known_error(error: Exception) -> SceneworksError:
     if isinstance(error, SceneworksError):
         return error
     if isinstance(error, MemoryError):

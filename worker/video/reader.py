@@ -13,13 +13,13 @@ from typing import Self
 
 from av.video.frame import VideoFrame
 
-from shared.values import Clock, Timeline, Video
-from worker.video.probe import probe
-from worker.video.stream.decoder import Decoder, Form, pictures_of_clip
-from worker.video.stream.packets import PacketIndex, scan, usual_step
-from worker.video.stream.source import main_stream, open_media
+from shared.values import Clock, Timeline, VideoFacts
+from worker.video.probe import probe_video
+from worker.video.stream.container import open_container, select_video_stream
+from worker.video.stream.decoder import FrameFormat, VideoDecoder, read_with_decord
+from worker.video.stream.packets import PacketIndex, index_packets, most_common_step
 
-STEPS_BACK = (0, 1, 4)
+SEEK_BACK_STEPS = (0, 1, 4)
 """Key packets tried before a wanted frame, counted backwards; after these, the film is read from its start."""
 
 
@@ -30,15 +30,15 @@ class Frame:
     Args:
         index: number among the pictures that can be decoded, from 0, in display order.
         pts: when it is shown, in ticks of `Clock.time_base`; strictly increasing over a film.
-        picture: the decoder's own picture, neither converted nor turned: `transform.see` does that.
+        av_frame: the decoder's own picture, neither converted nor turned: `transform.see` does that.
     """
 
     index: int
     pts: int
-    picture: VideoFrame
+    av_frame: VideoFrame
 
 
-class Reader:
+class VideoReader:
     """A film; a context manager. Each pass has a decoder of its own, so passes may be held side by side.
 
     Args:
@@ -51,20 +51,20 @@ class Reader:
         path, video: as given, or as probed.
         decode_failures: packets that could not be decoded in the latest pass from the start.
         frames_decoded: pictures decoded by all passes together.
-        served_by: `pyav` or `decord`: what gave the frames of the latest `at`.
-        decord_refused: why decord did not serve the latest `at` that would have let it; None where it did.
+        served_by: `pyav` or `allow_decord`: what gave the frames of the latest `read_frames_at`.
+        decord_refusal: why decord did not serve the latest `read_frames_at` that would have let it; None where it did.
     """
 
-    def __init__(self, path: Path, threads: int = 0, video: Video | None = None, *, motion: bool = False) -> None:
+    def __init__(self, path: Path, threads: int = 0, video: VideoFacts | None = None, *, motion: bool = False) -> None:
         self.path, self._threads, self._motion = path, threads, motion
-        self.video = video or probe(path, allow_damaged=True)
+        self.video = video or probe_video(path, allow_damaged=True)
         self._packets: PacketIndex | None = None
-        self._pts, self._end, self._whole, self._regular = array("q"), self.clock.start_pts, False, True
-        self._passes: list[Generator[Frame, None, None]] = []
+        self._pts, self._end_pts, self._read_to_end, self._has_exact_pts = array("q"), self.clock.start_pts, False, True
+        self._open_passes: list[Generator[Frame, None, None]] = []
         self.decode_failures = 0
         self.frames_decoded = 0
         self.served_by = "pyav"
-        self.decord_refused: str | None = None
+        self.decord_refusal: str | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -72,8 +72,8 @@ class Reader:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for going in self._passes:
-            going.close()
+        for open_pass in self._open_passes:
+            open_pass.close()
 
     @property
     def clock(self) -> Clock:
@@ -87,126 +87,126 @@ class Reader:
         Those before the first that can be decoded (a recording that begins within a group of pictures) are no frames.
         """
         if self._packets is None:
-            with open_media(self.path) as container:
-                index = scan(container, main_stream(container))
+            with open_container(self.path) as container:
+                index = index_packets(container, select_video_stream(container))
             self._packets = replace(index, pts=index.pts[bisect_left(index.pts, self.clock.start_pts) :])
         return self._packets
 
     @property
     def timeline(self) -> Timeline:
         """The exact times of the frames that the pass from the start has given so far; cheap to ask for."""
-        return Timeline(self.clock, self._pts, self._end)
+        return Timeline(self.clock, self._pts, self._end_pts)
 
-    def frames(self, start: int = 0, stop: int | None = None) -> Iterator[Frame]:
+    def read_frames(self, start: int = 0, stop: int | None = None) -> Iterator[Frame]:
         """Frames `start` to `stop` (exclusive; None: to the end) in order.
 
         A pass over all frames writes `timeline` and `decode_failures` anew. A part is found by the times of its frames,
-        so that it has the same numbers wherever it begins: those of `at`.
+        so that it has the same numbers wherever it begins: those of `read_frames_at`.
         """
-        going = self._recorded() if start == 0 and stop is None else self._from(start)
-        self._passes.append(going)
-        for frame in going:
+        frame_pass = self._read_whole_video() if start == 0 and stop is None else self._read_from(start)
+        self._open_passes.append(frame_pass)
+        for frame in frame_pass:
             if stop is not None and frame.index >= stop:
-                going.close()
+                frame_pass.close()
                 break
             yield frame
-        self._passes.remove(going)
+        self._open_passes.remove(frame_pass)
 
-    def at(self, indices: Sequence[int], *, decord: bool = False) -> Iterator[Frame]:
+    def read_frames_at(self, indices: Sequence[int], *, allow_decord: bool = False) -> Iterator[Frame]:
         """The frames of these numbers, in ascending order, each once.
 
         Args:
             indices: once the film was read to its end, numbers among the decoded frames; before that, numbers among
                 the packets, which is the same unless the film is damaged. IndexError outside.
-            decord: let decord serve where it is exact, which is checked (`decoder.pictures_of_clip`): its pictures come
-                converted to RGB. PyAV serves otherwise, and says why in `decord_refused`.
+            allow_decord: let decord serve where it is exact, which is checked (`decoder.pictures_of_clip`): its pictures come
+                converted to RGB. PyAV serves otherwise, and says why in `decord_refusal`.
         """
-        times = self._times()
+        frame_pts = self._frame_pts()
         wanted = sorted(set(indices))
-        if wanted and (wanted[0] < 0 or wanted[-1] >= len(times)):
-            raise IndexError(f"frames {wanted[0]}..{wanted[-1]} of {len(times)}")
-        self.served_by, self.decord_refused = "pyav", None
-        if decord:
-            found = pictures_of_clip(self.path, self.video, self.packets, wanted, self._threads)
-            if not isinstance(found, str):
+        if wanted and (wanted[0] < 0 or wanted[-1] >= len(frame_pts)):
+            raise IndexError(f"frames {wanted[0]}..{wanted[-1]} of {len(frame_pts)}")
+        self.served_by, self.decord_refusal = "pyav", None
+        if allow_decord:
+            decord_frames = read_with_decord(self.path, self.video, self.packets, wanted, self._threads)
+            if not isinstance(decord_frames, str):
                 self.served_by = "decord"
-                return (Frame(index, times[index], picture) for index, picture in found)
-            self.decord_refused = found
-        return self._groups(wanted, times)
+                return (Frame(index, frame_pts[index], av_frame) for index, av_frame in decord_frames)
+            self.decord_refusal = decord_frames
+        return self._read_groups(wanted, frame_pts)
 
-    def _groups(self, wanted: list[int], times: array[int]) -> Iterator[Frame]:
+    def _read_groups(self, wanted: list[int], frame_pts: array[int]) -> Iterator[Frame]:
         """Frames that decode from the same key packet are fetched together."""
-        for _, group in groupby(wanted, lambda index: self.packets.key_before(times[index])):
-            left = set(group)
-            last = max(left)
-            going = self._from(min(left))
-            for frame in going:
-                if frame.index in left:
+        for _, group in groupby(wanted, lambda index: self.packets.key_pts_before(frame_pts[index])):
+            remaining = set(group)
+            last = max(remaining)
+            frame_pass = self._read_from(min(remaining))
+            for frame in frame_pass:
+                if frame.index in remaining:
                     yield frame
                 if frame.index >= last:
-                    going.close()
+                    frame_pass.close()
 
-    def _times(self) -> array[int]:
+    def _frame_pts(self) -> array[int]:
         """Times of all frames: as decoded once the film was read to its end, else by its packets."""
-        return self._pts if self._whole else self.packets.pts
+        return self._pts if self._read_to_end else self.packets.pts
 
-    def _recorded(self) -> Generator[Frame, None, None]:
+    def _read_whole_video(self) -> Generator[Frame, None, None]:
         """The pass from the start that `timeline` follows."""
-        self._pts, self._end, self._whole, self.decode_failures = array("q"), self.clock.start_pts, False, 0
-        with self._decoder() as decoder:
-            for frame in self._counted(decoder):
+        self._pts, self._end_pts, self._read_to_end, self.decode_failures = array("q"), self.clock.start_pts, False, 0
+        with self._open_decoder() as decoder:
+            for frame in self._number_by_order(decoder):
                 self._pts.append(frame.pts)
-                self._end = frame.pts + (frame.picture.duration or self._form.step)
-                self.decode_failures = len(decoder.failed)
+                self._end_pts = frame.pts + (frame.av_frame.duration or self._frame_format.step)
+                self.decode_failures = len(decoder.failed_pts)
                 yield frame
-            self.decode_failures = len(decoder.failed)
-            self._whole, self._regular = True, decoder.regular
+            self.decode_failures = len(decoder.failed_pts)
+            self._read_to_end, self._has_exact_pts = True, decoder.has_exact_pts
 
-    def _from(self, first: int) -> Generator[Frame, None, None]:
+    def _read_from(self, first: int) -> Generator[Frame, None, None]:
         """Frames from number `first` on: from the key packet before it, or from the start where seeking misses it.
 
         Where frames are met before it and after it and never it, it cannot be decoded, and the next one comes first.
         """
-        times, damaged = self._times(), False
-        if self._regular and self.packets.regular:
-            for back in STEPS_BACK:
-                key = self.packets.key_before(times[first], back)
+        frame_pts, damaged = self._frame_pts(), False
+        if self._has_exact_pts and self.packets.has_exact_pts:
+            for steps_back in SEEK_BACK_STEPS:
+                key = self.packets.key_pts_before(frame_pts[first], steps_back)
                 if key is None:
                     break
-                with self._decoder() as decoder:
+                with self._open_decoder() as decoder:
                     decoder.seek(key)
-                    going = self._placed(decoder, times)
-                    frame = before = next(going, None)
+                    placed_frames = self._number_by_time(decoder, frame_pts)
+                    frame = first_met = next(placed_frames, None)
                     while frame is not None and frame.index < first:
-                        frame = next(going, None)
+                        frame = next(placed_frames, None)
                     if frame is not None and frame.index == first:
                         yield frame
-                        yield from going
+                        yield from placed_frames
                         return
-                    damaged = before is not None and before.index < first
-        with self._decoder() as decoder:
-            numbered = self._placed(decoder, times) if damaged else self._counted(decoder)
+                    damaged = first_met is not None and first_met.index < first
+        with self._open_decoder() as decoder:
+            numbered = self._number_by_time(decoder, frame_pts) if damaged else self._number_by_order(decoder)
             yield from dropwhile(lambda frame: frame.index < first, numbered)
 
-    def _counted(self, decoder: Decoder) -> Iterator[Frame]:
+    def _number_by_order(self, decoder: VideoDecoder) -> Iterator[Frame]:
         """Pictures from the start, numbered as they come."""
-        for index, (pts, picture) in enumerate(decoder.pictures()):
+        for index, (pts, av_frame) in enumerate(decoder.decode_frames()):
             self.frames_decoded += 1
-            yield Frame(index, pts, picture)
+            yield Frame(index, pts, av_frame)
 
-    def _placed(self, decoder: Decoder, times: array[int]) -> Iterator[Frame]:
+    def _number_by_time(self, decoder: VideoDecoder, frame_pts: array[int]) -> Iterator[Frame]:
         """Pictures from somewhere, numbered by their times; what was never a frame of the film is left out."""
-        for pts, picture in decoder.pictures():
+        for pts, av_frame in decoder.decode_frames():
             self.frames_decoded += 1
-            index = bisect_left(times, pts)
-            if index < len(times) and times[index] == pts:
-                yield Frame(index, pts, picture)
+            index = bisect_left(frame_pts, pts)
+            if index < len(frame_pts) and frame_pts[index] == pts:
+                yield Frame(index, pts, av_frame)
 
-    def _decoder(self) -> Decoder:
-        return Decoder(self.path, self._form, self._threads, motion=self._motion)
+    def _open_decoder(self) -> VideoDecoder:
+        return VideoDecoder(self.path, self._frame_format, self._threads, motion=self._motion)
 
     @property
-    def _form(self) -> Form:
+    def _frame_format(self) -> FrameFormat:
         video, clock = self.video, self.clock
-        step = round(1 / (clock.fps * clock.time_base)) if clock.fps else usual_step(self._pts)
-        return Form(video.coded_width, video.coded_height, video.pixel_format, max(1, step), clock.start_pts)
+        step = round(1 / (clock.fps * clock.time_base)) if clock.fps else most_common_step(self._pts)
+        return FrameFormat(video.coded_width, video.coded_height, video.pixel_format, max(1, step), clock.start_pts)

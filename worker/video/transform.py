@@ -14,19 +14,19 @@ from av.video.frame import VideoFrame
 from av.video.plane import VideoPlane
 from av.video.reformatter import ColorPrimaries, Colorspace, ColorTrc, Interpolation, VideoReformatter
 
-from shared.values import Video
-from worker.video.probe import shown_size
+from shared.values import VideoFacts
+from worker.video.probe import display_size
 
 if TYPE_CHECKING:
     from worker.video.reader import Frame
 
-Picture = npt.NDArray[np.uint8]
+ImageArray = npt.NDArray[np.uint8]
 """Height x width x 3, uint8."""
 
-FACTORS = ((3200, 12), (2100, 8), (1700, 6), (1200, 5), (900, 4), (600, 3), (400, 2))
+SUBSAMPLING_STEPS = ((3200, 12), (2100, 8), (1700, 6), (1200, 5), (900, 4), (600, 3), (400, 2))
 """From which width on every how many pixels are looked at (the shot detector of LGSS, arXiv:2004.02678)."""
 
-PLANAR = {
+PLANAR_FORMATS = {
     "yuv420p": ("yuv422p", 1),
     "yuvj420p": ("yuvj422p", 1),
     "yuv422p": ("yuv422p", 0),
@@ -35,11 +35,11 @@ PLANAR = {
 """Formats that can be thinned before they are converted, with the format of the thinned picture and how many bits a row
 number loses to become that of its colour."""
 
-HDR = {int(ColorTrc.SMPTE2084), int(ColorTrc.ARIB_STD_B67)}
+HDR_TRANSFERS = {int(ColorTrc.SMPTE2084), int(ColorTrc.ARIB_STD_B67)}
 """Transfer characteristics of high dynamic range: PQ (SMPTE ST 2084) and HLG (ARIB STD-B67)."""
 
 
-class Sight(StrEnum):
+class ViewKind(StrEnum):
     """The ways to look at a picture."""
 
     SCALED = "scaled"
@@ -52,17 +52,17 @@ class Sight(StrEnum):
 class View:
     """What is seen of a frame: build one with the functions below.
 
-    High dynamic range (PQ, HLG) is brought to BT.709 by libswscale's tone mapping in all views but `subsampled`.
+    High dynamic range (PQ, HLG) is brought to BT.709 by libswscale's tone mapping in all views but `subsampled_bgr`.
     """
 
-    sight: Sight
+    kind: ViewKind
     width: int = 0
     height: int = 0
 
     @staticmethod
-    def scaled(width: int, height: int) -> View:
+    def scaled_to(width: int, height: int) -> View:
         """RGB of exactly `height` x `width`, the whole picture stretched to it; few samples a pixel (fast bilinear)."""
-        return View(Sight.SCALED, width, height)
+        return View(ViewKind.SCALED, width, height)
 
     @staticmethod
     def short_side(size: int) -> View:
@@ -71,23 +71,23 @@ class View:
         Each pixel is the mean of those it stands for (swscale's area filter): free of aliasing, and at 720p twice as
         fast as bicubic.
         """
-        return View(Sight.SHORT_SIDE, size, size)
+        return View(ViewKind.SHORT_SIDE, size, size)
 
     @staticmethod
-    def subsampled() -> View:
+    def subsampled_bgr() -> View:
         """BGR of every f-th pixel of every f-th row, f by the width (specification of the LGSS shot detector).
 
         Equal to `full_bgr[::f, ::f]` as OpenCV decodes: turned, but neither squared nor tone mapped.
         """
-        return View(Sight.SUBSAMPLED)
+        return View(ViewKind.SUBSAMPLED)
 
     @staticmethod
-    def full() -> View:
+    def full_size() -> View:
         """RGB as a player shows it, in full size."""
-        return View(Sight.FULL)
+        return View(ViewKind.FULL)
 
 
-def see(view: View, frame: Frame, video: Video) -> Picture:
+def apply_view(view: View, frame: Frame, video: VideoFacts) -> ImageArray:
     """The frame as the view wants it.
 
     Args:
@@ -98,82 +98,84 @@ def see(view: View, frame: Frame, video: Video) -> Picture:
     Returns:
         H x W x 3, uint8, contiguous; RGB, but BGR from `View.subsampled`.
     """
-    picture, turns = _progressive(frame.picture), video.rotation // 90 % 4
-    if view.sight is Sight.SUBSAMPLED:
-        return _subsampled(picture, turns)
-    if view.sight is Sight.SCALED:
+    av_frame, turns = _without_interlacing(frame.av_frame), video.rotation // 90 % 4
+    if view.kind is ViewKind.SUBSAMPLED:
+        return _subsample_bgr(av_frame, turns)
+    if view.kind is ViewKind.SCALED:
         size, filter_ = (view.width, view.height), Interpolation.FAST_BILINEAR
     else:
-        shown = shown_size(picture.width, picture.height, video.sample_aspect_ratio, video.rotation)
-        size = shown if view.sight is Sight.FULL else _shortened(*shown, view.width)
-        filter_ = Interpolation.BICUBIC if view.sight is Sight.FULL else Interpolation.AREA
-    return turned(_rgb(picture, (size[1], size[0]) if turns % 2 else size, filter_), turns)
+        player_size = display_size(av_frame.width, av_frame.height, video.sample_aspect_ratio, video.rotation)
+        size = player_size if view.kind is ViewKind.FULL else _size_for_short_side(*player_size, view.width)
+        filter_ = Interpolation.BICUBIC if view.kind is ViewKind.FULL else Interpolation.AREA
+    return rotate_image(_convert_to_rgb(av_frame, (size[1], size[0]) if turns % 2 else size, filter_), turns)
 
 
-def _progressive(picture: VideoFrame) -> VideoFrame:
+def _without_interlacing(av_frame: VideoFrame) -> VideoFrame:
     """The picture, not marked as two fields: swscale would scale each by itself and weave them together again."""
-    if not picture.interlaced_frame:
-        return picture
-    plain = VideoFrame(picture.width, picture.height, picture.format.name)
-    for source, target in zip(picture.planes, plain.planes, strict=True):
+    if not av_frame.interlaced_frame:
+        return av_frame
+    plain = VideoFrame(av_frame.width, av_frame.height, av_frame.format.name)
+    for source, target in zip(av_frame.planes, plain.planes, strict=True):
         used = min(source.line_size, target.line_size)
-        _samples(target)[:, :used] = _samples(source)[:, :used]
-    plain.colorspace, plain.color_range = picture.colorspace, picture.color_range
-    plain.color_trc, plain.color_primaries = picture.color_trc, picture.color_primaries
+        _plane_samples(target)[:, :used] = _plane_samples(source)[:, :used]
+    plain.colorspace, plain.color_range = av_frame.colorspace, av_frame.color_range
+    plain.color_trc, plain.color_primaries = av_frame.color_trc, av_frame.color_primaries
     return plain
 
 
-def turned(picture: Picture, quarter_turns: int) -> Picture:
+def rotate_image(image: ImageArray, quarter_turns: int) -> ImageArray:
     """The picture turned counter-clockwise."""
-    return np.ascontiguousarray(np.rot90(picture, quarter_turns)) if quarter_turns else picture
+    return np.ascontiguousarray(np.rot90(image, quarter_turns)) if quarter_turns else image
 
 
-def factor(width: int) -> int:
+def subsampling_step(width: int) -> int:
     """Every how many pixels LGSS looks at, by the width of the picture."""
-    return next((step for least, step in FACTORS if width >= least), 1)
+    return next((step for min_width, step in SUBSAMPLING_STEPS if width >= min_width), 1)
 
 
-def _shortened(width: int, height: int, short: int) -> tuple[int, int]:
+def _size_for_short_side(width: int, height: int, short_side: int) -> tuple[int, int]:
     """(width, height) with the short side as wanted, the long side even: swscale is slow with odd widths."""
-    if min(width, height) <= short:
+    if min(width, height) <= short_side:
         return width, height
     if width >= height:
-        return max(short, round(width * short / height / 2) * 2), short
-    return short, max(short, round(height * short / width / 2) * 2)
+        return max(short_side, round(width * short_side / height / 2) * 2), short_side
+    return short_side, max(short_side, round(height * short_side / width / 2) * 2)
 
 
-class _Scalers(threading.local):
+class _ScalerCache(threading.local):
     """Scalers of this thread by what they do: setting one up costs more than a small picture."""
 
     def __init__(self) -> None:
-        self.known: dict[tuple[object, ...], VideoReformatter] = {}
+        self.scalers: dict[tuple[object, ...], VideoReformatter] = {}
 
-    def get(self, *key: object) -> VideoReformatter:
-        if len(self.known) > 16:
-            self.known.clear()
-        return self.known.setdefault(key, VideoReformatter())
-
-
-_scalers = _Scalers()
+    def get_scaler(self, *key: object) -> VideoReformatter:
+        if len(self.scalers) > 16:
+            self.scalers.clear()
+        return self.scalers.setdefault(key, VideoReformatter())
 
 
-def _rgb(picture: VideoFrame, size: tuple[int, int], filter_: Interpolation) -> Picture:
+_scalers = _ScalerCache()
+
+
+def _convert_to_rgb(av_frame: VideoFrame, size: tuple[int, int], filter_: Interpolation) -> ImageArray:
     """RGB in the wanted size, before turning."""
-    deep = int(picture.color_trc) in HDR
-    scaler = _scalers.get(picture.format.name, picture.width, picture.height, size, filter_, deep)
-    kind = "yuv444p16le" if deep else "rgb24"
-    seen = scaler.reformat(picture, *size, format=kind, interpolation=filter_, threads=1)
-    return cast(Picture, np.ascontiguousarray((_mapped(seen) if deep else seen).to_ndarray()))
+    is_hdr = int(av_frame.color_trc) in HDR_TRANSFERS
+    scaler = _scalers.get_scaler(av_frame.format.name, av_frame.width, av_frame.height, size, filter_, is_hdr)
+    pixel_format = "yuv444p16le" if is_hdr else "rgb24"
+    scaled = scaler.reformat(av_frame, *size, format=pixel_format, interpolation=filter_, threads=1)
+    return cast(ImageArray, np.ascontiguousarray((_tone_map(scaled) if is_hdr else scaled).to_ndarray()))
 
 
-def _mapped(picture: VideoFrame) -> VideoFrame:
+def _tone_map(av_frame: VideoFrame) -> VideoFrame:
     """BT.709 out of high dynamic range, by libswscale's tone mapping; of the small picture, as it is dear.
 
     The first picture of a size takes about a second (a table is made), each one after that some 10 ns a pixel.
     """
-    mapper = _scalers.get("mapped", picture.width, picture.height, int(picture.color_trc), int(picture.color_primaries))
+    mapper = _scalers.get_scaler(
+        "mapped", av_frame.width, av_frame.height, int(av_frame.color_trc), int(av_frame.color_primaries)
+    )
     return mapper.reformat(
-        picture,
+        av_frame,
         format="rgb24",
         dst_colorspace=Colorspace.ITU709,
         dst_color_trc=ColorTrc.BT709,
@@ -182,62 +184,69 @@ def _mapped(picture: VideoFrame) -> VideoFrame:
     )
 
 
-def _subsampled(picture: VideoFrame, turns: int) -> Picture:
+def _subsample_bgr(av_frame: VideoFrame, turns: int) -> ImageArray:
     """BGR, every f-th pixel after turning."""
-    step = factor(picture.height if turns % 2 else picture.width)
-    across, down = _chosen(picture.width, step, turns in (1, 2)), _chosen(picture.height, step, turns in (2, 3))
-    even = picture.height % 2 == 0 and picture.width % 2 == 0  # swscale reckons odd sizes in another way
-    if picture.format.name in PLANAR and step > 1 and even:
-        return turned(_thinned(picture, down, across), turns)
-    scaler = _scalers.get(picture.format.name, picture.width, picture.height, "bgr24")
-    full = scaler.reformat(picture, format="bgr24", threads=1).to_ndarray()
-    return turned(np.ascontiguousarray(full[down][:, across]), turns)
+    step = subsampling_step(av_frame.height if turns % 2 else av_frame.width)
+    across, down = (
+        _sampled_slice(av_frame.width, step, turns in (1, 2)),
+        _sampled_slice(av_frame.height, step, turns in (2, 3)),
+    )
+    has_even_size = av_frame.height % 2 == 0 and av_frame.width % 2 == 0  # swscale reckons odd sizes in another way
+    if av_frame.format.name in PLANAR_FORMATS and step > 1 and has_even_size:
+        return rotate_image(_thin_planar(av_frame, down, across), turns)
+    scaler = _scalers.get_scaler(av_frame.format.name, av_frame.width, av_frame.height, "bgr24")
+    full = scaler.reformat(av_frame, format="bgr24", threads=1).to_ndarray()
+    return rotate_image(np.ascontiguousarray(full[down][:, across]), turns)
 
 
-def _chosen(length: int, step: int, backwards: bool) -> slice:
+def _sampled_slice(length: int, step: int, backwards: bool) -> slice:
     """Every `step`-th of `length`, counted from the side that turning makes the first."""
     return slice((length - 1) % step if backwards else 0, length, step)
 
 
-def _thinned(picture: VideoFrame, down: slice, across: slice) -> Picture:
+def _thin_planar(av_frame: VideoFrame, down: slice, across: slice) -> ImageArray:
     """BGR of chosen rows and columns of a planar picture without converting the rest.
 
     The chosen samples are laid out as a small 4:2:2 picture, each with the colour samples that it has in the large one,
     every second column left open, so that swscale takes the same arithmetic as for the large picture.
     """
-    format_, shared_rows = PLANAR[picture.format.name]
-    high, wide = len(range(picture.height)[down]), len(range(picture.width)[across])
-    small = VideoFrame(2 * wide, high + high % 2, format_)  # even: swscale reckons a lone last row in another way
-    small.colorspace, small.color_range = picture.colorspace, picture.color_range
-    _samples(small.planes[0])[:high, 0 : 2 * wide : 2] = _samples(picture.planes[0])[down, across]
+    format_, shared_rows = PLANAR_FORMATS[av_frame.format.name]
+    thinned_height, thinned_width = len(range(av_frame.height)[down]), len(range(av_frame.width)[across])
+    small = VideoFrame(
+        2 * thinned_width, thinned_height + thinned_height % 2, format_
+    )  # even: swscale reckons a lone last row in another way
+    small.colorspace, small.color_range = av_frame.colorspace, av_frame.color_range
+    _plane_samples(small.planes[0])[:thinned_height, 0 : 2 * thinned_width : 2] = _plane_samples(av_frame.planes[0])[
+        down, across
+    ]
     for plane in (1, 2):
-        source, target = _samples(picture.planes[plane]), _samples(small.planes[plane])[:high]
-        for to_rows, from_rows in _halved(down, high, shared_rows):
-            for to_columns, from_columns in _halved(across, wide, 1):
+        source, target = _plane_samples(av_frame.planes[plane]), _plane_samples(small.planes[plane])[:thinned_height]
+        for to_rows, from_rows in _chroma_slices(down, thinned_height, shared_rows):
+            for to_columns, from_columns in _chroma_slices(across, thinned_width, 1):
                 target[to_rows, to_columns] = source[from_rows, from_columns]
-    scaler = _scalers.get(small.format.name, small.width, small.height, "thinned")
-    seen = scaler.reformat(small, format="bgr24", threads=1).to_ndarray()[:high]
+    scaler = _scalers.get_scaler(small.format.name, small.width, small.height, "thinned")
+    converted = scaler.reformat(small, format="bgr24", threads=1).to_ndarray()[:thinned_height]
     # Every second column, at five times the speed of numpy's strides.
-    return cast(Picture, cv2.resize(seen, (wide, high), interpolation=cv2.INTER_NEAREST))
+    return cast(ImageArray, cv2.resize(converted, (thinned_width, thinned_height), interpolation=cv2.INTER_NEAREST))
 
 
-def _halved(chosen: slice, count: int, shift: int) -> list[tuple[slice, slice]]:
+def _chroma_slices(sampled: slice, count: int, shift: int) -> list[tuple[slice, slice]]:
     """(where to, where from) so that target k gets source `(start + step * k) >> shift`, without index arrays.
 
     An odd step over samples shared by two makes two even rows of steps, one for even and one for odd k.
     """
-    start, step = chosen.start, chosen.step
+    start, step = sampled.start, sampled.step
     if not shift or step % 2 == 0:
         step >>= shift
         first = start >> shift
         return [(slice(0, count), slice(first, first + step * (count - 1) + 1, step))]
     parts = []
     for odd in range(min(2, count)):
-        many, first = (count - odd + 1) // 2, (start + odd * step) >> 1
-        parts.append((slice(odd, count, 2), slice(first, first + step * (many - 1) + 1, step)))
+        taken, first = (count - odd + 1) // 2, (start + odd * step) >> 1
+        parts.append((slice(odd, count, 2), slice(first, first + step * (taken - 1) + 1, step)))
     return parts
 
 
-def _samples(plane: VideoPlane) -> Picture:
+def _plane_samples(plane: VideoPlane) -> ImageArray:
     """A plane as height x line size, sharing its memory."""
     return np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[: plane.height]

@@ -1,7 +1,7 @@
 // Masks over a film: drawn on a canvas with each picture that the player shows, one colour a query.
 
 import { player } from "./player.js";
-import { outline, tracks } from "./tracks.js";
+import { outline, tracks } from "./mask_tracks.js";
 
 const WIDEST = 1280; // px of the canvas: masks of larger films are drawn smaller
 const OPACITY = 0.55;

@@ -1,7 +1,7 @@
 // The scenes of a film: bands over the time line and over the filmstrip, the probability that a scene ends with each
 // shot, and a threshold by which the shots are grouped anew, here and at once.
 
-import { drawing, play } from "./film.js";
+import { drawing, play } from "./shots.js";
 
 const COLOURS = 6;
 const ROWS = 5_000; // of one page of results: the most that the API gives

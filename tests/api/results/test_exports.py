@@ -19,29 +19,29 @@ from flask.testing import FlaskClient
 from sqlalchemy import Engine
 from werkzeug.test import TestResponse
 
-from api.results.edits import Edit, edit_list, timeline_json
-from api.results.fcpxml import final_cut
-from api.results.lists import chapters, web_vtt
-from shared.store.results import Found
+from api.results.formats.edits import Edit, render_edl, render_otio
+from api.results.formats.fcpxml import render_fcpxml
+from api.results.formats.text import render_ffmetadata, render_web_vtt
+from shared.store.results import RunResult
 from shared.values import Clock, Job, Result, StoredVideo, Timeline
-from tests import factories
-from tests.api.conftest import finish_run, finish_scenes, finish_shots, named_film
+from tests.api.conftest import add_named_video, finish_run, finish_scenes, finish_shots
+from tests.support import factories
 
 NTSC = Fraction(30_000, 1001)
 
 
 def edit(line: Timeline, *bounds: tuple[int, int], name: str = "my film.mp4", joined: bool = True) -> Edit:
     """Highlights there."""
-    facts = factories.video(
-        clock=line.clock, frames=len(line), duration=line.at(len(line)).seconds
+    facts = factories.make_video(
+        clock=line.clock, frames=len(line), duration=line.moment_at(len(line)).seconds
     )  # fmt: skip
     video = StoredVideo("vid_1", "a" * 64, 1, name, "video/mp4", facts, datetime.now(UTC))
-    rows = [Result("highlight", seq, line.range(*bound), 0.25 * (seq + 1)) for seq, bound in enumerate(bounds)]
-    return Edit(video, [Found("run_1", "clip_it", 0, row) for row in rows], joined, {"model": "clip_it"})
+    rows = [Result("highlight", seq, line.time_range(*bound), 0.25 * (seq + 1)) for seq, bound in enumerate(bounds)]
+    return Edit(video, [RunResult("run_1", "clip_it", 0, row) for row in rows], joined, {"model": "clip_it"})
 
 
 def evenly(fps: Fraction, frames: int) -> Timeline:
-    return factories.timeline(frames, factories.clock(fps, 1 / (fps * 1000)))
+    return factories.make_timeline(frames, factories.make_clock(fps, 1 / (fps * 1000)))
 
 
 def export(client: FlaskClient, job: Job, query: str) -> TestResponse:
@@ -61,7 +61,7 @@ def test_an_edit_list_by_hand() -> None:
     Frame 1798 is 59;28, frame 1800 is 1:00;02 and frame 17982 is 10:00;00; the record runs back to back: 4, then 10
     frames.
     """
-    text = edit_list(edit(evenly(NTSC, 18_000), (1798, 1802), (17_976, 17_986)))
+    text = render_edl(edit(evenly(NTSC, 18_000), (1798, 1802), (17_976, 17_986)))
     assert events(text) == [
         ["00:00:59;28", "00:01:00;04", "00:00:00;00", "00:00:00;04"],
         ["00:09:59;24", "00:10:00;04", "00:00:00;04", "00:00:00;14"],
@@ -72,7 +72,7 @@ def test_an_edit_list_by_hand() -> None:
 
 def test_the_record_runs_over_a_minute() -> None:
     """1,790 frames and 20 more end at record frame 1810, whose label is 1:00;12; source frame 3000 is 1:40;02."""
-    text = edit_list(edit(evenly(NTSC, 6000), (0, 1790), (3000, 3020)))
+    text = render_edl(edit(evenly(NTSC, 6000), (0, 1790), (3000, 3020)))
     assert events(text)[1] == ["00:01:40;02", "00:01:40;22", "00:00:59;20", "00:01:00;12"]
 
 
@@ -89,7 +89,7 @@ def test_the_record_runs_over_a_minute() -> None:
     ],
 )
 def test_rates(fps: Fraction, labels: list[str]) -> None:
-    found = events(edit_list(edit(evenly(fps, 400), (100, 200))))
+    found = events(render_edl(edit(evenly(fps, 400), (100, 200))))
     assert found[0][:2] == labels
 
 
@@ -106,7 +106,7 @@ def counts(track: Any) -> list[tuple[float, float]]:
 
 
 def test_a_timeline_read_back() -> None:
-    text = timeline_json(edit(evenly(NTSC, 18_000), (1798, 1802), (17_976, 17_986), name="my film é.mp4"))
+    text = render_otio(edit(evenly(NTSC, 18_000), (1798, 1802), (17_976, 17_986), name="my film é.mp4"))
     track = read_back(text)
     assert counts(track) == [(1798, 4), (17_976, 10)]
     assert {clip.source_range.start_time.rate for clip in track} == {float(NTSC)}
@@ -124,8 +124,8 @@ def test_a_timeline_read_back() -> None:
 def test_both_forms_say_the_same() -> None:
     """The edit list as its adapter reads it is the timeline."""
     made = edit(evenly(NTSC, 5000), (7, 1801), (1801, 1803), (4000, 4999))
-    listed = otio.adapters.read_from_string(edit_list(made), "cmx_3600", rate=float(NTSC))
-    track = read_back(timeline_json(made))
+    listed = otio.adapters.read_from_string(render_edl(made), "cmx_3600", rate=float(NTSC))
+    track = read_back(render_otio(made))
     assert [clip.source_range for clip in listed.tracks[0]] == [clip.source_range for clip in track]
     assert [clip.range_in_parent() for clip in listed.tracks[0]] == [clip.range_in_parent() for clip in track]
 
@@ -134,11 +134,11 @@ def test_uneven_frames_follow_the_clock() -> None:
     """A timeline in ticks, exact; an edit list at the nearest frame of the nominal rate."""
     clock = Clock(time_base=Fraction(1, 1000), fps=Fraction(24), start_pts=50, vfr=True)
     made = edit(Timeline(clock, array("q", [50, 91, 150, 1050, 3050]), 3150), (1, 3), (4, 5))
-    track = read_back(timeline_json(made))
+    track = read_back(render_otio(made))
     assert counts(track) == [(41, 959), (3000, 100)]
     assert {clip.source_range.start_time.rate for clip in track} == {1000}
     assert [clip.range_in_parent().start_time.value for clip in track] == [0, 959]
-    assert events(edit_list(made)) == [
+    assert events(render_edl(made)) == [
         ["00:00:00:01", "00:00:01:00", "00:00:00:00", "00:00:00:23"],
         ["00:00:03:00", "00:00:03:02", "00:00:00:23", "00:00:01:01"],
     ]
@@ -146,7 +146,7 @@ def test_uneven_frames_follow_the_clock() -> None:
 
 def test_a_project_of_final_cut() -> None:
     """Whole frames as rational seconds: 1798 frames of 1001/30000 s are 899899/15000 s."""
-    text = final_cut(edit(evenly(NTSC, 18_000), (1798, 1802), (17_976, 17_986), name="a <film> é.mp4"))
+    text = render_fcpxml(edit(evenly(NTSC, 18_000), (1798, 1802), (17_976, 17_986), name="a <film> é.mp4"))
     assert text.startswith('<?xml version="1.0" encoding="UTF-8"?>\n<!DOCTYPE fcpxml>\n<fcpxml version="1.9">')
     document = Xml.fromstring(text)
     form, asset = document.find("resources/format"), document.find("resources/asset")
@@ -167,7 +167,9 @@ def test_a_project_of_final_cut() -> None:
 
 
 def test_gaps_of_final_cut() -> None:
-    (spine,) = Xml.fromstring(final_cut(edit(evenly(Fraction(25), 100), (5, 10), (20, 45), joined=False))).iter("spine")
+    (spine,) = Xml.fromstring(render_fcpxml(edit(evenly(Fraction(25), 100), (5, 10), (20, 45), joined=False))).iter(
+        "spine"
+    )
     assert [(one.tag, one.attrib["offset"], one.attrib["duration"]) for one in spine] == [
         ("gap", "0s", "1/5s"), ("asset-clip", "1/5s", "1/5s"), ("gap", "2/5s", "2/5s"), ("asset-clip", "4/5s", "1s"),
     ]  # fmt: skip
@@ -175,14 +177,14 @@ def test_gaps_of_final_cut() -> None:
 
 def test_nothing_found_is_an_empty_edit() -> None:
     made = edit(evenly(Fraction(25), 10))
-    assert edit_list(made) == "TITLE: my film.mp4\nFCM: NON-DROP FRAME\n"
-    assert list(read_back(timeline_json(made))) == []
-    assert web_vtt(made.rows) == "WEBVTT\n"
-    assert list(Xml.fromstring(final_cut(made)).iter("asset-clip")) == []
+    assert render_edl(made) == "TITLE: my film.mp4\nFCM: NON-DROP FRAME\n"
+    assert list(read_back(render_otio(made))) == []
+    assert render_web_vtt(made.rows) == "WEBVTT\n"
+    assert list(Xml.fromstring(render_fcpxml(made)).iter("asset-clip")) == []
 
 
 def test_chapters_name_the_film_safely() -> None:
-    assert "title=a\\=b\\;c\\#d\\\\.mp4\n" in chapters([], "a=b;c#d\\.mp4")
+    assert "title=a\\=b\\;c\\#d\\\\.mp4\n" in render_ffmetadata([], "a=b;c#d\\.mp4")
 
 
 def test_the_library_is_loaded_when_it_is_asked_for() -> None:
@@ -194,8 +196,11 @@ def test_the_library_is_loaded_when_it_is_asked_for() -> None:
 @pytest.fixture
 def told(database: Engine) -> Job:
     """Five shots, the second and third parted by a gradual change of two frames, in two scenes."""
-    job = factories.job(database, analyses=(factories.analysis("bassl"),))
-    shots = [factories.timeline(240).range(*bound) for bound in ((0, 24), (24, 48), (50, 72), (72, 120), (120, 240))]
+    job = factories.create_job(database, analyses=(factories.make_analysis("bassl"),))
+    shots = [
+        factories.make_timeline(240).time_range(*bound)
+        for bound in ((0, 24), (24, 48), (50, 72), (72, 120), (120, 240))
+    ]
     finish_shots(database, job, shots)
     finish_scenes(database, job, "bassl", shots, (0.1, 0.9, 0.8, 0.55, 0.95))
     return job
@@ -247,11 +252,11 @@ def test_lists_of_everything(client: FlaskClient, told: Job) -> None:
 
 def test_a_run_of_several(client: FlaskClient, database: Engine) -> None:
     """Two questions about one film: each has its own edit."""
-    asked = tuple(factories.analysis("clip_it", sentences=[text]) for text in ("a rabbit", "a bird"))
-    job = factories.job(database, named_film(database, "der Hase läuft.mp4"), analyses=asked)
-    line = factories.timeline(240)
+    asked = tuple(factories.make_analysis("clip_it", sentences=[text]) for text in ("a rabbit", "a bird"))
+    job = factories.create_job(database, add_named_video(database, "der Hase läuft.mp4"), analyses=asked)
+    line = factories.make_timeline(240)
     for at, bound in enumerate(((0, 24), (48, 72))):
-        finish_run(database, job, "clip_it", [Result("highlight", 0, line.range(*bound), 1.0)], at=at)
+        finish_run(database, job, "clip_it", [Result("highlight", 0, line.time_range(*bound), 1.0)], index=at)
     starts = [events(export(client, job, f"edl&run_id={run.id}").text)[0][0] for run in job.runs]
     assert starts == ["00:00:00:00", "00:00:02:00"]
     assert len(client.get(f"/v1/jobs/{job.id}/results?run_id={job.runs[1].id}").json["items"]) == 1

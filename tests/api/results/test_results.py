@@ -11,22 +11,23 @@ from flask.testing import FlaskClient
 from sqlalchemy import Engine
 
 from api.jobs import JobRecord, RunRecord
-from api.service.catalog import ModelRecord, WorkerRecord
-from api.videos.routes import Probe, VideoRecord
-from shared.catalog import MENU
+from api.operations.models import ModelRecord, WorkerRecord
+from api.videos.routes import ProbeRecord, VideoRecord
+from shared.catalog import CATALOG
 from shared.errors import WeightsCorrupt, WeightsMissing
-from shared.files import Files
-from shared.store import runs, workers
+from shared.storage import ContentStorage
+from shared.store import workers
+from shared.store.runs import runs
 from shared.values import Artifact, Progress, Stage, new_id
-from tests import factories
+from tests.support import factories
 
 PICTURE = b"\xff\xd8\xff\xe0 picture"
 
 
 @pytest.fixture
-def done(database: Engine, files: Files, tmp_path: Path) -> dict[str, str]:
+def done(database: Engine, files: ContentStorage, tmp_path: Path) -> dict[str, str]:
     """A job of five shots, with an archive of keyframes and a contact sheet."""
-    job = factories.job(database)
+    job = factories.create_job(database)
     with zipfile.ZipFile(tmp_path / "keyframes.zip", "w") as archive:
         archive.writestr("shot_0000_img_0.jpg", PICTURE)
         archive.writestr("folder/evil.html", b"<script>alert(1)</script>")
@@ -37,13 +38,13 @@ def done(database: Engine, files: Files, tmp_path: Path) -> dict[str, str]:
     for name, kind, media_type in (
         ("keyframes.zip", "keyframes", "application/zip"), ("sheet.jpg", "contact_sheet", "image/jpeg"),
     ):  # fmt: skip
-        stored = files.put(tmp_path / name)
+        stored = files.put_file(tmp_path / name)
         made.append(Artifact(new_id("art"), kind, name, media_type, stored.sha256, stored.size))
-    claim = factories.claim(database, job.runs[0].id)
+    claim = factories.claim_run(database, job.runs[0].id)
     assert claim is not None
-    runs.finish(
+    runs.finish_run(
         database, claim, progress=Progress((Stage("encode", "done", 240, 240, "frame", 1.0),), 1.0), decode_failures=3,
-        results=factories.shots((0, 40), (40, 90), (90, 100), (100, 200), (200, 240)), artifacts=made,
+        results=factories.make_shots((0, 40), (40, 90), (90, 100), (100, 200), (200, 240)), artifacts=made,
     )  # fmt: skip
     return {"job": job.id, "run": job.runs[0].id, "video": job.video_id, "zip": made[0].id, "sheet": made[1].id}
 
@@ -57,7 +58,7 @@ def test_results(client: FlaskClient, done: dict[str, str]) -> None:
     assert (answer["video"]["fps"], answer["video"]["decode_failures"]) == ("24000/1001", 3)
     (origin,) = answer["provenance"]
     assert (origin["device"], origin["precision"], origin["version"]) == ("cpu", "fp32", "test")
-    spec = MENU["shots"]
+    spec = CATALOG["shots"]
     assert spec.weights is not None
     assert origin["weights"] == {"fingerprint": spec.weights.sha256}
     assert origin["params"]["detector"] == "transnetv2"
@@ -81,7 +82,7 @@ def test_bad_result_queries(query: str, client: FlaskClient, done: dict[str, str
 
 
 def test_results_of_an_unfinished_job(client: FlaskClient, database: Engine) -> None:
-    answer = client.get(f"/v1/jobs/{factories.job(database).id}/results").json
+    answer = client.get(f"/v1/jobs/{factories.create_job(database).id}/results").json
     assert (answer["items"], answer["provenance"][0]["state"]) == ([], "queued")
 
 
@@ -132,22 +133,22 @@ def test_no_members_of_a_picture(client: FlaskClient, done: dict[str, str]) -> N
 
 def test_records_are_those_of_the_ledger(database: Engine) -> None:
     """Every field of the values is in the documented schema and the other way round."""
-    job = factories.job(database)
-    video = factories.stored(database)
-    assert set(Probe.model_fields) == set(video.video.record())
-    assert set(VideoRecord.model_fields) == {*video.record(), "urls"}
-    assert set(JobRecord.model_fields) == {*job.record(), "urls"}
-    assert set(RunRecord.model_fields) == set(job.runs[0].record())
+    job = factories.create_job(database)
+    video = factories.add_video(database)
+    assert set(ProbeRecord.model_fields) == set(video.facts.to_dict())
+    assert set(VideoRecord.model_fields) == {*video.to_dict(), "urls"}
+    assert set(JobRecord.model_fields) == {*job.to_dict(), "urls"}
+    assert set(RunRecord.model_fields) == set(job.runs[0].to_dict())
 
 
 def announce(database: Engine, name: str, error: dict[str, Any] | None) -> None:
     serves = [{"model": "shots", "weights": None, "error": error}]
-    workers.announce(database, name, state="ready", reason=None, models=serves, device="cpu", precision="fp32")
+    workers.announce_worker(database, name, state="ready", reason=None, models=serves, device="cpu", precision="fp32")
 
 
 def test_menu(client: FlaskClient) -> None:
     answer = client.get("/v1/models").json
-    assert [item["name"] for item in answer["items"]] == list(MENU)
+    assert [item["name"] for item in answer["items"]] == list(CATALOG)
     shots = answer["items"][0]
     assert set(shots) == set(ModelRecord.model_fields)
     assert shots["params"]["properties"]["detector"]["enum"] == ["transnetv2", "hsv_luv"]
@@ -161,9 +162,9 @@ def test_menu(client: FlaskClient) -> None:
     ("errors", "state", "available"),
     [
         ([None], "present", True),
-        ([WeightsMissing("gone").problem()], "missing", False),
-        ([WeightsCorrupt("bent").problem()], "corrupt", False),
-        ([WeightsMissing("gone").problem(), None], "present", True),
+        ([WeightsMissing("gone").to_problem()], "missing", False),
+        ([WeightsCorrupt("bent").to_problem()], "corrupt", False),
+        ([WeightsMissing("gone").to_problem(), None], "present", True),
     ],
 )
 def test_menu_with_workers(

@@ -10,8 +10,8 @@ from flask.testing import FlaskClient
 from sqlalchemy import Engine
 
 from shared.values import Job
-from tests import factories
 from tests.api.conftest import finish_scenes, finish_shots
+from tests.support import factories
 
 BOUNDS = ((0, 24), (24, 48), (50, 72), (72, 120), (120, 240))
 """Between the second shot and the third lies a gradual change of two frames."""
@@ -21,8 +21,8 @@ PROBABILITIES = (0.1, 0.9, 0.8, 0.55, 0.95)
 
 def asked(database: Engine, *models: str) -> Job:
     """A job whose shots are found."""
-    job = factories.job(database, analyses=tuple(factories.analysis(model) for model in models))
-    finish_shots(database, job, [factories.timeline(240).range(*bound) for bound in BOUNDS])
+    job = factories.create_job(database, analyses=tuple(factories.make_analysis(model) for model in models))
+    finish_shots(database, job, [factories.make_timeline(240).time_range(*bound) for bound in BOUNDS])
     return job
 
 
@@ -30,7 +30,7 @@ def found(database: Engine, *models: str) -> Job:
     """One whose scenes are found, too."""
     job = asked(database, *models)
     for model in models:
-        shots = [factories.timeline(240).range(*bound) for bound in BOUNDS]
+        shots = [factories.make_timeline(240).time_range(*bound) for bound in BOUNDS]
         finish_scenes(database, job, model, shots, PROBABILITIES)
     return job
 
@@ -97,7 +97,7 @@ def refused(client: FlaskClient, job: Job, query: str) -> tuple[str, str]:
 def test_a_job_with_two_models_asks_which(client: FlaskClient, database: Engine) -> None:
     """Also while one of them is at work: the answer does not change under a caller."""
     job = asked(database, "bassl", "scrl")
-    shots = [factories.timeline(240).range(*bound) for bound in BOUNDS]
+    shots = [factories.make_timeline(240).time_range(*bound) for bound in BOUNDS]
     finish_scenes(database, job, "scrl", shots, PROBABILITIES)
     assert refused(client, job, "format=modelscope") == (
         "/query/model", "Several models of this job have results in a published form: bassl, scrl.",
@@ -109,7 +109,7 @@ def test_a_job_with_two_models_asks_which(client: FlaskClient, database: Engine)
 
 
 def test_no_scenes(client: FlaskClient, database: Engine) -> None:
-    job = factories.job(database)
+    job = factories.create_job(database)
     assert refused(client, job, "format=modelscope")[0] == "/query/format"
     assert refused(client, job, "format=modelscope&model=shots")[0] == "/query/model"
     assert refused(client, job, "format=modelscope&model=bassl")[0] == "/query/model"
@@ -177,7 +177,7 @@ def test_the_page_lists_the_scenes_without_scripts(client: FlaskClient, database
 
 
 def test_a_page_without_scenes(client: FlaskClient, database: Engine) -> None:
-    for job in (asked(database, "bassl"), factories.job(database)):
+    for job in (asked(database, "bassl"), factories.create_job(database)):
         html = client.get(f"/jobs/{job.id}").text
         assert 'id="scenes-place"' in html
         assert 'id="scenes"' not in html
@@ -185,7 +185,7 @@ def test_a_page_without_scenes(client: FlaskClient, database: Engine) -> None:
 
 def test_the_end_of_the_film_closes_the_last_scene(client: FlaskClient, database: Engine) -> None:
     job = asked(database, "bassl")
-    shots = [factories.timeline(240).range(*bound) for bound in BOUNDS]
+    shots = [factories.make_timeline(240).time_range(*bound) for bound in BOUNDS]
     finish_scenes(database, job, "bassl", shots, [0.0] * len(shots))
     html = client.get(f"/jobs/{job.id}").text
     assert rows(html) == [["1", "00:00:00:00", "10.0 s", "1 to 5", "end of the film"]]

@@ -17,12 +17,12 @@ from PIL import Image
 from werkzeug.test import TestResponse
 
 from api.videos import thumbnails
-from api.videos.thumbnails import Kept
-from tests.api.conftest import GREY, make_film
-from worker.video.pictures.thumbnail import thumbnail
-from worker.video.probe import probe
-from worker.video.reader import Reader
-from worker.video.transform import View, see
+from api.videos.thumbnails import ThumbnailCache
+from tests.api.conftest import GREY_VIDEO, make_video_file
+from worker.video.probe import probe_video
+from worker.video.reader import VideoReader
+from worker.video.thumbnail import render_thumbnail
+from worker.video.transform import View, apply_view
 
 
 def picture(data: bytes) -> Image.Image:
@@ -32,7 +32,7 @@ def picture(data: bytes) -> Image.Image:
 
 
 def level(data: bytes) -> int:
-    """Number of the frame of a film of `GREY`, by its grey."""
+    """Number of the frame of a film of `GREY_VIDEO`, by its grey."""
     return round(picture(data).convert("L").getpixel((8, 8)) * 219 / 255 / 2)
 
 
@@ -44,15 +44,15 @@ def upload(client: FlaskClient, film: Path) -> str:
 def grey(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A film whose frames can be told apart, with frames that are decoded out of order, not starting at 0."""
     options = ["-c:v", "libx264", "-bf", "2", "-qp", "4", "-g", "40", "-output_ts_offset", "5"]
-    return make_film(tmp_path_factory.mktemp("grey") / "grey.mp4", *GREY, *options)
+    return make_video_file(tmp_path_factory.mktemp("grey") / "grey.mp4", *GREY_VIDEO, *options)
 
 
 def test_the_frame_that_is_shown(grey: Path) -> None:
-    video = probe(grey)
+    video = probe_video(grey)
     tick = video.clock.time_base
     for at, frame in (("0", 0), ("0.0399", 0), ("0.04", 1), ("1.5", 37), ("1.6", 40), ("3.96", 99), ("9", 99)):
         pts = video.clock.start_pts + int(Fraction(at) / tick)
-        assert level(thumbnail(grey, video, pts, 64)) == frame
+        assert level(render_thumbnail(grey, video, pts, 64)) == frame
 
 
 @pytest.mark.parametrize(
@@ -60,26 +60,26 @@ def test_the_frame_that_is_shown(grey: Path) -> None:
 )
 def test_other_containers(options: list[str], tmp_path: Path) -> None:
     """Streams without times, transport streams, and an index by frame."""
-    film = make_film(tmp_path / "film", *GREY, *options)
-    video = probe(film)
-    with Reader(film) as reader:
-        times = [frame.pts for frame in reader.frames()]
-    assert [level(thumbnail(film, video, times[frame], 64)) for frame in (0, 37, 99)] == [0, 37, 99]
+    film = make_video_file(tmp_path / "film", *GREY_VIDEO, *options)
+    video = probe_video(film)
+    with VideoReader(film) as reader:
+        times = [frame.pts for frame in reader.read_frames()]
+    assert [level(render_thumbnail(film, video, times[frame], 64)) for frame in (0, 37, 99)] == [0, 37, 99]
 
 
 @pytest.mark.parametrize("rotation", [0, 90, 180, 270])
 def test_turned_and_square(rotation: int, tmp_path: Path) -> None:
     """The same picture as networks see, which is tested against a player's."""
     source = ["-f", "lavfi", "-i", "testsrc2=size=160x96:rate=10:duration=1", "-vf", "setsar=2", "-pix_fmt", "yuv420p"]
-    plain = make_film(tmp_path / "plain.mp4", *source)
-    film = make_film(
+    plain = make_video_file(tmp_path / "plain.mp4", *source)
+    film = make_video_file(
         tmp_path / "turned.mp4", "-display_rotation", str(rotation), "-i", str(plain), "-c", "copy"
     )  # fmt: skip
-    video = probe(film)
+    video = probe_video(film)
     assert video.rotation == rotation
-    with Reader(film) as reader:
-        seen = see(View.full(), next(iter(reader.frames())), video)
-    got = picture(thumbnail(film, video, video.clock.start_pts, 160))
+    with VideoReader(film) as reader:
+        seen = apply_view(View.full_size(), next(iter(reader.read_frames())), video)
+    got = picture(render_thumbnail(film, video, video.clock.start_pts, 160))
     wanted = Image.fromarray(seen).resize(got.size, Image.Resampling.BOX)
     assert got.size == ((160, 48) if rotation % 180 == 0 else (96, 320))
     assert np.abs(np.asarray(got, int) - np.asarray(wanted, int)).mean() < 8
@@ -107,21 +107,21 @@ def test_over_http(client: FlaskClient, app: APIFlask, grey: Path) -> None:
     def ask(frame: int) -> TestResponse:
         return app.test_client().get(f"{place}?at={frame / 25}")
 
-    with ThreadPoolExecutor(thumbnails.WAITING) as pool:
-        found = list(pool.map(ask, range(thumbnails.WAITING)))
-    assert [level(one.data) for one in found] == list(range(thumbnails.WAITING))
+    with ThreadPoolExecutor(thumbnails.MAX_WAITING) as pool:
+        found = list(pool.map(ask, range(thumbnails.MAX_WAITING)))
+    assert [level(one.data) for one in found] == list(range(thumbnails.MAX_WAITING))
 
 
 def test_too_many_at_once(client: FlaskClient, grey: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are told so, and hold no thread."""
     video = upload(client, grey)
-    for _ in range(thumbnails.WAITING):
-        thumbnails._waiting.acquire()
+    for _ in range(thumbnails.MAX_WAITING):
+        thumbnails._waiting_slots.acquire()
     try:
         answer = client.get(f"/v1/videos/{video}/thumbnail.jpg?at=3.3")
     finally:
-        for _ in range(thumbnails.WAITING):
-            thumbnails._waiting.release()
+        for _ in range(thumbnails.MAX_WAITING):
+            thumbnails._waiting_slots.release()
     assert (answer.status_code, answer.json["code"], "Retry-After" in answer.headers) == (429, "rate_limited", True)
     monkeypatch.setattr(thumbnails, "TIMEOUT_S", 0.001)
     answer = client.get(f"/v1/videos/{video}/thumbnail.jpg?at=3.4")
@@ -139,14 +139,14 @@ def test_a_film_that_has_become_unreadable(client: FlaskClient, grey: Path, data
 
 
 def test_only_so_much_is_kept() -> None:
-    kept, made = Kept(limit=10), list[str]()
+    kept, made = ThumbnailCache(limit_bytes=10), list[str]()
 
     def get(name: str) -> bytes:
         def make() -> bytes:
             made.append(name)
             return name.encode() * 4
 
-        return kept.get(name, make)
+        return kept.get_or_make(name, make)
 
     for name in "aabacab":
         assert get(name) == name.encode() * 4
@@ -154,6 +154,6 @@ def test_only_so_much_is_kept() -> None:
 
 
 def test_the_process_needs_no_tensors(grey: Path) -> None:
-    code = "import sys, worker.video.pictures.thumbnail; print('numpy' in sys.modules, 'cv2' in sys.modules)"
+    code = "import sys, worker.video.thumbnail; print('numpy' in sys.modules, 'cv2' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False False\n"

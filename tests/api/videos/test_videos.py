@@ -12,48 +12,51 @@ from flask.testing import FlaskClient
 from sqlalchemy import Engine
 from werkzeug.test import TestResponse
 
-from api.videos.intake import clean_name
-from shared.files import Files
-from shared.store import jobs, videos
-from tests import factories
-from tests.api.conftest import Make, make_film
+from shared.media.intake import clean_file_name
+from shared.storage import ContentStorage
+from shared.store.jobs import jobs
+from shared.store.videos import videos
+from tests.api.conftest import MakeApp, make_video_file
+from tests.support import factories
 
 
 def nothing_left(database: Engine, data_dir: Path) -> bool:
-    return not videos.page(database, limit=1) and not [path for path in data_dir.rglob("*") if path.is_file()]
+    return not videos.list_videos(database, limit=1) and not [path for path in data_dir.rglob("*") if path.is_file()]
 
 
-def test_raw_upload(client: FlaskClient, film: Path, files: Files) -> None:
-    answer = client.post("/v1/videos?name=a/b/Mein Film.mp4", data=film.read_bytes(), content_type="video/mp4")
+def test_raw_upload(client: FlaskClient, video_path: Path, files: ContentStorage) -> None:
+    answer = client.post("/v1/videos?name=a/b/Mein Film.mp4", data=video_path.read_bytes(), content_type="video/mp4")
     assert answer.status_code == 201
     video = answer.json
     assert answer.headers["Location"] == video["urls"]["self"] == f"/v1/videos/{video['id']}"
     assert video["name"] == "Mein Film.mp4"
     assert video["media_type"] == "video/mp4"
     assert (video["probe"]["frames"], video["probe"]["fps"], video["probe"]["width"]) == (50, "25/1", 96)
-    assert files.path(video["sha256"]).read_bytes() == film.read_bytes()
+    assert files.object_path(video["sha256"]).read_bytes() == video_path.read_bytes()
     assert client.get(answer.headers["Location"]).json == video
 
 
-def test_form_upload(client: FlaskClient, film: Path) -> None:
-    form = {"other": "field", "file": (BytesIO(film.read_bytes()), "../../etc/film.mp4")}
+def test_form_upload(client: FlaskClient, video_path: Path) -> None:
+    form = {"other": "field", "file": (BytesIO(video_path.read_bytes()), "../../etc/film.mp4")}
     answer = client.post("/v1/videos", data=form, content_type="multipart/form-data")
     assert answer.status_code == 201, answer.json
     assert answer.json["name"] == "film.mp4"
-    assert answer.json["sha256"] == hashlib.sha256(film.read_bytes()).hexdigest()
+    assert answer.json["sha256"] == hashlib.sha256(video_path.read_bytes()).hexdigest()
 
 
-def test_the_same_bytes_are_the_same_video(client: FlaskClient, film: Path, video_id: str) -> None:
-    again = client.post("/v1/videos?name=other.mkv", data=film.read_bytes(), content_type="application/octet-stream")
+def test_the_same_bytes_are_the_same_video(client: FlaskClient, video_path: Path, video_id: str) -> None:
+    again = client.post(
+        "/v1/videos?name=other.mkv", data=video_path.read_bytes(), content_type="application/octet-stream"
+    )
     assert (again.status_code, again.json["id"], again.json["name"]) == (200, video_id, "video")
 
 
-def test_no_content_type_is_taken_as_bytes(client: FlaskClient, film: Path) -> None:
-    assert client.post("/v1/videos", data=film.read_bytes()).status_code == 201
+def test_no_content_type_is_taken_as_bytes(client: FlaskClient, video_path: Path) -> None:
+    assert client.post("/v1/videos", data=video_path.read_bytes()).status_code == 201
 
 
-def test_media_by_ranges(client: FlaskClient, film: Path, video_id: str) -> None:
-    data = film.read_bytes()
+def test_media_by_ranges(client: FlaskClient, video_path: Path, video_id: str) -> None:
+    data = video_path.read_bytes()
 
     def get(method: str = "GET", **headers: str) -> TestResponse:
         return client.open(f"/v1/videos/{video_id}/media", method=method, headers=headers, buffered=True)
@@ -79,20 +82,20 @@ def test_media_by_ranges(client: FlaskClient, film: Path, video_id: str) -> None
     assert beyond.headers["Content-Range"] == f"bytes */{len(data)}"
 
 
-def test_media_whose_bytes_are_gone(client: FlaskClient, video_id: str, files: Files) -> None:
-    files.remove(client.get(f"/v1/videos/{video_id}").json["sha256"])
+def test_media_whose_bytes_are_gone(client: FlaskClient, video_id: str, files: ContentStorage) -> None:
+    files.remove_file(client.get(f"/v1/videos/{video_id}").json["sha256"])
     assert client.get(f"/v1/videos/{video_id}/media").json["code"] == "not_found"
 
 
 @pytest.fixture(scope="session")
-def bad(film: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def bad(video_path: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Files that are no films, each made for real."""
     folder = tmp_path_factory.mktemp("bad")
     (folder / "empty").write_bytes(b"")
     (folder / "text").write_text("This is not a film.\n" * 500)
-    (folder / "cut").write_bytes(film.read_bytes()[: film.stat().st_size * 2 // 3])
+    (folder / "cut").write_bytes(video_path.read_bytes()[: video_path.stat().st_size * 2 // 3])
     (folder / "playlist").write_text("#EXTM3U\n#EXTINF:10,\nfile:///etc/passwd\n#EXT-X-ENDLIST\n")
-    make_film(folder / "sound.m4a", "-f", "lavfi", "-i", "sine=duration=1", "-c:a", "aac")
+    make_video_file(folder / "sound.m4a", "-f", "lavfi", "-i", "sine=duration=1", "-c:a", "aac")
     return {path.stem: path for path in folder.iterdir()}
 
 
@@ -122,32 +125,32 @@ def test_a_damaged_film_that_is_wanted(client: FlaskClient, bad: dict[str, Path]
     assert answer.json["probe"]["truncated"]
 
 
-def test_a_probe_that_takes_too_long(make_app: Make, film: Path, database: Engine, data_dir: Path) -> None:
+def test_a_probe_that_takes_too_long(make_app: MakeApp, video_path: Path, database: Engine, data_dir: Path) -> None:
     client = make_app(probe_timeout_s=0.01).test_client()
-    answer = client.post("/v1/videos", data=film.read_bytes(), content_type="video/mp4")
+    answer = client.post("/v1/videos", data=video_path.read_bytes(), content_type="video/mp4")
     assert (answer.status_code, answer.json["code"]) == (504, "deadline_exceeded")
     assert nothing_left(database, data_dir)
 
 
-def test_too_long(make_app: Make, film: Path, database: Engine, data_dir: Path) -> None:
-    answer = make_app(max_video_s=1.5).test_client().post("/v1/videos", data=film.read_bytes())
+def test_too_long(make_app: MakeApp, video_path: Path, database: Engine, data_dir: Path) -> None:
+    answer = make_app(max_video_s=1.5).test_client().post("/v1/videos", data=video_path.read_bytes())
     assert (answer.status_code, answer.json["code"]) == (422, "video_too_long")
     assert nothing_left(database, data_dir)
 
 
 @pytest.mark.parametrize("length_known", [True, False])
-def test_too_large(make_app: Make, film: Path, length_known: bool, database: Engine, data_dir: Path) -> None:
+def test_too_large(make_app: MakeApp, video_path: Path, length_known: bool, database: Engine, data_dir: Path) -> None:
     client = make_app(max_upload_bytes=1000).test_client()
     chunked = {} if length_known else {"wsgi.input_terminated": True, "HTTP_TRANSFER_ENCODING": "chunked"}
-    body = film.read_bytes() if length_known else None
-    stream = None if length_known else BytesIO(film.read_bytes())
+    body = video_path.read_bytes() if length_known else None
+    stream = None if length_known else BytesIO(video_path.read_bytes())
     answer = client.post("/v1/videos", data=body, input_stream=stream, environ_overrides=chunked)
     assert (answer.status_code, answer.json["code"]) == (413, "video_too_large")
     assert nothing_left(database, data_dir)
 
 
-def test_no_room(make_app: Make, film: Path, database: Engine, data_dir: Path) -> None:
-    answer = make_app(min_free_bytes=2**60).test_client().post("/v1/videos", data=film.read_bytes())
+def test_no_room(make_app: MakeApp, video_path: Path, database: Engine, data_dir: Path) -> None:
+    answer = make_app(min_free_bytes=2**60).test_client().post("/v1/videos", data=video_path.read_bytes())
     assert (answer.status_code, answer.json["code"], answer.json["retryable"]) == (507, "storage_full", True)
     assert nothing_left(database, data_dir)
 
@@ -156,8 +159,8 @@ def digest_of(data: bytes) -> str:
     return f"sha-256=:{base64.b64encode(hashlib.sha256(data).digest()).decode()}:"
 
 
-def test_digest(client: FlaskClient, film: Path, database: Engine, data_dir: Path) -> None:
-    data = film.read_bytes()
+def test_digest(client: FlaskClient, video_path: Path, database: Engine, data_dir: Path) -> None:
+    data = video_path.read_bytes()
     for wrong in (digest_of(b"other"), "sha-256=nonsense"):
         answer = client.post("/v1/videos", data=data, headers={"Content-Digest": wrong})
         assert (answer.status_code, answer.json["code"]) == (400, "invalid_request")
@@ -207,17 +210,17 @@ def test_bodies_that_are_not_taken(
     ],
 )
 def test_names(raw: str | None, name: str) -> None:
-    assert clean_name(raw) == name
-    assert len(clean_name(raw)) <= 255
+    assert clean_file_name(raw) == name
+    assert len(clean_file_name(raw)) <= 255
 
 
 def test_list_by_pages_while_videos_come_and_go(client: FlaskClient, database: Engine) -> None:
-    made = [factories.stored(database).id for _ in range(5)]
+    made = [factories.add_video(database).id for _ in range(5)]
     first = client.get("/v1/videos?limit=2")
     assert [video["id"] for video in first.json["items"]] == made[:2:-1]
     assert first.headers["Link"] == (f'</v1/videos?limit=2&page_token={first.json["next_page_token"]}>; rel="next"')
-    factories.stored(database)  # a new one does not move the pages
-    videos.delete(database, made[3])  # nor does a deleted one, though the token was made from it
+    factories.add_video(database)  # a new one does not move the pages
+    videos.delete_video(database, made[3])  # nor does a deleted one, though the token was made from it
     second = client.get(first.headers["Link"].partition("<")[2].partition(">")[0]).json
     assert [video["id"] for video in second["items"]] == [made[2], made[1]]
     last = client.get(f"/v1/videos?limit=2&page_token={second['next_page_token']}")
@@ -227,10 +230,10 @@ def test_list_by_pages_while_videos_come_and_go(client: FlaskClient, database: E
 
 
 def test_delete(client: FlaskClient, database: Engine, video_id: str) -> None:
-    job = factories.job(database, video_id)
+    job = factories.create_job(database, video_id)
     busy = client.delete(f"/v1/videos/{video_id}")
     assert (busy.status_code, busy.json["code"]) == (409, "conflict")
-    jobs.cancel(database, job.id)
+    jobs.cancel_job(database, job.id)
     assert client.delete(f"/v1/videos/{video_id}").status_code == 204
     for gone in (client.get(f"/v1/videos/{video_id}"), client.delete(f"/v1/videos/{video_id}")):
         assert (gone.status_code, gone.json["code"]) == (404, "not_found")

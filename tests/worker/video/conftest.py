@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.worker.video.films import FILMS
+from tests.support.sample_videos import VIDEO_MAKERS
 
 
 @pytest.fixture(scope="session")
-def film(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """A film by its name in `FILMS`."""
+def get_video_path(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A film by its name in `VIDEO_MAKERS`."""
     folder = tmp_path_factory.mktemp("films")
 
-    def made(name: str) -> Path:
+    def get_path(name: str) -> Path:
         path = folder / name
         if not path.exists():
-            FILMS[name](path)
+            VIDEO_MAKERS[name](path)
         return path
 
-    return made
+    return get_path

@@ -14,10 +14,18 @@ from av.video.frame import VideoFrame
 from PIL import Image
 
 from shared.errors import InvalidRequest, UnsupportedMedia
-from tests.worker.video.films import ffmpeg, pattern
-from worker.video.motion import NONE, Vectors, dense, grid, motions, moves, survey
-from worker.video.pictures.arrows import Sheet, arrows, colour, study
-from worker.video.reader import Reader
+from tests.support.sample_videos import pattern_input, run_ffmpeg
+from worker.video.motion import (
+    NO_VECTORS,
+    MotionVectorArray,
+    build_dense_map,
+    build_grid,
+    collect_motion,
+    compute_displacements,
+    read_motion,
+)
+from worker.video.motion_plot import ArrowSheet, direction_colour, iter_arrows, write_motion_report
+from worker.video.reader import VideoReader
 
 HEIGHT, WIDTH, FRAMES = 144, 176, 25
 STEP = (6, -4)
@@ -60,10 +68,10 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
 def test_a_texture_that_moves_by_whole_pixels_gives_that_vector(films: dict[str, Path], codec: str) -> None:
-    seen = list(motions(films[codec]))
+    seen = list(read_motion(films[codec]))
     assert "".join(motion.kind for motion in seen) == ("I" + 11 * "P" + "I" + 11 * "P" + "I")
     for motion in seen:
-        map_HW2 = dense(motion.vectors_V, HEIGHT, WIDTH)
+        map_HW2 = build_dense_map(motion.vectors_V, HEIGHT, WIDTH)
         if motion.kind == "I":
             assert not len(motion.vectors_V)
             assert not map_HW2.any()
@@ -71,16 +79,16 @@ def test_a_texture_that_moves_by_whole_pixels_gives_that_vector(films: dict[str,
         inner_V = (np.abs(motion.vectors_V["dst_x"] - WIDTH / 2) < 70) & (
             np.abs(motion.vectors_V["dst_y"] - 72) < 50
         )  # what comes in at the edges was nowhere before
-        assert (moves(motion.vectors_V)[inner_V] == STEP).all(axis=1).mean() > 0.95
+        assert (compute_displacements(motion.vectors_V)[inner_V] == STEP).all(axis=1).mean() > 0.95
         assert (map_HW2[20:-20, 20:-20] == STEP).all(axis=2).mean() > 0.95
-        mean_RC2 = grid(motion.vectors_V, HEIGHT, WIDTH).mean_RC2
+        mean_RC2 = build_grid(motion.vectors_V, HEIGHT, WIDTH).mean_RC2
         assert np.abs(np.median(mean_RC2[1:-1, 1:-1], axis=(0, 1)) - STEP).max() < 0.01
 
 
 COLUMNS = ("dst_x", "dst_y", "src_x", "src_y", "w", "h")
 
 
-def loop(vectors_V: Vectors, height: int, width: int) -> npt.NDArray[np.int32]:
+def loop(vectors_V: MotionVectorArray, height: int, width: int) -> npt.NDArray[np.int32]:
     """The published loader's way: vector by vector, pixel by pixel."""
     map_HW2 = np.zeros((height, width, 2), np.int32)
     for row in vectors_V:
@@ -96,9 +104,9 @@ def loop(vectors_V: Vectors, height: int, width: int) -> npt.NDArray[np.int32]:
     return map_HW2
 
 
-def vectors(*rows: tuple[int, int, int, int, int, int]) -> Vectors:
+def vectors(*rows: tuple[int, int, int, int, int, int]) -> MotionVectorArray:
     """(dst_x, dst_y, src_x, src_y, w, h) of blocks taken from an earlier picture."""
-    made = np.zeros(len(rows), NONE.dtype)
+    made = np.zeros(len(rows), NO_VECTORS.dtype)
     for name, values in zip(COLUMNS, zip(*rows, strict=True), strict=True):
         made[name] = values
     made["source"] = -1
@@ -113,12 +121,12 @@ def test_the_dense_map_is_that_of_the_loop_on_vectors_that_overlap_and_leave_the
         made = vectors(*map(tuple, np.concatenate([middles, middles - moved, sizes], axis=1).tolist()))
         wanted = loop(made, 50, 64)
         assert wanted.any()
-        assert np.array_equal(dense(made, 50, 64), wanted)
+        assert np.array_equal(build_dense_map(made, 50, 64), wanted)
 
 
 def test_a_later_vector_counts_where_it_may_and_an_earlier_one_stays_where_it_may_not() -> None:
     made = vectors((8, 8, 8, 9, 16, 16), (4, 4, 9, 4, 8, 8), (8, 8, 8, 8, 16, 16))
-    map_HW2 = dense(made, 16, 16)
+    map_HW2 = build_dense_map(made, 16, 16)
     assert map_HW2[2, 2].tolist() == [-5, 0]
     assert map_HW2[12, 2].tolist() == [0, -1]
     assert map_HW2[15, 12].tolist() == [0, 0]  # taken from below the picture
@@ -128,11 +136,11 @@ def test_a_later_vector_counts_where_it_may_and_an_earlier_one_stays_where_it_ma
 def test_the_dense_map_of_a_film_with_b_frames_is_that_of_the_loop(codec: str, tmp_path: Path) -> None:
     """With blocks of several sizes; vectors to later pictures are left out."""
     moved, sizes = set(), set()
-    for motion in motions(moving(tmp_path / "b.mp4", codec, (2, -1), bf="2", flags="+mv4")):
+    for motion in read_motion(moving(tmp_path / "b.mp4", codec, (2, -1), bf="2", flags="+mv4")):
         assert (motion.vectors_V["source"] < 0).all()
         sizes |= set(motion.vectors_V[["w", "h"]].tolist())
         wanted = loop(motion.vectors_V, HEIGHT, WIDTH)
-        assert np.array_equal(dense(motion.vectors_V, HEIGHT, WIDTH), wanted)
+        assert np.array_equal(build_dense_map(motion.vectors_V, HEIGHT, WIDTH), wanted)
         moved |= {(motion.kind, bool(wanted.any()), bool(len(motion.vectors_V)))}
     # The decoder of MPEG-4 knows nothing of its B-frames; in one of H.264 all that points back may stand still.
     wanted_kinds = {("I", False, False), ("P", True, True), ("B", *([codec == "libx264"] * 2))}
@@ -142,8 +150,8 @@ def test_the_dense_map_of_a_film_with_b_frames_is_that_of_the_loop(codec: str, t
 
 def test_the_grid_is_the_pooled_map_where_blocks_are_whole(films: dict[str, Path]) -> None:
     compared = 0
-    for motion in motions(films["libx264"]):
-        cells, map_HW2 = grid(motion.vectors_V, HEIGHT, WIDTH), dense(motion.vectors_V, HEIGHT, WIDTH)
+    for motion in read_motion(films["libx264"]):
+        cells, map_HW2 = build_grid(motion.vectors_V, HEIGHT, WIDTH), build_dense_map(motion.vectors_V, HEIGHT, WIDTH)
         assert cells.count_RC.sum() == len(motion.vectors_V)
         pooled_RC2 = map_HW2.reshape(HEIGHT // 16, 16, WIDTH // 16, 16, 2).mean(axis=(1, 3))
         for row in motion.vectors_V[(motion.vectors_V["w"] == 16) & (motion.vectors_V["h"] == 16)]:
@@ -157,50 +165,50 @@ def test_the_grid_is_the_pooled_map_where_blocks_are_whole(films: dict[str, Path
 
 def test_cells_of_any_size_reach_beyond_the_picture() -> None:
     made = vectors((8, 8, 4, 8, 16, 16), (20, 4, 20, 4, 8, 8), (28, 4, 20, 0, 8, 8), (40, 24, 39, 23, 16, 16))
-    cells = grid(made, 30, 50)
+    cells = build_grid(made, 30, 50)
     assert cells.count_RC.tolist() == [[1, 2, 0, 0], [0, 0, 1, 0]]
     assert cells.mean_RC2[0, :2].tolist() == [[4, 0], [4, 2]]
-    assert grid(made, 30, 50, 64).mean_RC2.tolist() == [[[13 / 4, 5 / 4]]]
-    assert not grid(NONE, 30, 50).count_RC.any()
+    assert build_grid(made, 30, 50, 64).mean_RC2.tolist() == [[[13 / 4, 5 / 4]]]
+    assert not build_grid(NO_VECTORS, 30, 50).count_RC.any()
 
 
-def test_times_are_exact_from_anywhere(film: Callable[[str], Path]) -> None:
-    path = film("vfr.mp4")
-    with Reader(path) as reader:
-        times = [frame.pts for frame in reader.frames()]
+def test_times_are_exact_from_anywhere(get_video_path: Callable[[str], Path]) -> None:
+    path = get_video_path("vfr.mp4")
+    with VideoReader(path) as reader:
+        times = [frame.pts for frame in reader.read_frames()]
         line = reader.timeline
-    since = line.at(17).seconds
-    seen = list(motions(path, since, 5))
-    assert [motion.moment for motion in seen] == [line.at(frame) for frame in range(17, 22)]
-    between = list(motions(path, since + Fraction(1, 1000), 1))
-    assert between[0].moment == line.at(18)
-    whole = [motion.moment.pts for motion in motions(path)]
+    since = line.moment_at(17).seconds
+    seen = list(read_motion(path, since, 5))
+    assert [motion.moment for motion in seen] == [line.moment_at(frame) for frame in range(17, 22)]
+    between = list(read_motion(path, since + Fraction(1, 1000), 1))
+    assert between[0].moment == line.moment_at(18)
+    whole = [motion.moment.pts for motion in read_motion(path)]
     assert whole == times
     with pytest.raises(InvalidRequest, match="ends before"):
-        next(motions(path, Fraction(60)))
+        next(read_motion(path, Fraction(60)))
 
 
-def test_a_part_has_the_vectors_of_the_whole(film: Callable[[str], Path]) -> None:
+def test_a_part_has_the_vectors_of_the_whole(get_video_path: Callable[[str], Path]) -> None:
     """Whatever the number of threads: with a thread a frame, decoders give vectors of pictures not yet finished."""
-    whole = list(motions(film("plain.mp4"), threads=2))
+    whole = list(read_motion(get_video_path("plain.mp4"), threads=2))
     for since in (0, 1):
-        for motion in motions(film("plain.mp4"), Fraction(since), threads=1):
+        for motion in read_motion(get_video_path("plain.mp4"), Fraction(since), threads=1):
             assert np.array_equal(motion.vectors_V, whole[motion.moment.frame].vectors_V)
 
 
 @pytest.mark.parametrize("codec", ["libx265", "libvpx-vp9", "mpeg2video"])
 def test_other_codecs_are_refused(codec: str, tmp_path: Path) -> None:
     quiet = ("-x265-params", "log-level=none") if codec == "libx265" else ()
-    ffmpeg(*pattern(seconds=0.2), "-c:v", codec, *quiet, tmp_path / "film.mkv")
+    run_ffmpeg(*pattern_input(seconds=0.2), "-c:v", codec, *quiet, tmp_path / "film.mkv")
     with pytest.raises(UnsupportedMedia, match=r"H\.264 and MPEG-4, not from"):
-        next(motions(tmp_path / "film.mkv"))
+        next(read_motion(tmp_path / "film.mkv"))
 
 
-def test_a_film_of_one_frame_has_none(film: Callable[[str], Path], tmp_path: Path) -> None:
-    made = study(film("one_frame.mp4"), tmp_path, Fraction(0), 10)
-    assert made.survey.facts() == {"frames": {"I": 1}, "blocks": 0, "mean": None, "p95": None}
+def test_a_film_of_one_frame_has_none(get_video_path: Callable[[str], Path], tmp_path: Path) -> None:
+    made = write_motion_report(get_video_path("one_frame.mp4"), tmp_path, Fraction(0), 10)
+    assert made.series.compute_statistics() == {"frames": {"I": 1}, "blocks": 0, "mean": None, "p95": None}
     assert [file.name for file in made.files] == ["one_frame_motion.npz"]
-    assert made.text().startswith("1 frames (1 I) from 00:00:00:00")
+    assert made.format_text().startswith("1 frames (1 I) from 00:00:00:00")
 
 
 # Numbers and picture -------------------------------------------------------------------------------------------------
@@ -208,7 +216,7 @@ def test_a_film_of_one_frame_has_none(film: Callable[[str], Path], tmp_path: Pat
 
 @pytest.mark.parametrize("whole", [False, True], ids=["grid", "dense"])
 def test_numbers_and_picture_of_a_film(films: dict[str, Path], whole: bool, tmp_path: Path) -> None:
-    made = study(films["libx264"], tmp_path, Fraction(1, 5), 12, whole=whole)
+    made = write_motion_report(films["libx264"], tmp_path, Fraction(1, 5), 12, dense=whole)
     assert [file.name for file in made.files] == ["h264_motion.npz", "h264_motion.png"]
     with np.load(made.files[0]) as arrays:
         assert arrays["frame"].tolist() == list(range(5, 17))
@@ -221,10 +229,10 @@ def test_numbers_and_picture_of_a_film(films: dict[str, Path], whole: bool, tmp_
             assert arrays["mean"].shape == (12, 9, 11, 2)
             assert arrays["count"].shape == (12, 9, 11)
             assert not arrays["count"][7].any()
-    facts = made.survey.facts()
+    facts = made.series.compute_statistics()
     assert facts["frames"] == {"I": 1, "P": 11}
     assert facts["p95"] >= facts["mean"] > 5
-    assert "12 frames (1 I, 11 P) from 00:00:00:05" in made.text()
+    assert "12 frames (1 I, 11 P) from 00:00:00:05" in made.format_text()
     with Image.open(made.files[1]) as picture:
         assert picture.size == (3 * WIDTH + 16, 2 * HEIGHT + 8)
 
@@ -232,27 +240,27 @@ def test_numbers_and_picture_of_a_film(films: dict[str, Path], whole: bool, tmp_
 def test_too_much_at_once_is_refused(films: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worker.video.motion.MOST_BYTES", 4 * HEIGHT * WIDTH * 3)
     with pytest.raises(InvalidRequest, match="at most 3 frames"):
-        survey(motions(films["libx264"]), whole=True)
+        collect_motion(read_motion(films["libx264"]), dense=True)
 
 
 def test_an_arrow_points_where_its_cell_went() -> None:
-    cells = grid(vectors((24, 8, 14, 8, 16, 16)), 32, 48)
-    ((tail, head, drawn),) = arrows(cells, 16, scale=1)
+    cells = build_grid(vectors((24, 8, 14, 8, 16, 16)), 32, 48)
+    ((tail, head, drawn),) = iter_arrows(cells, 16, scale=1)
     assert (tail, head) == ((14, 8), (24, 8))
     assert drawn == (255, 0, 0)
-    down = colour(np.array([0.0, 3.0]))
+    down = direction_colour(np.array([0.0, 3.0]))
     assert down[1] > 250
     assert down[0] < 140
     assert down[2] < 10
 
 
 def test_an_intra_frame_is_not_drawn_but_the_next(films: dict[str, Path], tmp_path: Path) -> None:
-    sheet = Sheet([12])
-    assert len(list(sheet.watch(motions(films["mpeg4"])))) == FRAMES
-    path = sheet.save(tmp_path / "sheet.png")
+    sheet = ArrowSheet([12])
+    assert len(list(sheet.draw_selected(read_motion(films["mpeg4"])))) == FRAMES
+    path = sheet.save_png(tmp_path / "sheet.png")
     assert path is not None
     with Image.open(path) as picture:
         assert picture.size == (WIDTH, HEIGHT)
         seen = np.asarray(picture).astype(int)
     assert (seen.max(axis=2) - seen.min(axis=2) > 100).mean() > 0.02  # coloured arrows on a grey film
-    assert Sheet([99]).save(tmp_path / "none.png") is None
+    assert ArrowSheet([99]).save_png(tmp_path / "none.png") is None

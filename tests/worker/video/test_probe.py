@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from shared.errors import MediaCorrupt, NoVideoStream, UnsupportedMedia
-from shared.values import Video
-from tests.worker.video.films import X264, damage, ffmpeg, pattern
-from worker.video.probe import probe
+from shared.values import VideoFacts
+from tests.support.sample_videos import X264_OPTIONS, pattern_input, run_ffmpeg, write_damaged
+from worker.video.probe import probe_video
 
 Film = Callable[[str], Path]
 
@@ -33,11 +33,11 @@ PLAYLISTS = {
 
 @pytest.mark.parametrize("kind", PLAYLISTS)
 @pytest.mark.parametrize("ending", [".mp4", "", ".m3u8"])
-def test_a_playlist_opens_nothing(kind: str, ending: str, film: Film, tmp_path: Path) -> None:
+def test_a_playlist_opens_nothing(kind: str, ending: str, get_video_path: Film, tmp_path: Path) -> None:
     path = tmp_path / f"innocent{ending}"
-    path.write_text(PLAYLISTS[kind].format(film=film("plain.mp4")))
+    path.write_text(PLAYLISTS[kind].format(film=get_video_path("plain.mp4")))
     with pytest.raises(UnsupportedMedia) as refused:
-        probe(path)
+        probe_video(path)
     assert str(tmp_path) not in refused.value.detail
 
 
@@ -50,48 +50,48 @@ def test_what_is_no_film(content: bytes, told: str, tmp_path: Path) -> None:
     path = tmp_path / "film.mp4"
     path.write_bytes(content)
     with pytest.raises(UnsupportedMedia, match=told):
-        probe(path)
+        probe_video(path)
 
 
 def test_a_picture_is_no_film(tmp_path: Path) -> None:
     Image.new("RGB", (64, 64), "red").save(tmp_path / "film.png")
     with pytest.raises(UnsupportedMedia):
-        probe(tmp_path / "film.png")
+        probe_video(tmp_path / "film.png")
 
 
-def test_cut_before_its_index(film: Film, tmp_path: Path) -> None:
+def test_cut_before_its_index(get_video_path: Film, tmp_path: Path) -> None:
     path = tmp_path / "cut.mp4"
-    path.write_bytes(film("plain.mp4").read_bytes()[:20_000])
+    path.write_bytes(get_video_path("plain.mp4").read_bytes()[:20_000])
     for damaged in (False, True):
         with pytest.raises(MediaCorrupt):
-            probe(path, allow_damaged=damaged)
+            probe_video(path, allow_damaged=damaged)
 
 
-def test_cut_after_its_index(film: Film, tmp_path: Path) -> None:
+def test_cut_after_its_index(get_video_path: Film, tmp_path: Path) -> None:
     whole, path = tmp_path / "whole.mp4", tmp_path / "cut.mp4"
-    ffmpeg("-i", film("plain.mp4"), "-c", "copy", "-movflags", "+faststart", whole)
+    run_ffmpeg("-i", get_video_path("plain.mp4"), "-c", "copy", "-movflags", "+faststart", whole)
     data = whole.read_bytes()
     path.write_bytes(data[: len(data) // 2])
     with pytest.raises(MediaCorrupt, match="cut off"):
-        probe(path)
-    video = probe(path, allow_damaged=True)
+        probe_video(path)
+    video = probe_video(path, allow_damaged=True)
     assert video.truncated
     assert 5 < video.frames < 45
-    assert not probe(whole).truncated
+    assert not probe_video(whole).truncated
 
 
-def test_no_picture_can_be_decoded(film: Film, tmp_path: Path) -> None:
-    index = film("plain.mp4").read_bytes().rindex(b"moov") / film("plain.mp4").stat().st_size
+def test_no_picture_can_be_decoded(get_video_path: Film, tmp_path: Path) -> None:
+    index = get_video_path("plain.mp4").read_bytes().rindex(b"moov") / get_video_path("plain.mp4").stat().st_size
     with pytest.raises(MediaCorrupt, match="no picture"):
-        probe(damage(film("plain.mp4"), tmp_path / "noise.mp4", 0.001, index - 0.001))
+        probe_video(write_damaged(get_video_path("plain.mp4"), tmp_path / "noise.mp4", 0.001, index - 0.001))
 
 
 def test_sound_alone(tmp_path: Path) -> None:
     cover = tmp_path / "cover.jpg"
     Image.new("RGB", (64, 64), "red").save(cover)
     tone = ("-f", "lavfi", "-i", "sine=d=1")
-    ffmpeg(*tone, tmp_path / "tone.m4a")
-    ffmpeg(
+    run_ffmpeg(*tone, tmp_path / "tone.m4a")
+    run_ffmpeg(
         *tone,
         "-i",
         cover,
@@ -105,7 +105,7 @@ def test_sound_alone(tmp_path: Path) -> None:
         "attached_pic",
         tmp_path / "a.mp3",
     )
-    ffmpeg(
+    run_ffmpeg(
         *tone,
         "-i",
         cover,
@@ -119,38 +119,38 @@ def test_sound_alone(tmp_path: Path) -> None:
         "attached_pic",
         tmp_path / "b.mp4",
     )
-    ffmpeg(*tone, tmp_path / "c.wav")
+    run_ffmpeg(*tone, tmp_path / "c.wav")
     for name in ("tone.m4a", "a.mp3", "b.mp4", "c.wav"):
         with pytest.raises(NoVideoStream):
-            probe(tmp_path / name)
+            probe_video(tmp_path / name)
 
 
-def test_a_cover_beside_a_film_is_not_the_film(film: Film, tmp_path: Path) -> None:
+def test_a_cover_beside_a_film_is_not_the_film(get_video_path: Film, tmp_path: Path) -> None:
     cover = tmp_path / "cover.jpg"
     Image.new("RGB", (640, 640), "red").save(cover)
     both = ("-map", "0", "-map", "1:v", "-c", "copy", "-disposition:v:0", "attached_pic")
-    ffmpeg("-i", cover, "-i", film("plain.mp4"), *both, tmp_path / "both.mp4")
-    video = probe(tmp_path / "both.mp4")
+    run_ffmpeg("-i", cover, "-i", get_video_path("plain.mp4"), *both, tmp_path / "both.mp4")
+    video = probe_video(tmp_path / "both.mp4")
     assert (video.codec, video.coded_width, video.frames) == ("h264", 160, 50)
 
 
-def test_the_name_plays_no_part(film: Film, tmp_path: Path) -> None:
+def test_the_name_plays_no_part(get_video_path: Film, tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
-    path.write_bytes(film("plain.mp4").read_bytes())
-    assert probe(path) == probe(film("plain.mp4"))
+    path.write_bytes(get_video_path("plain.mp4").read_bytes())
+    assert probe_video(path) == probe_video(get_video_path("plain.mp4"))
 
 
 @pytest.mark.parametrize("rate", ["24000/1001", "24", "25", "30000/1001", "30", "50", "60000/1001", "60", "15", "12"])
 @pytest.mark.parametrize("ending", ["mp4", "mkv", "ts", "flv"])
 def test_rates_are_exact(rate: str, ending: str, tmp_path: Path) -> None:
     path = tmp_path / f"film.{ending}"
-    ffmpeg(*pattern("64x48", rate, 3), "-c:v", "libx264", "-preset", "ultrafast", path)
-    clock = probe(path).clock
+    run_ffmpeg(*pattern_input("64x48", rate, 3), "-c:v", "libx264", "-preset", "ultrafast", path)
+    clock = probe_video(path).clock
     assert (clock.fps, clock.vfr) == (Fraction(rate), False)
 
 
-def test_facts_of_a_plain_film(film: Film) -> None:
-    video = probe(film("plain.mp4"))
+def test_facts_of_a_plain_film(get_video_path: Film) -> None:
+    video = probe_video(get_video_path("plain.mp4"))
     assert (video.container, video.codec, video.pixel_format, video.bit_depth) == ("mov", "h264", "yuv420p", 8)
     assert (video.width, video.height, video.rotation) == (160, 120, 0)
     assert (video.frames, video.duration, video.start_time) == (50, 2, 0)
@@ -159,42 +159,42 @@ def test_facts_of_a_plain_film(film: Film) -> None:
     assert video.transfer is None
 
 
-def test_facts_of_odd_films(film: Film) -> None:
-    assert probe(film("vfr.mp4")).clock.vfr
-    turned = probe(film("rotated.mp4"))
+def test_facts_of_odd_films(get_video_path: Film) -> None:
+    assert probe_video(get_video_path("vfr.mp4")).clock.vfr
+    turned = probe_video(get_video_path("rotated.mp4"))
     assert (turned.rotation, turned.width, turned.height, turned.coded_width) == (90, 120, 160, 160)
-    wide = probe(film("anamorphic.mp4"))
+    wide = probe_video(get_video_path("anamorphic.mp4"))
     assert (wide.sample_aspect_ratio, wide.width, wide.height, wide.coded_width) == (Fraction(4, 3), 213, 120, 160)
-    late = probe(film("late.ts"))
+    late = probe_video(get_video_path("late.ts"))
     assert (late.start_time, late.container_start_time, late.duration) == (10, 10, 2)
-    deep = probe(film("pq.mp4"))
+    deep = probe_video(get_video_path("pq.mp4"))
     assert (deep.bit_depth, deep.transfer, deep.codec) == (10, "smpte2084", "hevc")
-    assert probe(film("interlaced.mpg")).interlaced
-    assert probe(film("av1.mp4")).codec == "av1"
-    assert probe(film("vp8.webm")).frames == 50
-    edited = probe(film("edited.mp4"))
+    assert probe_video(get_video_path("interlaced.mpg")).interlaced
+    assert probe_video(get_video_path("av1.mp4")).codec == "av1"
+    assert probe_video(get_video_path("vp8.webm")).frames == 50
+    edited = probe_video(get_video_path("edited.mp4"))
     assert (edited.frames, edited.start_time) == (35, 0)
 
 
 def test_a_pixel_shape_that_cannot_be_meant_counts_as_square(tmp_path: Path) -> None:
-    ffmpeg(*pattern(seconds=0.2), "-vf", "setsar=500/1", *X264, tmp_path / "film.mkv")
-    video = probe(tmp_path / "film.mkv")
+    run_ffmpeg(*pattern_input(seconds=0.2), "-vf", "setsar=500/1", *X264_OPTIONS, tmp_path / "film.mkv")
+    video = probe_video(tmp_path / "film.mkv")
     assert (video.sample_aspect_ratio, video.width, video.height) == (1, 160, 120)
 
 
-def test_one_frame(film: Film) -> None:
-    video = probe(film("one_frame.mp4"))
+def test_one_frame(get_video_path: Film) -> None:
+    video = probe_video(get_video_path("one_frame.mp4"))
     assert (video.frames, video.clock.fps, video.duration) == (1, 25, Fraction(1, 25))
 
 
-def test_a_record_reads_back(film: Film) -> None:
-    video = probe(film("late.ts"))
-    assert Video.read(json.loads(json.dumps(video.record()))) == video
+def test_a_record_reads_back(get_video_path: Film) -> None:
+    video = probe_video(get_video_path("late.ts"))
+    assert VideoFacts.from_dict(json.loads(json.dumps(video.to_dict()))) == video
 
 
 @pytest.mark.parametrize("path", iscc_samples.videos(), ids=lambda path: path.suffix)
 def test_one_clip_in_twenty_containers(path: Path) -> None:
-    video = probe(path)
+    video = probe_video(path)
     if path.suffix == ".gif":
         assert (video.frames, video.duration) == (120, 5)
         return
@@ -210,10 +210,10 @@ def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_command(film: Film, tmp_path: Path) -> None:
-    done = command(film("plain.mp4"))
+def test_the_command(get_video_path: Film, tmp_path: Path) -> None:
+    done = command(get_video_path("plain.mp4"))
     assert (done.returncode, done.stderr) == (0, "")
-    assert json.loads(done.stdout)["video"] == probe(film("plain.mp4")).record()
+    assert json.loads(done.stdout)["video"] == probe_video(get_video_path("plain.mp4")).to_dict()
     (tmp_path / "secret.mp4").write_text("nothing")
     refused = command(tmp_path / "secret.mp4", "--allow-damaged")
     assert refused.returncode == 1
@@ -228,8 +228,14 @@ def test_the_command_is_light() -> None:
 
 
 def test_a_film_with_odd_sizes_and_no_sound(tmp_path: Path) -> None:
-    ffmpeg(
-        *pattern("162x122", "25", 1), *X264, "-pix_fmt", "yuv444p", "-vf", "crop=161:121:exact=1", tmp_path / "odd.mp4"
+    run_ffmpeg(
+        *pattern_input("162x122", "25", 1),
+        *X264_OPTIONS,
+        "-pix_fmt",
+        "yuv444p",
+        "-vf",
+        "crop=161:121:exact=1",
+        tmp_path / "odd.mp4",
     )
-    video = probe(tmp_path / "odd.mp4")
+    video = probe_video(tmp_path / "odd.mp4")
     assert (video.width, video.height, video.audio) == (161, 121, ())

@@ -9,38 +9,38 @@ from pathlib import Path
 import torch
 from typer.testing import CliRunner, Result
 
-from shared.catalog import MENU
-from shared.settings import settings
-from tests.worker.weights.tiny import AT, SPEAKS, STATE, WORDS, zipped
+from shared.catalog import CATALOG
+from shared.settings import get_settings
+from tests.support.tiny_model import IMPORTED_AT, STATE, TOKENIZER_FILES, WITH_TOKENIZER, save_zip
 from worker.cli import app
-from worker.encoders.published import fingerprint, import_weights
-from worker.models.r2plus1d.weights import PUBLISHED as R2PLUS1D
+from worker.models.r2plus1d.weights import WEIGHTS_MANIFEST as R2PLUS1D
+from worker.weights import compute_fingerprint, import_weights
 
-SPEC = MENU["mttr"].weights
+SPEC = CATALOG["mttr"].weights
 assert SPEC is not None
-MTTR = replace(SPEAKS, spec=SPEC)
+MTTR = replace(WITH_TOKENIZER, spec=SPEC)
 """The tiny network, under the name of a room with a tokenizer: neither command looks into the tensors."""
 
 
 def weights(folder: Path, *arguments: str | Path) -> Result:
-    settings.cache_clear()
+    get_settings.cache_clear()
     try:
         return CliRunner(env={"SCENEWORKS_WEIGHTS_DIR": str(folder)}).invoke(app, ["weights", *map(str, arguments)])
     finally:
-        settings.cache_clear()
+        get_settings.cache_clear()
 
 
 def delivered(folder: Path) -> list[Path]:
     folder.mkdir()
-    zipped(STATE, folder / "tiny.pt")
-    for name, data in WORDS.items():
+    save_zip(STATE, folder / "tiny.pt")
+    for name, data in TOKENIZER_FILES.items():
         (folder / name).write_bytes(data)
     return list(folder.iterdir())
 
 
 def test_files_beside_the_tensors_are_listed_and_verified(tmp_path: Path) -> None:
-    card = import_weights(MTTR, delivered(tmp_path / "model"), tmp_path / "weights", AT)
-    whole = fingerprint(MTTR.spec, (tmp_path / "weights",))
+    card = import_weights(MTTR, delivered(tmp_path / "model"), tmp_path / "weights", IMPORTED_AT)
+    whole = compute_fingerprint(MTTR.spec, (tmp_path / "weights",))
     for command in ("list", "verify"):
         said = weights(tmp_path / "weights", command).stdout
         assert f"mttr.safetensors  present  sha256 {whole}" in said
@@ -49,7 +49,7 @@ def test_files_beside_the_tensors_are_listed_and_verified(tmp_path: Path) -> Non
 
 
 def test_one_that_is_missing_or_another_is_named(tmp_path: Path) -> None:
-    import_weights(MTTR, delivered(tmp_path / "model"), tmp_path / "weights", AT)
+    import_weights(MTTR, delivered(tmp_path / "model"), tmp_path / "weights", IMPORTED_AT)
     (tmp_path / "weights/mttr.merges.txt").unlink()
     assert "  mttr.merges.txt  missing  sha256 " in weights(tmp_path / "weights", "list").stdout
     verified = weights(tmp_path / "weights", "verify")
@@ -62,7 +62,7 @@ def test_one_that_is_missing_or_another_is_named(tmp_path: Path) -> None:
 def test_a_folder_is_imported(tmp_path: Path) -> None:
     """Zeros in the shapes of R(2+1)D, as its folder comes."""
     (tmp_path / "model").mkdir()
-    state = {key: torch.zeros(()).expand(shape) for key, shape in R2PLUS1D.expected().items()}
+    state = {key: torch.zeros(()).expand(shape) for key, shape in R2PLUS1D.expected_shapes().items()}
     torch.save(state, tmp_path / "model/pytorch_model.pt")
     (tmp_path / "model/configuration.json").write_text("{}")
     done = weights(tmp_path / "weights", "import", "r2plus1d", tmp_path / "model")
@@ -74,7 +74,7 @@ def test_a_folder_is_imported(tmp_path: Path) -> None:
 
 def test_a_folder_that_lacks_a_file_says_which(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
-    zipped(STATE, tmp_path / "model/pytorch_model.pt")
+    save_zip(STATE, tmp_path / "model/pytorch_model.pt")
     done = weights(tmp_path / "weights", "import", "mttr", tmp_path / "model")
     assert done.exit_code == 2
     lacking = "transformer_cfg_dir/vocab.json, no transformer_cfg_dir/merges.txt"

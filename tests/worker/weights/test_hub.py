@@ -16,11 +16,20 @@ from urllib.parse import unquote
 import pytest
 
 from shared.errors import InvalidRequest, ModelUnavailable, SourceUnreachable, WeightsCorrupt
-from tests.worker.weights.tiny import AT, EXPECTED, ONE, SPEAKS, STATE, WORDS, same, zipped
-from worker.encoders.hub import pull
-from worker.encoders.published import import_weights, load_imported, side_files
+from tests.support.tiny_model import (
+    EXPECTED,
+    IMPORTED_AT,
+    ONE_FILE,
+    STATE,
+    TOKENIZER_FILES,
+    WITH_TOKENIZER,
+    equal_states,
+    save_zip,
+)
+from worker.weights import find_side_files, import_weights, load_imported
+from worker.weights.hub import download_weights
 
-ON_HUB = replace(ONE, repository="studio/tiny-network")
+ON_HUB = replace(ONE_FILE, repository="studio/tiny-network")
 
 
 @dataclass
@@ -53,7 +62,7 @@ class Hub:
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     """With the tiny network on it, listed as it is."""
     client = pytest.importorskip("modelscope_hub", reason="the optional package modelscope is not installed")
-    zipped(STATE, tmp_path / "on-hub.pt")
+    save_zip(STATE, tmp_path / "on-hub.pt")
     served = Hub(data=(tmp_path / "on-hub.pt").read_bytes())
     served.sha256 = hashlib.sha256(served.data).hexdigest()
 
@@ -80,20 +89,20 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 
 def test_pulled_weights_are_the_published_ones(hub: Hub, tmp_path: Path) -> None:
-    files = pull(ON_HUB, tmp_path / "scratch")
-    card = import_weights(ON_HUB, files, tmp_path / "weights", AT)
-    assert same(load_imported(ON_HUB.spec, (tmp_path / "weights",), EXPECTED), STATE)
+    files = download_weights(ON_HUB, tmp_path / "scratch")
+    card = import_weights(ON_HUB, files, tmp_path / "weights", IMPORTED_AT)
+    assert equal_states(load_imported(ON_HUB.spec, (tmp_path / "weights",), EXPECTED), STATE)
     assert [(file.name, file.sha256) for file in card.sources] == [("tiny.pt", hub.sha256)]
     assert any("FilePath=tiny.pt" in path for path in hub.asked)
 
 
 def test_files_in_folders_of_the_hub_are_pulled_too(hub: Hub, tmp_path: Path) -> None:
-    hub.beside = {f"words/{name}": data for name, data in WORDS.items()}
-    published = replace(SPEAKS, repository=ON_HUB.repository)
-    files = pull(published, tmp_path / "scratch")
-    card = import_weights(published, files, tmp_path / "weights", AT)
-    found = side_files(published, (tmp_path / "weights",))
-    assert {name: path.read_bytes() for name, path in found.items()} == WORDS
+    hub.beside = {f"words/{name}": data for name, data in TOKENIZER_FILES.items()}
+    published = replace(WITH_TOKENIZER, repository=ON_HUB.repository)
+    files = download_weights(published, tmp_path / "scratch")
+    card = import_weights(published, files, tmp_path / "weights", IMPORTED_AT)
+    found = find_side_files(published, (tmp_path / "weights",))
+    assert {name: path.read_bytes() for name, path in found.items()} == TOKENIZER_FILES
     assert [source.sha256 for source in card.sources] == [hub.sha256]
     assert (tmp_path / "scratch/words/vocab.json").is_file()
 
@@ -102,28 +111,28 @@ def test_files_in_folders_of_the_hub_are_pulled_too(hub: Hub, tmp_path: Path) ->
 def test_what_the_hub_does_not_vouch_for_is_refused(sha256: str | None, hub: Hub, tmp_path: Path) -> None:
     hub.sha256 = sha256
     with pytest.raises(WeightsCorrupt, match="hub lists"):
-        pull(ON_HUB, tmp_path / "scratch")
+        download_weights(ON_HUB, tmp_path / "scratch")
 
 
 def test_a_file_that_the_hub_no_longer_has(hub: Hub, tmp_path: Path) -> None:
     hub.name = "other.pt"
     with pytest.raises(SourceUnreachable, match=r"no tiny\.pt any more"):
-        pull(ON_HUB, tmp_path / "scratch")
+        download_weights(ON_HUB, tmp_path / "scratch")
 
 
 def test_a_hub_that_does_not_answer_is_unreachable(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MODELSCOPE_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(SourceUnreachable, match="sceneworks-worker weights import tiny PATH") as caught:
-        pull(ON_HUB, tmp_path / "scratch")
+        download_weights(ON_HUB, tmp_path / "scratch")
     assert "127.0.0.1" not in caught.value.detail
 
 
 def test_without_the_package_pulling_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "modelscope_hub", None)
     with pytest.raises(ModelUnavailable, match="pip install 'modelscope"):
-        pull(ON_HUB, tmp_path)
+        download_weights(ON_HUB, tmp_path)
 
 
 def test_weights_on_no_hub_say_how_they_are_had(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match=r"on no hub\. Get them with: sceneworks-worker weights import tiny"):
-        pull(ONE, tmp_path)
+        download_weights(ONE_FILE, tmp_path)

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from shared.errors import WeightsCorrupt
-from tests.worker.weights.tiny import AT, ONE, same
-from worker.encoders.containers import read_container
-from worker.encoders.published import Published, import_weights, load_imported
+from tests.support.tiny_model import IMPORTED_AT, ONE_FILE, equal_states
+from worker.weights import WeightsManifest, import_weights, load_imported
+from worker.weights.formats import read_container
 
 jit: Any = torch.jit
 
@@ -86,7 +86,7 @@ def test_an_archive_is_read_as_torch_reads_it(write: Callable[[nn.Module], Any],
         write(Whole().eval()).save(str(path))
         theirs = jit.load(path).state_dict()
     mine = read_container(path)
-    assert same(mine, dict(theirs))
+    assert equal_states(mine, dict(theirs))
     assert {key: value.dtype for key, value in mine.items()} == {key: value.dtype for key, value in theirs.items()}
     assert {"part.tail", "part.rows.2.0.weight", "parts.1.1.running_var", "part.unsaved"} <= mine.keys()
     assert not {"part.constant", "part.absent", "part.numbers"} & mine.keys()
@@ -96,9 +96,11 @@ def test_half_precision_becomes_float32(tmp_path: Path) -> None:
     with quietly():
         script(Whole().eval()).save(str(tmp_path / "whole.pt"))
     state = read_container(tmp_path / "whole.pt")
-    network = Published(ONE.spec, ONE.sources, {}, {}, lambda: {key: tuple(state[key].shape) for key in state})
-    import_weights(network, [tmp_path / "whole.pt"], tmp_path / "weights", AT)
-    served = load_imported(ONE.spec, (tmp_path / "weights",), network.expected())
+    network = WeightsManifest(
+        ONE_FILE.spec, ONE_FILE.tensor_files, {}, {}, lambda: {key: tuple(state[key].shape) for key in state}
+    )
+    import_weights(network, [tmp_path / "whole.pt"], tmp_path / "weights", IMPORTED_AT)
+    served = load_imported(ONE_FILE.spec, (tmp_path / "weights",), network.expected_shapes())
     assert {str(value.dtype) for value in state.values()} >= {"torch.float16", "torch.bfloat16"}
     assert {str(value.dtype) for value in served.values()} == {"torch.float32", "torch.int64", "torch.bool"}
     assert all(torch.equal(served[key], value.to(served[key].dtype)) for key, value in state.items())
@@ -243,7 +245,7 @@ def test_an_archive_that_tries_to_run_code_is_refused_and_nothing_runs(asks: byt
     asks = asks.replace(struct.pack("<I", 12), struct.pack("<I", 6 + len(words))).replace(b"{trap}", words)
     archive(path, network({"a": view(0, [4], [1]), "hook": asks}))
     with pytest.raises(WeightsCorrupt, match=f"net.pt is refused: it asks for {what}, which no weights need"):
-        import_weights(ONE, [path], tmp_path / "weights", AT)
+        import_weights(ONE_FILE, [path], tmp_path / "weights", IMPORTED_AT)
     assert list(tmp_path.iterdir()) == [path]
 
 

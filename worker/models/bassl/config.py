@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from worker.video.pictures.keyframes import Crop
+from worker.video.keyframes.loader import CenterCrop
 
 Pooling = Literal["center", "cls", "avg", "max"]
 
@@ -37,23 +37,23 @@ class Architecture:
     pooling: Pooling = "center"
 
     @property
-    def window(self) -> int:
+    def window_size(self) -> int:
         """Shots seen at a time: 17."""
         return 2 * self.neighbours + 1
 
     @property
-    def tokens(self) -> int:
+    def token_count(self) -> int:
         """The shots, and one in front for the whole window: 18."""
-        return self.window + 1
+        return self.window_size + 1
 
 
 ARCHITECTURE = Architecture()
 
-KEYFRAMES = 3
+KEYFRAMES_PER_SHOT = 3
 """Keyframes of a shot; its feature is the mean of theirs."""
 
-CROP = Crop(short_side=256, filter="bicubic", side=224)
+CROP = CenterCrop(short_side=256, filter="bicubic", side=224)
 """What the encoder sees of a keyframe: the published test transform."""
 
-WINDOWS = 64
+WINDOWS_PER_BATCH = 64
 """Windows of shots that go through the context network together: 100 MB of activations."""

@@ -13,8 +13,8 @@ from torch.nn import functional
 from transformers import BertConfig
 from transformers.models.bert.modeling_bert import BertEncoder
 
-from worker.encoders.resnet import ResNet50
 from worker.models.bassl.config import ARCHITECTURE, Architecture, Pooling
+from worker.networks.resnet import ResNet50
 
 
 class ShotEmbedding(nn.Module):
@@ -25,11 +25,11 @@ class ShotEmbedding(nn.Module):
     def __init__(self, shape: Architecture) -> None:
         super().__init__()
         self.shot_embedding = nn.Linear(shape.features, shape.hidden)
-        self.position_embedding = nn.Embedding(shape.tokens, shape.hidden)
+        self.position_embedding = nn.Embedding(shape.token_count, shape.hidden)
         self.mask_embedding = nn.Embedding(2, shape.features, padding_idx=0)
         self.LayerNorm = nn.LayerNorm(shape.hidden, eps=shape.eps)
         self.dropout = nn.Dropout(shape.dropout)
-        self.register_buffer("pos_ids", torch.arange(shape.tokens))
+        self.register_buffer("pos_ids", torch.arange(shape.token_count))
 
     def forward(self, shots_BSD: Tensor, mask_BS: Tensor | None = None) -> Tensor:
         """Tokens of windows.
@@ -45,13 +45,13 @@ class ShotEmbedding(nn.Module):
             # Row 0 of the table stands for "not masked" and is taken as zero whatever a checkpoint holds there.
             mask_BS1 = mask_BS.to(shots_BSD.dtype).unsqueeze(2)
             shots_BSD = shots_BSD * (1 - mask_BS1) + mask_BS1 * self.mask_embedding.weight[1]
-        tokens_BLC: Tensor = self.shot_embedding(with_mean(shots_BSD))
-        return self.placed(tokens_BLC)
+        tokens_BLC: Tensor = self.shot_embedding(prepend_mean(shots_BSD))
+        return self.add_positions(tokens_BLC)
 
-    def placed(self, tokens_BLC: Tensor) -> Tensor:
+    def add_positions(self, tokens_BLC: Tensor) -> Tensor:
         """Tokens (B, L, C) at their positions."""
-        placed_BLC: Tensor = self.dropout(self.LayerNorm(tokens_BLC + self.position_embedding(self.pos_ids)))
-        return placed_BLC
+        positioned_BLC: Tensor = self.dropout(self.LayerNorm(tokens_BLC + self.position_embedding(self.pos_ids)))
+        return positioned_BLC
 
 
 class ContextNetwork(nn.Module):
@@ -65,30 +65,30 @@ class ContextNetwork(nn.Module):
     def __init__(self, shape: Architecture) -> None:
         super().__init__()
         self.shot_embedding = ShotEmbedding(shape)
-        self.encoder: nn.Module = BertEncoder(_bert(shape))  # type: ignore[no-untyped-call] # published so
-        self.register_buffer("attention_mask", torch.zeros(1, 1, 1, shape.tokens))
+        self.encoder: nn.Module = BertEncoder(_bert_config(shape))  # type: ignore[no-untyped-call] # published so
+        self.register_buffer("attention_mask", torch.zeros(1, 1, 1, shape.token_count))
 
     def forward(self, shots_BSD: Tensor, mask_BS: Tensor | None = None) -> Tensor:
         """Features of shots, with a mask as in `ShotEmbedding` -> tokens (B, L, C)."""
         encoded_BLC: Tensor = self.encoder(self.shot_embedding(shots_BSD, mask_BS)).last_hidden_state
         return encoded_BLC
 
-    def token(self, shots_BSC: Tensor, at: int) -> Tensor:
+    def encode_token(self, shots_BSC: Tensor, index: int) -> Tensor:
         """One token of what `forward` gives, for about half of its arithmetic: the last layer computes no other.
 
         Args:
             shots_BSC: features of shots that went through `shot_embedding.shot_embedding`.
-            at: number of the token.
+            index: number of the token.
 
         Returns:
             (B, C); equal to `forward` up to rounding.
         """
         # The layer is linear, so the mean over a window may be taken behind it.
-        tokens_BLC = self.shot_embedding.placed(with_mean(shots_BSC))
+        tokens_BLC = self.shot_embedding.add_positions(prepend_mean(shots_BSC))
         *layers, last = self.encoder.get_submodule("layer").children()
         for layer in layers:
             tokens_BLC = layer(tokens_BLC)
-        return answer(last, tokens_BLC, at)
+        return apply_layer_at(last, tokens_BLC, index)
 
 
 class BaSSL(nn.Module):
@@ -100,14 +100,14 @@ class BaSSL(nn.Module):
 
     def __init__(self, shape: Architecture = ARCHITECTURE) -> None:
         super().__init__()
-        self.pooling, self.window = shape.pooling, shape.window
+        self.pooling, self.window = shape.pooling, shape.window_size
         self.shot_encoder = ResNet50()
         self.crn = ContextNetwork(shape)
         self.head_sbd = nn.Linear(shape.hidden, 2)
 
-    def features(self, pictures_NCHW: Tensor) -> Tensor:
+    def encode_keyframes(self, keyframes_NCHW: Tensor) -> Tensor:
         """Features of keyframes: float32 (N, 3, H, W), normalised -> (N, D)."""
-        return self.shot_encoder.features(pictures_NCHW)
+        return self.shot_encoder.extract_features(keyframes_NCHW)
 
     def forward(self, shots_BSD: Tensor) -> Tensor:
         """Whether a scene ends with the shot in the middle of each window.
@@ -118,10 +118,10 @@ class BaSSL(nn.Module):
         Returns:
             (B, 2) logits: no, yes.
         """
-        logits_B2: Tensor = self.head_sbd(pooled(self.crn(shots_BSD), self.pooling))
+        logits_B2: Tensor = self.head_sbd(pool_tokens(self.crn(shots_BSD), self.pooling))
         return logits_B2
 
-    def film(self, features_ND: Tensor, batch: int) -> Tensor:
+    def score_shots(self, features_ND: Tensor, batch_size: int) -> Tensor:
         """Probability that a scene ends with each shot of a film.
 
         What `forward` says about the window around each shot, but each shot goes through the first layer once, not
@@ -129,45 +129,45 @@ class BaSSL(nn.Module):
 
         Args:
             features_ND: of all its shots, at least one.
-            batch: windows at a time.
+            batch_size: windows at a time.
 
         Returns:
             (N,).
         """
-        middle, central = self.window // 2, self.pooling == "center"
+        middle, is_center_pooling = self.window // 2, self.pooling == "center"
         shots_NC = self.crn.shot_embedding.shot_embedding(features_ND)
         parts = []
-        for window_BS in torch.split(around(len(features_ND), middle).to(features_ND.device), batch):
-            if central:
-                logits_B2 = self.head_sbd(self.crn.token(shots_NC[window_BS], at=middle + 1))
+        for window_BS in torch.split(neighbour_indices(len(features_ND), middle).to(features_ND.device), batch_size):
+            if is_center_pooling:
+                logits_B2 = self.head_sbd(self.crn.encode_token(shots_NC[window_BS], index=middle + 1))
             else:
                 logits_B2 = self(features_ND[window_BS])
-            parts.append(probabilities(logits_B2))
+            parts.append(boundary_probabilities(logits_B2))
         return torch.cat(parts)
 
 
-def answer(layer: Any, tokens_BLC: Tensor, at: int) -> Tensor:
+def apply_layer_at(layer: Any, tokens_BLC: Tensor, index: int) -> Tensor:
     """What a BERT layer says for one token, in evaluation mode: (B, L, C) -> (B, C)."""
-    asked_B1C, attention = tokens_BLC[:, at : at + 1], layer.attention.self
-    parts = attention.query(asked_B1C), attention.key(tokens_BLC), attention.value(tokens_BLC)
+    query_B1C, attention = tokens_BLC[:, index : index + 1], layer.attention.self
+    parts = attention.query(query_B1C), attention.key(tokens_BLC), attention.value(tokens_BLC)
     query, key, value = (part.unflatten(-1, (-1, attention.attention_head_size)).transpose(1, 2) for part in parts)
-    seen_BHC = functional.scaled_dot_product_attention(query, key, value).transpose(1, 2)
-    answered_B1C: Tensor = layer.feed_forward_chunk(layer.attention.output(seen_BHC.flatten(2), asked_B1C))
-    return answered_B1C.squeeze(1)
+    attended_BHC = functional.scaled_dot_product_attention(query, key, value).transpose(1, 2)
+    output_B1C: Tensor = layer.feed_forward_chunk(layer.attention.output(attended_BHC.flatten(2), query_B1C))
+    return output_B1C.squeeze(1)
 
 
-def with_mean(shots_BSC: Tensor) -> Tensor:
+def prepend_mean(shots_BSC: Tensor) -> Tensor:
     """Their mean in front of the shots of a window: (B, S, C) -> (B, S + 1, C)."""
     return torch.cat([shots_BSC.mean(dim=1, keepdim=True), shots_BSC], dim=1)
 
 
-def around(shots: int, reach: int) -> Tensor:
+def neighbour_indices(shots: int, reach: int) -> Tensor:
     """Numbers of the shots around each shot, (N, 2 * reach + 1); outside the film stands its first or last shot."""
     offsets_S = torch.arange(-reach, reach + 1)
     return (torch.arange(shots)[:, None] + offsets_S).clamp(0, shots - 1)
 
 
-def pooled(tokens_BLC: Tensor, pooling: Pooling) -> Tensor:
+def pool_tokens(tokens_BLC: Tensor, pooling: Pooling) -> Tensor:
     """The one token (or what the shots' tokens say together) that answers for a window: (B, L, C) -> (B, C)."""
     match pooling:
         case "center":
@@ -182,12 +182,12 @@ def pooled(tokens_BLC: Tensor, pooling: Pooling) -> Tensor:
             assert_never(pooling)
 
 
-def probabilities(logits_B2: Tensor) -> Tensor:
+def boundary_probabilities(logits_B2: Tensor) -> Tensor:
     """Of "yes": (B, 2) -> (B,)."""
     return functional.softmax(logits_B2, dim=-1)[..., 1]
 
 
-def _bert(shape: Architecture) -> BertConfig:
+def _bert_config(shape: Architecture) -> BertConfig:
     """`eager` attention is the published arithmetic, to the last bit."""
     settings: dict[str, Any] = {
         "hidden_size": shape.hidden,

@@ -9,31 +9,31 @@ import numpy.typing as npt
 import torch
 
 from shared.catalog import BasslParams
-from shared.values import Video
-from worker.encoders.placed import Placed, batch, settled
-from worker.encoders.scored import Scored, told
-from worker.models.bassl.config import ARCHITECTURE, CROP, KEYFRAMES, WINDOWS
+from shared.values import VideoFacts
+from worker.models.bassl.config import ARCHITECTURE, CROP, KEYFRAMES_PER_SHOT, WINDOWS_PER_BATCH
 from worker.models.bassl.network import BaSSL
-from worker.models.bassl.weights import load
-from worker.models.contract import Film, Inputs, Outcome, PicturePlan, Piece, Room
-from worker.models.placement import Placement
-from worker.video.feed import Frames
-from worker.video.pictures.keyframes import apart
+from worker.models.bassl.weights import load_network
+from worker.models.contract import KeyframePlan, ModelDefinition, RunContext, RunInputs, RunOutput, WindowOutput
+from worker.models.scene_output import SceneScores, build_scene_output
+from worker.runtime.device import DeviceNetwork, default_batch_size, resolve_precision
+from worker.runtime.placement import Placement
+from worker.video.keyframes.loader import one_window_per_keyframe
+from worker.video.windows import Frames
 
 
-def plan(_video: Video, inputs: Inputs, params: BasslParams, placement: Placement) -> PicturePlan:
+def plan(_video: VideoFacts, inputs: RunInputs, params: BasslParams, placement: Placement) -> KeyframePlan:
     """What `encode` is to see: each distinct keyframe of the film, once. Keyframe k of shot n has place 3n + k.
 
     Raises:
         ModelUnavailable: bf16 was asked for, and the place computes in fp32.
     """
-    settled(params.precision, placement.precision)
+    resolve_precision(params.precision, placement.precision)
     spans = [row.range for row in inputs.results["shots"] if row.kind == "shot" and row.range]
-    archive = inputs.files["shots"]["keyframes"]
-    return PicturePlan(archive, apart(spans), CROP, batch(placement.device))
+    keyframes_zip = inputs.files["shots"]["keyframes"]
+    return KeyframePlan(keyframes_zip, one_window_per_keyframe(spans), CROP, default_batch_size(placement.device))
 
 
-def encode(network: Placed[BaSSL], frames_BTHWC: Frames, params: BasslParams) -> npt.NDArray[np.float32]:
+def encode(network: DeviceNetwork[BaSSL], frames_BTHWC: Frames, params: BasslParams) -> npt.NDArray[np.float32]:
     """Features of keyframes.
 
     Args:
@@ -44,56 +44,66 @@ def encode(network: Placed[BaSSL], frames_BTHWC: Frames, params: BasslParams) ->
     Returns:
         (B, 1, 2048).
     """
-    with network.computing(params.precision):
-        features_BD = network.network.features(network.normalised(frames_BTHWC))
+    with network.inference_context(params.precision):
+        features_BD = network.network.encode_keyframes(network.normalise_frames(frames_BTHWC))
         features_B1D: npt.NDArray[np.float32] = features_BD.float().unsqueeze(1).cpu().numpy()
     return features_B1D
 
 
-def infer(network: Placed[BaSSL], pieces: Sequence[Piece], _params: BasslParams) -> Scored:
+def infer(network: DeviceNetwork[BaSSL], outputs: Sequence[WindowOutput], _params: BasslParams) -> SceneScores:
     """Feature of each shot, and the probability that a scene ends with it, always in fp32.
 
     Args:
         network: in place.
-        pieces: what `encode` gave for the places that `plan` names, in order.
+        outputs: what `encode` gave for the places that `plan` names, in order.
     """
-    features_ND = of_shots(pieces)
+    features_ND = average_keyframes(outputs)
     if not len(features_ND):
-        return Scored(features_ND, np.empty(0, np.float32))
-    with network.computing():
+        return SceneScores(features_ND, np.empty(0, np.float32))
+    with network.inference_context():
         on_device = torch.from_numpy(features_ND).to(network.device)
-        probabilities_N = network.network.film(on_device, WINDOWS).cpu().numpy()
-    return Scored(features_ND, probabilities_N)
+        probabilities_N = network.network.score_shots(on_device, WINDOWS_PER_BATCH).cpu().numpy()
+    return SceneScores(features_ND, probabilities_N)
 
 
-def decode(scored: Scored, film: Film, params: BasslParams) -> Outcome:
+def postprocess(scores: SceneScores, context: RunContext, params: BasslParams) -> RunOutput:
     """The probability after each shot, the scenes, both arrays as files, and on request each scene as a clip.
 
     Args:
-        scored: of this run, or recalled from one that differs in the threshold.
-        film: with the rows of `shots` among its inputs.
+        scores: of this run, or recalled from one that differs in the threshold.
+        context: with the rows of `shots` among its inputs.
         params: for the threshold.
     """
-    rows = film.inputs.results["shots"]
-    return Outcome(*told(scored, rows, params, params.threshold, film.path, film.video, film.scratch))
+    rows = context.inputs.results["shots"]
+    return RunOutput(
+        *build_scene_output(scores, rows, params, params.threshold, context.path, context.video, context.scratch)
+    )
 
 
-def of_shots(pieces: Sequence[Piece]) -> npt.NDArray[np.float32]:
+def average_keyframes(outputs: Sequence[WindowOutput]) -> npt.NDArray[np.float32]:
     """Feature of each shot: the mean over its three keyframes, equal ones counted as often as they stand there.
 
     Args:
-        pieces: (1, 2048) each, for the places `start` to `stop`.
+        outputs: (1, 2048) each, for the places `start` to `stop`.
 
     Returns:
         (N, 2048).
     """
-    if not pieces:
+    if not outputs:
         return np.empty((0, ARCHITECTURE.features), np.float32)
-    values_PD = torch.from_numpy(np.concatenate([piece.value for piece in pieces]))
-    counts_P = torch.tensor([piece.stop - piece.start for piece in pieces])
-    keyframes_NKD = values_PD.repeat_interleave(counts_P, dim=0).view(-1, KEYFRAMES, values_PD.shape[1])
+    values_PD = torch.from_numpy(np.concatenate([output.value for output in outputs]))
+    counts_P = torch.tensor([output.stop - output.start for output in outputs])
+    keyframes_NKD = values_PD.repeat_interleave(counts_P, dim=0).view(-1, KEYFRAMES_PER_SHOT, values_PD.shape[1])
     features_ND: npt.NDArray[np.float32] = keyframes_NKD.mean(dim=1).numpy()
     return features_ND
 
 
-ROOM = Room(name="bassl", load=load, plan=plan, encode=encode, infer=infer, decode=decode, recall=Scored.read)
+MODEL = ModelDefinition(
+    name="bassl",
+    load_network=load_network,
+    plan=plan,
+    encode=encode,
+    infer=infer,
+    postprocess=postprocess,
+    restore_scores=SceneScores.load_arrays,
+)

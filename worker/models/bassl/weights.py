@@ -8,45 +8,47 @@ from pathlib import Path
 
 import torch
 
-from shared.catalog import MENU
-from worker.encoders.placed import MEAN, STD, Placed
-from worker.encoders.published import Published, Source, load_imported
-from worker.encoders.weights import shapes
+from shared.catalog import CATALOG
 from worker.models.bassl.config import ARCHITECTURE, CROP
 from worker.models.bassl.network import BaSSL
-from worker.models.placement import Placement
+from worker.runtime.device import IMAGENET_MEAN, IMAGENET_STD, DeviceNetwork
+from worker.runtime.placement import Placement
+from worker.weights import TensorFile, WeightsManifest, load_imported
+from worker.weights.pinned import state_shapes
 
 
-def load(folders: Sequence[Path], placement: Placement) -> Placed[BaSSL]:
+def load_network(folders: Sequence[Path], placement: Placement) -> DeviceNetwork[BaSSL]:
     """The network in place.
 
     Raises:
-        WeightsMissing, WeightsCorrupt: as `worker.encoders.published`.
+        WeightsMissing, WeightsCorrupt: as `worker.weights`.
     """
-    network = _empty()
-    network.load_state_dict(load_imported(PUBLISHED.spec, folders, shapes(network)), strict=True, assign=True)
-    return Placed.put(network, placement.device, placement.precision)
+    network = _build_empty_network()
+    network.load_state_dict(
+        load_imported(WEIGHTS_MANIFEST.spec, folders, state_shapes(network)), strict=True, assign=True
+    )
+    return DeviceNetwork.load_on(network, placement.device, placement.precision)
 
 
-def _empty() -> BaSSL:
+def _build_empty_network() -> BaSSL:
     """The network without numbers: names and shapes, at no cost."""
     with torch.device("meta"):
         return BaSSL()
 
 
-SPEC = MENU["bassl"].weights
-assert SPEC is not None
-PUBLISHED = Published(
-    spec=SPEC,
-    sources=(
-        Source(
+WEIGHTS_SPEC = CATALOG["bassl"].weights
+assert WEIGHTS_SPEC is not None
+WEIGHTS_MANIFEST = WeightsManifest(
+    spec=WEIGHTS_SPEC,
+    tensor_files=(
+        TensorFile(
             name="pytorch_model.pt",
-            what="the fine-tuned network",
-            drop=("loss.*",),  # heads of pre-training, which upstream's own checkpoints still carry
+            description="the fine-tuned network",
+            drop_patterns=("loss.*",),  # heads of pre-training, which upstream's own checkpoints still carry
         ),
     ),
     architecture=asdict(ARCHITECTURE),
-    preprocessing={**asdict(CROP), "mean": MEAN, "std": STD},
-    expected=lambda: shapes(_empty()),
+    preprocessing={**asdict(CROP), "mean": IMAGENET_MEAN, "std": IMAGENET_STD},
+    expected_shapes=lambda: state_shapes(_build_empty_network()),
     repository="damo/cv_resnet50-bert_video-scene-segmentation_movienet",
 )

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from worker.models.clip_it.config import ARCHITECTURE
 
-NEUTRAL = ("a video",)
+NEUTRAL_SENTENCES = ("a video",)
 """What guides a summary that nobody asked anything of: it names no thing and no deed, so it prefers none."""
 
 
@@ -21,15 +21,15 @@ class Guide:
     """What guides a summary.
 
     Args:
-        sentences: the seven that the network reads, in order; some may be the same.
-        source: `request`, or the name of the source of captions.
+        caption_frames: the seven that the network reads, in order; some may be the same.
+        make_caption_source: `request`, or the name of the source of captions.
     """
 
     sentences: tuple[str, ...]
     source: str
 
     @property
-    def distinct(self) -> tuple[str, ...]:
+    def distinct_sentences(self) -> tuple[str, ...]:
         """Each sentence once, in order."""
         return tuple(dict.fromkeys(self.sentences))
 
@@ -41,12 +41,12 @@ class CaptionSource(Protocol):
     def name(self) -> str:
         """For the result."""
 
-    def sentences(self, features_TD: npt.NDArray[np.float32]) -> tuple[str, ...]:
+    def caption_frames(self, features_TD: npt.NDArray[np.float32]) -> tuple[str, ...]:
         """At least one sentence, from the features of the sampled frames (T, 512) as CLIP gives them."""
 
 
 @dataclass(frozen=True, slots=True)
-class Neutral:
+class NeutralCaptions:
     """The same words for every film.
 
     The published pipeline captions the film itself there: I3D and VGGish features through BMT (Iashin and Rahtu, BMVC
@@ -55,39 +55,39 @@ class Neutral:
 
     name: str = "neutral"
 
-    def sentences(self, features_TD: npt.NDArray[np.float32]) -> tuple[str, ...]:  # noqa: ARG002 (others look at it)
-        """`NEUTRAL`."""
-        return NEUTRAL
+    def caption_frames(self, features_TD: npt.NDArray[np.float32]) -> tuple[str, ...]:  # noqa: ARG002 (others look at it)
+        """`NEUTRAL_SENTENCES`."""
+        return NEUTRAL_SENTENCES
 
 
-def source(name: Literal["neutral"]) -> CaptionSource:
+def make_caption_source(name: Literal["neutral"]) -> CaptionSource:
     """The source of captions that a request names."""
     match name:
         case "neutral":
-            return Neutral()
+            return NeutralCaptions()
         case _:
             assert_never(name)
 
 
-def guide(sentences: Sequence[str], without: CaptionSource, features_TD: npt.NDArray[np.float32]) -> Guide:
+def build_guide(sentences: Sequence[str], fallback: CaptionSource, features_TD: npt.NDArray[np.float32]) -> Guide:
     """What guides the summary of a film.
 
     Args:
-        sentences: of the request.
-        without: where they come from if that has none.
+        caption_frames: of the request.
+        fallback: where they come from if that has none.
         features_TD: of the sampled frames.
     """
     if sentences:
-        return Guide(seven(sentences), "request")
-    return Guide(seven(without.sentences(features_TD)), without.name)
+        return Guide(select_sentences(sentences), "request")
+    return Guide(select_sentences(fallback.caption_frames(features_TD)), fallback.name)
 
 
-def seven(sentences: Sequence[str]) -> tuple[str, ...]:
+def select_sentences(sentences: Sequence[str]) -> tuple[str, ...]:
     """As many as the network reads: of fewer the last is repeated, of more it is every so-manyth, the ends included.
 
     The published pipeline draws seven of more at random and puts them in order; this choice is always the same.
     """
-    count, wanted = len(sentences), ARCHITECTURE.sentences
-    if count <= wanted:
-        return (*sentences, *repeat(sentences[-1], wanted - count))
-    return tuple(sentences[place * (count - 1) // (wanted - 1)] for place in range(wanted))
+    count, required = len(sentences), ARCHITECTURE.sentences
+    if count <= required:
+        return (*sentences, *repeat(sentences[-1], required - count))
+    return tuple(sentences[slot * (count - 1) // (required - 1)] for slot in range(required))

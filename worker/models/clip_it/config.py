@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from worker.video.pictures.keyframes import Crop
+from worker.video.keyframes.loader import CenterCrop
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class Architecture:
         guiding_heads: of the attention from frames to text.
         head: width of a head.
         intermediate: width between the two linear layers of a block.
-        places: sampled frames that the published table of positions has.
+        max_positions: sampled frames that the published table of positions has.
         dropout, head_dropout: in training, of the blocks and of what answers.
         eps: of the layer normalisations.
     """
@@ -30,42 +30,42 @@ class Architecture:
     guiding_heads: int = 4
     head: int = 256
     intermediate: int = 2048
-    places: int = 4000
+    max_positions: int = 4000
     dropout: float = 0.1
     head_dropout: float = 0.5
     eps: float = 1e-6
 
     @property
-    def text(self) -> int:
+    def text_width(self) -> int:
         """Width of the text: all sentences side by side."""
         return self.sentences * self.width
 
 
 ARCHITECTURE = Architecture()
 
-CROP = Crop(short_side=224, filter="bicubic", side=224)
+CROP = CenterCrop(short_side=224, filter="bicubic", side=224)
 """What CLIP sees of a frame: the published transform."""
 
 
 @dataclass(frozen=True, slots=True)
-class Cutting:
+class SegmentationRule:
     """Kernel temporal segmentation (Potapov et al., ECCV 2014) as published.
 
     Args:
-        most: change points at most.
-        price: how much a change point costs; the published 2.2 / 4.
+        max_change_points: change points at most.
+        penalty: how much a change point costs; the published 2.2 / 4.
     """
 
-    most: int = 120
-    price: float = 0.55
+    max_change_points: int = 120
+    penalty: float = 0.55
 
 
-CUTTING = Cutting()
+SEGMENTATION_RULE = SegmentationRule()
 
 POSTER_SHORT_SIDE = 720
 """Pixels of the short side of the poster; never enlarged."""
 
 
-def batch(device: str) -> int:
+def default_batch_size(device: str) -> int:
     """Frames that go through CLIP together."""
     return 8 if device == "cpu" else 64

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from worker.encoders.clip.network import Clip
 from worker.models.clip_it.config import ARCHITECTURE, Architecture
+from worker.networks.clip.network import ClipNetwork
 
 
-class Attention(nn.Module):
+class ResidualAttention(nn.Module):
     """Multi-head attention: projections without bias, the query added to the answer, layer normalisation.
 
     Args:
@@ -33,17 +33,17 @@ class Attention(nn.Module):
         self.dropout = nn.Dropout(shape.dropout)
         self.layer_norm = nn.LayerNorm(shape.width, eps=shape.eps)
 
-    def forward(self, asking_BTC: Tensor, asked_BKC: Tensor) -> Tensor:
+    def forward(self, query_BTC: Tensor, key_BKC: Tensor) -> Tensor:
         """What each of T finds in K: (B, T, C), (B, K, C) -> (B, T, C).
 
         The memory it takes grows with T and K, not with their product, where torch has such an attention.
         """
-        pairs = (self.w_qs, asking_BTC), (self.w_ks, asked_BKC), (self.w_vs, asked_BKC)
+        pairs = (self.w_qs, query_BTC), (self.w_ks, key_BKC), (self.w_vs, key_BKC)
         query, key, value = (part(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for part, x in pairs)
-        seen_BHTD = functional.scaled_dot_product_attention(query, key, value, dropout_p=self.drop * self.training)
-        found_BTC: Tensor = self.dropout(self.fc(seen_BHTD.transpose(1, 2).flatten(2)))
-        answered_BTC: Tensor = self.layer_norm(asking_BTC + found_BTC)
-        return answered_BTC
+        attended_BHTD = functional.scaled_dot_product_attention(query, key, value, dropout_p=self.drop * self.training)
+        projected_BTC: Tensor = self.dropout(self.fc(attended_BHTD.transpose(1, 2).flatten(2)))
+        output_BTC: Tensor = self.layer_norm(query_BTC + projected_BTC)
+        return output_BTC
 
 
 class FeedForward(nn.Module):
@@ -62,26 +62,26 @@ class FeedForward(nn.Module):
         return y_BTC
 
 
-class Positions(nn.Module):
+class PositionalEncoding(nn.Module):
     """Adds a place in time, by sines and cosines (Vaswani et al., 2017, section 3.5); 4,000 at most."""
 
     pos_table: Tensor
 
     def __init__(self, shape: Architecture) -> None:
         super().__init__()
-        self.register_buffer("pos_table", positions(shape.places, shape.width))
+        self.register_buffer("pos_table", position_table(shape.max_positions, shape.width))
 
     def forward(self, x_BTC: Tensor) -> Tensor:
         """(B, T, C) at places 0 to T."""
         return x_BTC + self.pos_table[:, : x_BTC.shape[1]]
 
 
-class EncoderLayer(nn.Module):
+class FrameEncoderLayer(nn.Module):
     """Attention among the frames, and a step."""
 
     def __init__(self, shape: Architecture) -> None:
         super().__init__()
-        self.slf_attn = Attention(shape, shape.heads)
+        self.slf_attn = ResidualAttention(shape, shape.heads)
         self.pos_ffn = FeedForward(shape)
 
     def forward(self, x_BTC: Tensor) -> Tensor:
@@ -90,13 +90,13 @@ class EncoderLayer(nn.Module):
         return y_BTC
 
 
-class DecoderLayer(nn.Module):
+class FrameDecoderLayer(nn.Module):
     """Attention among the frames, attention to what the encoder says, and a step."""
 
     def __init__(self, shape: Architecture) -> None:
         super().__init__()
-        self.slf_attn = Attention(shape, shape.heads)
-        self.enc_attn = Attention(shape, shape.heads)
+        self.slf_attn = ResidualAttention(shape, shape.heads)
+        self.enc_attn = ResidualAttention(shape, shape.heads)
         self.pos_ffn = FeedForward(shape)
 
     def forward(self, x_BTC: Tensor, encoded_BKC: Tensor) -> Tensor:
@@ -105,14 +105,14 @@ class DecoderLayer(nn.Module):
         return y_BTC
 
 
-class Encoder(nn.Module):
+class FrameEncoder(nn.Module):
     """Six layers over frames at their places."""
 
     def __init__(self, shape: Architecture) -> None:
         super().__init__()
-        self.position_enc = Positions(shape)
+        self.position_enc = PositionalEncoding(shape)
         self.dropout = nn.Dropout(shape.dropout)
-        self.layer_stack = nn.ModuleList([EncoderLayer(shape) for _ in range(shape.layers)])
+        self.layer_stack = nn.ModuleList([FrameEncoderLayer(shape) for _ in range(shape.layers)])
         self.layer_norm = nn.LayerNorm(shape.width, eps=shape.eps)
 
     def forward(self, x_BTC: Tensor) -> Tensor:
@@ -123,14 +123,14 @@ class Encoder(nn.Module):
         return y_BTC
 
 
-class Decoder(nn.Module):
+class FrameDecoder(nn.Module):
     """Six layers over frames at their places, each looking at what the encoder says."""
 
     def __init__(self, shape: Architecture) -> None:
         super().__init__()
-        self.position_enc = Positions(shape)
+        self.position_enc = PositionalEncoding(shape)
         self.dropout = nn.Dropout(shape.dropout)
-        self.layer_stack = nn.ModuleList([DecoderLayer(shape) for _ in range(shape.layers)])
+        self.layer_stack = nn.ModuleList([FrameDecoderLayer(shape) for _ in range(shape.layers)])
         self.layer_norm = nn.LayerNorm(shape.width, eps=shape.eps)
 
     def forward(self, x_BTC: Tensor, encoded_BKC: Tensor) -> Tensor:
@@ -141,26 +141,26 @@ class Decoder(nn.Module):
         return y_BTC
 
 
-class Scorer(nn.Module):
+class FrameScorer(nn.Module):
     """How much each sampled frame of a film belongs into its summary.
 
     Args:
         shape: of the network.
-        whole: with the decoder and three normalisations, which published files hold and no score depends on: 63 of 105
+        full: with the decoder and three normalisations, which published files hold and no score depends on: 63 of 105
             million parameters. Needed for the published outputs and names; serving does without.
     """
 
-    def __init__(self, shape: Architecture = ARCHITECTURE, *, whole: bool = True) -> None:
+    def __init__(self, shape: Architecture = ARCHITECTURE, *, full: bool = True) -> None:
         super().__init__()
-        self.places = shape.places
-        if whole:
+        self.max_positions = shape.max_positions
+        if full:
             self.layer_norm_img_src = nn.LayerNorm(shape.width, eps=shape.eps)
             self.layer_norm_img_trg = nn.LayerNorm(shape.width, eps=shape.eps)
-            self.layer_norm_txt = nn.LayerNorm(shape.text, eps=shape.eps)
-        self.linear_txt = nn.Linear(shape.text, shape.width)
-        self.lg_attention = Attention(shape, shape.guiding_heads)
-        self.encoder = Encoder(shape)
-        self.decoder = Decoder(shape) if whole else None
+            self.layer_norm_txt = nn.LayerNorm(shape.text_width, eps=shape.eps)
+        self.linear_txt = nn.Linear(shape.text_width, shape.width)
+        self.lg_attention = ResidualAttention(shape, shape.guiding_heads)
+        self.encoder = FrameEncoder(shape)
+        self.decoder = FrameDecoder(shape) if full else None
         self.linear_1 = nn.Linear(shape.width, shape.width)
         self.linear_2 = nn.Linear(shape.width, 1)
         self.drop = nn.Dropout(shape.head_dropout)
@@ -178,30 +178,32 @@ class Scorer(nn.Module):
         Returns:
             (B, T), and (B, T, C) or None without a decoder.
         """
-        encoded_BTC = self.encoder(self.guided(frames_BTC, text_BKS))
+        encoded_BTC = self.encoder(self.attend_to_text(frames_BTC, text_BKS))
         decoded_BTC = self.decoder(frames_BTC, encoded_BTC) if self.decoder is not None else None
-        return self.judged(encoded_BTC), decoded_BTC
+        return self.predict_scores(encoded_BTC), decoded_BTC
 
-    def scores(self, frames_BTC: Tensor, text_BKS: Tensor) -> Tensor:
+    def score_frames(self, frames_BTC: Tensor, text_BKS: Tensor) -> Tensor:
         """The scores alone: (B, T) in 0..1; as published for T up to the places that the published table has.
 
         A longer film is scored in windows of so many frames, which share a quarter: each has the last word on its
         middle. So no place is used that was never trained, and time is linear in T.
         """
-        spans = windows(frames_BTC.shape[1], self.places)
-        guided_BTC = self.guided(frames_BTC, text_BKS)
+        spans = scoring_windows(frames_BTC.shape[1], self.max_positions)
+        guided_BTC = self.attend_to_text(frames_BTC, text_BKS)
         parts = [
-            self.judged(self.encoder(guided_BTC[:, first : first + self.places]))[:, start - first : stop - first]
+            self.predict_scores(self.encoder(guided_BTC[:, first : first + self.max_positions]))[
+                :, start - first : stop - first
+            ]
             for first, start, stop in spans
         ]
         return torch.cat(parts, dim=1)
 
-    def guided(self, frames_BTC: Tensor, text_BKS: Tensor) -> Tensor:
+    def attend_to_text(self, frames_BTC: Tensor, text_BKS: Tensor) -> Tensor:
         """The frames with what they find in the text: (B, T, C)."""
         guided_BTC: Tensor = self.lg_attention(frames_BTC, self.linear_txt(text_BKS))
         return guided_BTC
 
-    def judged(self, encoded_BTC: Tensor) -> Tensor:
+    def predict_scores(self, encoded_BTC: Tensor) -> Tensor:
         """Encoded frames -> (B, T) in 0..1."""
         y_BTC = functional.relu(self.linear_1(self.norm_y(self.drop(encoded_BTC))))
         return torch.sigmoid(self.linear_2(self.norm_linear(self.drop(y_BTC)))).squeeze(-1)
@@ -212,11 +214,11 @@ class ClipIt(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.clip = Clip()
-        self.scorer = Scorer(whole=False)
+        self.clip = ClipNetwork()
+        self.scorer = FrameScorer(full=False)
 
 
-def windows(frames: int, length: int) -> list[tuple[int, int, int]]:
+def scoring_windows(frames: int, length: int) -> list[tuple[int, int, int]]:
     """Windows of `length` frames that cover a film, each but the last `length * 3 / 4` after the one before.
 
     Returns:
@@ -230,9 +232,9 @@ def windows(frames: int, length: int) -> list[tuple[int, int, int]]:
     return list(zip(firsts, starts, [*starts[1:], frames], strict=True))
 
 
-def positions(places: int, width: int) -> Tensor:
+def position_table(position_count: int, width: int) -> Tensor:
     """The table of places, computed in float64: (1, places, width), float32."""
     numbers_C = np.arange(width)
-    angles_TC = np.arange(places)[:, None] / np.power(10_000, 2 * (numbers_C // 2) / width)
+    angles_TC = np.arange(position_count)[:, None] / np.power(10_000, 2 * (numbers_C // 2) / width)
     table_TC = np.where(numbers_C % 2, np.cos(angles_TC), np.sin(angles_TC))
     return torch.from_numpy(table_TC.astype(np.float32)[None])

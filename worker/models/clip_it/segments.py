@@ -12,15 +12,15 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from worker.models.clip_it.config import CUTTING, Cutting
+from worker.models.clip_it.config import SEGMENTATION_RULE, SegmentationRule
 
 Doubles = npt.NDArray[np.float64]
 
-ROWS = 256
+ROWS_PER_BLOCK = 256
 """Rows of the scatter that are prepared together."""
 
 
-def change_points(features_TD: npt.NDArray[np.float32], rule: Cutting = CUTTING) -> list[int]:
+def find_change_points(features_TD: npt.NDArray[np.float32], rule: SegmentationRule = SEGMENTATION_RULE) -> list[int]:
     """Sampled frames with which a new segment begins, the first segment left out, ascending.
 
     Args:
@@ -30,23 +30,23 @@ def change_points(features_TD: npt.NDArray[np.float32], rule: Cutting = CUTTING)
     frames = len(features_TD)
     if not frames:
         return []
-    most = min(frames - 1, rule.most)
-    least_KL, best_KL = _least(features_TD, most)
-    count = int(np.argmin(least_KL[:, frames] / frames + prices(frames, most, rule.price)))
+    max_points = min(frames - 1, rule.max_change_points)
+    least_KL, best_KL = _minimise_scatter(features_TD, max_points)
+    count = int(np.argmin(least_KL[:, frames] / frames + change_point_penalties(frames, max_points, rule.penalty)))
     points, end = [], frames
-    for left in range(count, 0, -1):
-        end = int(best_KL[left, end])
+    for remaining in range(count, 0, -1):
+        end = int(best_KL[remaining, end])
         points.append(end)
     return points[::-1]
 
 
-def prices(frames: int, most: int, price: float) -> Doubles:
-    """Of 0 to `most` change points among so many sampled frames: price * k / 2T * (ln(T / k) + 1), (most + 1,)."""
-    points_K = np.arange(1, most + 1)
-    return np.concatenate([[0.0], price * points_K / (2 * frames) * (np.log(frames / points_K) + 1)])
+def change_point_penalties(frames: int, max_points: int, penalty: float) -> Doubles:
+    """Of 0 to `max_points` change points among so many sampled frames: price * k / 2T * (ln(T / k) + 1), (most + 1,)."""
+    points_K = np.arange(1, max_points + 1)
+    return np.concatenate([[0.0], penalty * points_K / (2 * frames) * (np.log(frames / points_K) + 1)])
 
 
-def bounds(points: Sequence[int], starts: Sequence[int], frames: int) -> tuple[tuple[int, int], ...]:
+def segment_bounds(points: Sequence[int], starts: Sequence[int], frames: int) -> tuple[tuple[int, int], ...]:
     """Segments of a film as frames, end exclusive: each begins with a sampled frame, the last ends with the film.
 
     Args:
@@ -60,29 +60,29 @@ def bounds(points: Sequence[int], starts: Sequence[int], frames: int) -> tuple[t
     return tuple(zip(firsts, [*firsts[1:], frames], strict=True))
 
 
-def _least(features_TD: npt.NDArray[np.float32], most: int) -> tuple[Doubles, npt.NDArray[np.int32]]:
+def _minimise_scatter(features_TD: npt.NDArray[np.float32], max_points: int) -> tuple[Doubles, npt.NDArray[np.int32]]:
     """Least scatter of the first l frames cut k times, and where the last of these cuts is: both (most + 1, T + 1).
 
     I(0, l) = J(0, l), I(k, l) = min over t of I(k - 1, t) + J(t, l), the first t on a tie; J(t, l) is the scatter of
     frames t to l (exclusive). Infinite where l frames cannot be cut so often.
     """
     frames = len(features_TD)
-    least_KL = np.full((most + 1, frames + 1), np.inf)
-    best_KL = np.zeros((most + 1, frames + 1), np.int32)
-    tried_KT = np.empty((most, frames))
-    levels = np.arange(most)
-    for end, scatter_T in enumerate(scatters(features_TD), 1):
+    least_KL = np.full((max_points + 1, frames + 1), np.inf)
+    best_KL = np.zeros((max_points + 1, frames + 1), np.int32)
+    totals_KT = np.empty((max_points, frames))
+    levels = np.arange(max_points)
+    for end, scatter_T in enumerate(iter_scatters(features_TD), 1):
         least_KL[0, end] = scatter_T[0]
-        cuts = min(most, end - 1)
+        cuts = min(max_points, end - 1)
         if cuts:
-            tried = np.add(least_KL[:cuts, 1:end], scatter_T[1:], out=tried_KT[:cuts, : end - 1])
-            first = tried.argmin(axis=1)
+            totals = np.add(least_KL[:cuts, 1:end], scatter_T[1:], out=totals_KT[:cuts, : end - 1])
+            first = totals.argmin(axis=1)
             best_KL[1 : cuts + 1, end] = first + 1
-            least_KL[1 : cuts + 1, end] = tried[levels[:cuts], first]
+            least_KL[1 : cuts + 1, end] = totals[levels[:cuts], first]
     return least_KL, best_KL
 
 
-def scatters(features_TD: npt.NDArray[np.float32]) -> Iterator[Doubles]:
+def iter_scatters(features_TD: npt.NDArray[np.float32]) -> Iterator[Doubles]:
     """For each end 1 to T: the scatter of frames t to that end (exclusive), for all t before it.
 
     The scatter of a stretch is the sum of its squared lengths, less the sum of its part of the kernel over its number
@@ -93,8 +93,8 @@ def scatters(features_TD: npt.NDArray[np.float32]) -> Iterator[Doubles]:
     np.cumsum(features_TD, axis=0, dtype=np.float64, out=sums_LD[1:])
     squares_L = np.einsum("ld,ld->l", sums_LD, sums_LD)
     own_L = np.concatenate([[0.0], np.cumsum(np.einsum("td,td->t", features_TD, features_TD, dtype=np.float64))])
-    for first in range(1, frames + 1, ROWS):
-        last = min(first + ROWS, frames + 1)
+    for first in range(1, frames + 1, ROWS_PER_BLOCK):
+        last = min(first + ROWS_PER_BLOCK, frames + 1)
         products = sums_LD[first:last] @ sums_LD[:last].T
         for end in range(first, last):
             within = squares_L[end] + squares_L[:end] - 2 * products[end - first, :end]

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
-Span = tuple[int, int]
-Rule = Literal["knapsack", "part"]
+FrameSpan = tuple[int, int]
+SelectionRule = Literal["knapsack", "part"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,25 +22,27 @@ class Selection:
     Args:
         spans: frames (end exclusive) in order of the film; they do not touch.
         segments: numbers of the segments that they come from.
-        rule: `knapsack`: whole segments, as published. `part`: no segment fits into the budget, so a part of the best.
+        rule: `solve_knapsack`: whole segments, as published. `part`: no segment fits into the budget, so a part of the best.
     """
 
-    spans: tuple[Span, ...] = ()
+    spans: tuple[FrameSpan, ...] = ()
     segments: tuple[int, ...] = ()
-    rule: Rule = "knapsack"
+    rule: SelectionRule = "knapsack"
 
 
-def stepped(scores_T: Floats, starts: Sequence[int], frames: int) -> Floats:
+def expand_scores(scores_T: Floats, starts: Sequence[int], frames: int) -> Floats:
     """A score for each frame: that of the last sampled frame. (frames,)."""
     return np.repeat(scores_T, np.diff([*starts, frames]))
 
 
-def values(frame_scores_N: Floats, segments: Sequence[Span]) -> list[float]:
+def mean_scores(frame_scores_N: Floats, segments: Sequence[FrameSpan]) -> list[float]:
     """Mean score of each segment, in float32 as published."""
     return [float(frame_scores_N[start:stop].mean()) for start, stop in segments]
 
 
-def select(frame_scores_N: Floats, segments: Sequence[Span], starts: Sequence[int], budget: float) -> Selection:
+def select_segments(
+    frame_scores_N: Floats, segments: Sequence[FrameSpan], starts: Sequence[int], budget: float
+) -> Selection:
     """The segments whose scores add up to most while their frames stay within the budget.
 
     Where that is none, the published pipeline yields an empty summary. Here it is then the part of the best segment (by
@@ -55,46 +57,50 @@ def select(frame_scores_N: Floats, segments: Sequence[Span], starts: Sequence[in
     """
     if not segments:
         return Selection()
-    room, worth = int(len(frame_scores_N) * budget), values(frame_scores_N, segments)
-    chosen = knapsack([stop - start for start, stop in segments], worth, room)
+    capacity, segment_scores = int(len(frame_scores_N) * budget), mean_scores(frame_scores_N, segments)
+    chosen = solve_knapsack([stop - start for start, stop in segments], segment_scores, capacity)
     if chosen:
-        return Selection(joined([segments[number] for number in chosen]), tuple(chosen))
-    best = int(np.argmax(worth))
-    return Selection((_part(frame_scores_N, segments[best], starts, room),), (best,), "part")
+        return Selection(merge_spans([segments[number] for number in chosen]), tuple(chosen))
+    best = int(np.argmax(segment_scores))
+    return Selection((_best_part(frame_scores_N, segments[best], starts, capacity),), (best,), "part")
 
 
-def knapsack(weights: Sequence[int], worth: Sequence[float], room: int) -> list[int]:
-    """Numbers of the things that are worth most together while they weigh at most `room`, ascending.
+def solve_knapsack(weights: Sequence[int], values: Sequence[float], capacity: int) -> list[int]:
+    """Numbers of the things that are worth most together while they weigh at most `capacity`, ascending.
 
     Of equals the later thing stays out, as published: it is in only where the worth then differs from that without it.
     """
-    best_W, taken = np.zeros(room + 1), []
-    for weight, value in zip(weights, worth, strict=True):
-        with_W = best_W.copy()
-        with_W[weight:] = np.maximum(value + best_W[: max(0, room + 1 - weight)], best_W[weight:])
-        taken.append(with_W != best_W)
-        best_W = with_W
-    chosen, left = [], room
+    best_W, taken = np.zeros(capacity + 1), []
+    for weight, value in zip(weights, values, strict=True):
+        updated_W = best_W.copy()
+        updated_W[weight:] = np.maximum(value + best_W[: max(0, capacity + 1 - weight)], best_W[weight:])
+        taken.append(updated_W != best_W)
+        best_W = updated_W
+    chosen, remaining = [], capacity
     for number in reversed(range(len(weights))):
-        if taken[number][left]:
+        if taken[number][remaining]:
             chosen.append(number)
-            left -= weights[number]
+            remaining -= weights[number]
     return chosen[::-1]
 
 
-def joined(spans: Sequence[Span]) -> tuple[Span, ...]:
+def merge_spans(spans: Sequence[FrameSpan]) -> tuple[FrameSpan, ...]:
     """The same frames, spans that touch made one; they come in order."""
     if not spans:
         return ()
-    breaks = [0, *(n for n, (one, other) in enumerate(pairwise(spans), 1) if one[1] < other[0]), len(spans)]
+    breaks = [
+        0,
+        *(n for n, (previous, following) in enumerate(pairwise(spans), 1) if previous[1] < following[0]),
+        len(spans),
+    ]
     return tuple((spans[first][0], spans[last - 1][1]) for first, last in pairwise(breaks))
 
 
-def _part(frame_scores_N: Floats, segment: Span, starts: Sequence[int], room: int) -> Span:
-    """The best part of a segment that fits, as `select` says."""
+def _best_part(frame_scores_N: Floats, segment: FrameSpan, starts: Sequence[int], capacity: int) -> FrameSpan:
+    """The best part of a segment that fits, as `select_segments` says."""
     start, stop = segment
     step = starts[1] - starts[0] if len(starts) > 1 else len(frame_scores_N)
-    length = min(room // step * step or max(1, room), stop - start)
+    length = min(capacity // step * step or max(1, capacity), stop - start)
     sums = np.concatenate([[0.0], np.cumsum(frame_scores_N[start:stop], dtype=np.float64)])
     begins = np.array([begin for begin in starts if start <= begin <= stop - length])
     best = int(begins[np.argmax(sums[begins + length - start] - sums[begins - start])])

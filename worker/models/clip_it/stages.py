@@ -9,39 +9,44 @@ import numpy.typing as npt
 import torch
 
 from shared.catalog import ClipItParams
-from shared.values import Video
-from worker.encoders.clip.network import MEAN, STD
-from worker.encoders.clip.tokens import tokens
-from worker.encoders.placed import Placed, normalised, settled
-from worker.models.clip_it.captions import Guide, guide, source
-from worker.models.clip_it.config import CROP, batch
-from worker.models.clip_it.files import films, keep, reread
+from shared.values import VideoFacts
+from worker.models.clip_it.captions import Guide, build_guide, make_caption_source
+from worker.models.clip_it.config import CROP, default_batch_size
+from worker.models.clip_it.files import render_summary, restore_features, save_features
 from worker.models.clip_it.network import ClipIt
-from worker.models.clip_it.segments import bounds, change_points
-from worker.models.clip_it.selection import select, stepped
-from worker.models.clip_it.summary import Sampled, Summary
-from worker.models.clip_it.weights import load
-from worker.models.contract import Film, FilmPlan, Inputs, Outcome, Piece, Room
-from worker.models.placement import Placement
-from worker.video.feed import Frames, Windows
+from worker.models.clip_it.segments import find_change_points, segment_bounds
+from worker.models.clip_it.selection import expand_scores, select_segments
+from worker.models.clip_it.summary import SampledFrames, VideoSummary
+from worker.models.clip_it.weights import load_network
+from worker.models.contract import ModelDefinition, RunContext, RunInputs, RunOutput, VideoPlan, WindowOutput
+from worker.networks.clip.network import CLIP_MEAN, CLIP_STD
+from worker.networks.clip.tokens import tokenize_sentences
+from worker.runtime.device import DeviceNetwork, normalise_frames, resolve_precision
+from worker.runtime.placement import Placement
 from worker.video.transform import View
+from worker.video.windows import Frames, WindowSpec
 
 Floats = npt.NDArray[np.float32]
 
 
-def plan(_video: Video, _inputs: Inputs, params: ClipItParams, placement: Placement) -> FilmPlan:
+def plan(_video: VideoFacts, _inputs: RunInputs, params: ClipItParams, placement: Placement) -> VideoPlan:
     """Every so-manyth frame by itself, cropped as CLIP sees it in the thread that decodes.
 
     Raises:
         InvalidRequest: a sentence is too long for CLIP.
         ModelUnavailable: bf16 was asked for, and the place computes in fp32.
     """
-    settled(params.precision, placement.precision)
-    tokens(params.sentences)
-    return FilmPlan(View.full(), Windows(1, params.sample_every), batch(placement.device), prepare=CROP.see)
+    resolve_precision(params.precision, placement.precision)
+    tokenize_sentences(params.sentences)
+    return VideoPlan(
+        View.full_size(),
+        WindowSpec(1, params.sample_every),
+        default_batch_size(placement.device),
+        preprocess=CROP.apply_to,
+    )
 
 
-def encode(network: Placed[ClipIt], frames_BTHWC: Frames, params: ClipItParams) -> Floats:
+def encode(network: DeviceNetwork[ClipIt], frames_BTHWC: Frames, params: ClipItParams) -> Floats:
     """CLIP's features of frames, not normalised.
 
     Args:
@@ -52,70 +57,80 @@ def encode(network: Placed[ClipIt], frames_BTHWC: Frames, params: ClipItParams) 
     Returns:
         (B, 512).
     """
-    with network.computing(params.precision):
-        pixels_N3HW = normalised(torch.from_numpy(frames_BTHWC).to(network.device), MEAN, STD)
-        features_BD: Floats = network.network.clip.images(pixels_N3HW).float().cpu().numpy()
+    with network.inference_context(params.precision):
+        pixels_N3HW = normalise_frames(torch.from_numpy(frames_BTHWC).to(network.device), CLIP_MEAN, CLIP_STD)
+        features_BD: Floats = network.network.clip.encode_images(pixels_N3HW).float().cpu().numpy()
     return features_BD
 
 
-def infer(network: Placed[ClipIt], pieces: Sequence[Piece], params: ClipItParams) -> Summary:
+def infer(network: DeviceNetwork[ClipIt], outputs: Sequence[WindowOutput], params: ClipItParams) -> VideoSummary:
     """Scores of the sampled frames, the segments of the film and what is chosen of them; always in fp32.
 
     Args:
         network: in place.
-        pieces: what `encode` gave, in order, or what an earlier run kept of it.
+        outputs: what `encode` gave, in order, or what an earlier run kept of it.
         params: sentences and budget.
 
     Raises:
         InvalidRequest: a sentence is too long for CLIP.
     """
-    sampled = Sampled.of(pieces)
+    sampled = SampledFrames.from_outputs(outputs)
     if not sampled.starts:
-        return Summary(sampled, None, np.empty(0, np.float32))
-    tokens(params.sentences)
-    asked = guide(params.sentences, source(params.captions), sampled.features)
-    frames_TD = unit(sampled.features)
-    scores_T = scored(network, frames_TD, asked)
-    segments = bounds(change_points(frames_TD), sampled.starts, sampled.frames)
-    scores_N = stepped(scores_T, sampled.starts, sampled.frames)
-    return Summary(sampled, asked, scores_T, segments, select(scores_N, segments, sampled.starts, params.budget))
+        return VideoSummary(sampled, None, np.empty(0, np.float32))
+    tokenize_sentences(params.sentences)
+    guide = build_guide(params.sentences, make_caption_source(params.captions), sampled.features)
+    frames_TD = normalise_rows(sampled.features)
+    scores_T = score_frames(network, frames_TD, guide)
+    segments = segment_bounds(find_change_points(frames_TD), sampled.starts, sampled.frame_count)
+    scores_N = expand_scores(scores_T, sampled.starts, sampled.frame_count)
+    return VideoSummary(
+        sampled, guide, scores_T, segments, select_segments(scores_N, segments, sampled.starts, params.budget)
+    )
 
 
-def decode(summary: Summary, film: Film, params: ClipItParams) -> Outcome:
+def postprocess(summary: VideoSummary, context: RunContext, params: ClipItParams) -> RunOutput:
     """Scores, segments, highlights and what guided them; the features for other questions, and on request films.
 
     Args:
         summary: of this run.
-        film: with the exact times of its frames.
+        context: with the exact times of its frames.
         params: whether the summary is to be a film too.
     """
-    kept = keep(summary.sampled, film.timeline, film.video.decode_failures, film.scratch)
-    made = films(summary, film) if params.film else ()
-    return Outcome(summary.rows(film.timeline), (kept, *made))
+    features_file = save_features(summary.sampled, context.timeline, context.video.decode_failures, context.scratch)
+    rendered_files = render_summary(summary, context) if params.summary_video else ()
+    return RunOutput(summary.to_results(context.timeline), (features_file, *rendered_files))
 
 
-def scored(network: Placed[ClipIt], frames_TD: Floats, asked: Guide) -> Floats:
+def score_frames(network: DeviceNetwork[ClipIt], frames_TD: Floats, guide: Guide) -> Floats:
     """How much each frame belongs into the summary: (T,) in 0..1. Each distinct sentence is encoded once.
 
     Args:
         network: in place.
         frames_TD: features of the sampled frames, each of length one.
-        asked: what guides the summary.
+        guide: what guides the summary.
     """
-    place = {text: number for number, text in enumerate(asked.distinct)}
-    with network.computing():
-        ids_NL = torch.from_numpy(tokens(asked.distinct)).to(network.device)
-        texts_ND: Floats = network.network.clip.texts(ids_NL).cpu().numpy()
-        text_1S = unit(texts_ND[[place[text] for text in asked.sentences]].reshape(1, -1))
+    row_of_text = {text: number for number, text in enumerate(guide.distinct_sentences)}
+    with network.inference_context():
+        ids_NL = torch.from_numpy(tokenize_sentences(guide.distinct_sentences)).to(network.device)
+        texts_ND: Floats = network.network.clip.encode_texts(ids_NL).cpu().numpy()
+        text_1S = normalise_rows(texts_ND[[row_of_text[text] for text in guide.sentences]].reshape(1, -1))
         frames_1TD, text_11S = (torch.from_numpy(rows)[None].to(network.device) for rows in (frames_TD, text_1S))
-        scores_T: Floats = network.network.scorer.scores(frames_1TD, text_11S)[0].cpu().numpy()
+        scores_T: Floats = network.network.scorer.score_frames(frames_1TD, text_11S)[0].cpu().numpy()
     return scores_T
 
 
-def unit(rows_ND: Floats) -> Floats:
+def normalise_rows(rows_ND: Floats) -> Floats:
     """Each row divided by its length."""
     rows: Floats = rows_ND / np.linalg.norm(rows_ND, axis=1, keepdims=True)
     return rows
 
 
-ROOM = Room(name="clip_it", load=load, plan=plan, encode=encode, infer=infer, decode=decode, reread=reread)
+MODEL = ModelDefinition(
+    name="clip_it",
+    load_network=load_network,
+    plan=plan,
+    encode=encode,
+    infer=infer,
+    postprocess=postprocess,
+    restore_features=restore_features,
+)

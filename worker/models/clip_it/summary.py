@@ -12,48 +12,50 @@ import numpy.typing as npt
 from shared.values import Result, Timeline
 from worker.models.clip_it.captions import Guide
 from worker.models.clip_it.config import ARCHITECTURE
-from worker.models.clip_it.selection import Selection, Span, stepped, values
-from worker.models.contract import Piece
+from worker.models.clip_it.selection import FrameSpan, Selection, expand_scores, mean_scores
+from worker.models.contract import WindowOutput
 
 Floats = npt.NDArray[np.float32]
-NOTHING = Selection()
+EMPTY_SELECTION = Selection()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Sampled:
+class SampledFrames:
     """The sampled frames of a film, T of them.
 
     Args:
         features: (T, 512), as CLIP gives them.
         starts: their numbers.
-        frames: of the film; each sampled frame stands for those up to the next.
+        frame_count: of the film; each sampled frame stands for those up to the next.
     """
 
     features: Floats
     starts: tuple[int, ...]
-    frames: int
+    frame_count: int
 
     @staticmethod
-    def of(pieces: Sequence[Piece]) -> Sampled:
+    def from_outputs(outputs: Sequence[WindowOutput]) -> SampledFrames:
         """Out of what `encode` gave, in order."""
-        if not pieces:
-            return Sampled(np.empty((0, ARCHITECTURE.width), np.float32), (), 0)
-        features_TD = np.stack([piece.value for piece in pieces])
-        return Sampled(features_TD, tuple(piece.start for piece in pieces), pieces[-1].stop)
+        if not outputs:
+            return SampledFrames(np.empty((0, ARCHITECTURE.width), np.float32), (), 0)
+        features_TD = np.stack([output.value for output in outputs])
+        return SampledFrames(features_TD, tuple(output.start for output in outputs), outputs[-1].stop)
 
     @property
-    def spans(self) -> tuple[Span, ...]:
+    def frame_spans(self) -> tuple[FrameSpan, ...]:
         """The frames that each stands for, end exclusive."""
-        return tuple(pairwise((*self.starts, self.frames))) if self.starts else ()
+        return tuple(pairwise((*self.starts, self.frame_count))) if self.starts else ()
 
     @property
-    def pieces(self) -> tuple[Piece, ...]:
-        """What they were made of: the inverse of `of`."""
-        return tuple(Piece(*span, value_D) for span, value_D in zip(self.spans, self.features, strict=True))
+    def window_outputs(self) -> tuple[WindowOutput, ...]:
+        """What they were made of: the inverse of `from_outputs`."""
+        return tuple(
+            WindowOutput(*span, value_D) for span, value_D in zip(self.frame_spans, self.features, strict=True)
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Summary:
+class VideoSummary:
     """The answer to one question about a film.
 
     Args:
@@ -64,46 +66,46 @@ class Summary:
         selection: what the summary is made of.
     """
 
-    sampled: Sampled
+    sampled: SampledFrames
     guide: Guide | None
     scores: Floats
-    segments: tuple[Span, ...] = ()
-    selection: Selection = NOTHING
+    segments: tuple[FrameSpan, ...] = ()
+    selection: Selection = EMPTY_SELECTION
 
-    def rows(self, timeline: Timeline) -> tuple[Result, ...]:
+    def to_results(self, timeline: Timeline) -> tuple[Result, ...]:
         """Everything but the files: `frame_score`, `segment`, `highlight`, `caption`."""
-        scores_N = stepped(self.scores, self.sampled.starts, self.sampled.frames)
+        scores_N = expand_scores(self.scores, self.sampled.starts, self.sampled.frame_count)
         return (
-            *self._frame_scores(timeline),
-            *self._segments(timeline, values(scores_N, self.segments)),
-            *self._highlights(timeline, values(scores_N, self.selection.spans)),
-            *self._captions(),
+            *self._frame_score_results(timeline),
+            *self._segment_results(timeline, mean_scores(scores_N, self.segments)),
+            *self._highlight_results(timeline, mean_scores(scores_N, self.selection.spans)),
+            *self._caption_results(),
         )
 
-    def _frame_scores(self, timeline: Timeline) -> Iterator[Result]:
+    def _frame_score_results(self, timeline: Timeline) -> Iterator[Result]:
         """One a sampled frame, up to the next one: a score for each frame of the film without a row for each."""
-        for seq, (span, score) in enumerate(zip(self.sampled.spans, self.scores.tolist(), strict=True)):
-            yield Result("frame_score", seq, timeline.range(*span), score)
+        for seq, (span, score) in enumerate(zip(self.sampled.frame_spans, self.scores.tolist(), strict=True)):
+            yield Result("frame_score", seq, timeline.time_range(*span), score)
 
-    def _segments(self, timeline: Timeline, means: Sequence[float]) -> Iterator[Result]:
+    def _segment_results(self, timeline: Timeline, means: Sequence[float]) -> Iterator[Result]:
         for seq, (span, mean) in enumerate(zip(self.segments, means, strict=True)):
             selected = seq in self.selection.segments
-            yield Result("segment", seq, timeline.range(*span), mean, {"selected": selected})
+            yield Result("segment", seq, timeline.time_range(*span), mean, {"selected": selected})
 
-    def _highlights(self, timeline: Timeline, means: Sequence[float]) -> Iterator[Result]:
+    def _highlight_results(self, timeline: Timeline, means: Sequence[float]) -> Iterator[Result]:
         for seq, (span, mean) in enumerate(zip(self.selection.spans, means, strict=True)):
-            inside = [number for number in self.selection.segments if meet(self.segments[number], span)]
+            inside = [number for number in self.selection.segments if spans_overlap(self.segments[number], span)]
             data = {"segments": [inside[0], inside[-1]], "rule": self.selection.rule}
-            yield Result("highlight", seq, timeline.range(*span), mean, data)
+            yield Result("highlight", seq, timeline.time_range(*span), mean, data)
 
-    def _captions(self) -> Iterator[Result]:
+    def _caption_results(self) -> Iterator[Result]:
         if self.guide is None:
             return
-        for seq, text in enumerate(self.guide.distinct):
+        for seq, text in enumerate(self.guide.distinct_sentences):
             places = self.guide.sentences.count(text)
             yield Result("caption", seq, data={"text": text, "source": self.guide.source, "places": places})
 
 
-def meet(one: Span, other: Span) -> bool:
+def spans_overlap(first: FrameSpan, second: FrameSpan) -> bool:
     """Whether two spans share a frame."""
-    return one[0] < other[1] and other[0] < one[1]
+    return first[0] < second[1] and second[0] < first[1]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from worker.encoders.roberta import WIDTH
-from worker.encoders.video_swin import SwinShape
-from worker.video.feed import Windows
+from worker.networks.roberta import TOKEN_WIDTH
+from worker.networks.video_swin import SwinShape
+from worker.video.windows import WindowSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Architecture:
     """
 
     backbone: SwinShape = field(default_factory=SwinShape)
-    text: int = WIDTH
+    text: int = TOKEN_WIDTH
     hidden: int = 256
     heads: int = 8
     intermediate: int = 2048
@@ -36,15 +36,15 @@ class Architecture:
 
 ARCHITECTURE = Architecture()
 
-WINDOWS = Windows(24, 18, filled=False)
+WINDOWS = WindowSpec(24, 18, pad_end=False)
 """Frames that are seen together; each window begins 18 frames after the one before it."""
 
 SHORT_SIDE, LONG_SIDE = 360, 640
 """Pixels of a frame: the short side is made this long, unless the long side would become longer than that."""
 
-QUERIES_KEPT = 64
+QUERY_CACHE_SIZE = 64
 """Sentences of which what the text encoder made is kept: 10 kB each."""
 
-FRAMES_TOGETHER = 4
+CPU_FRAMES_PER_STEP = 4
 """Frames of a window that go through the transformer together on a CPU, where what lies between two layers then stays
 in the cache; on a GPU all of them do."""

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from transformers import RobertaTokenizer
 
-from worker.encoders.placed import Placed
-from worker.encoders.roberta import tokens
-from worker.models.mttr.config import QUERIES_KEPT
+from worker.models.mttr.config import QUERY_CACHE_SIZE
 from worker.models.mttr.network import MTTR
+from worker.networks.roberta import tokenize_sentence
+from worker.runtime.device import DeviceNetwork
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,31 +20,33 @@ class Grounding:
     """The network that finds in a film what a sentence names.
 
     Args:
-        placed: the network.
+        device_network: the network.
         tokenizer: of its text encoder.
     """
 
-    placed: Placed[MTTR]
+    device_network: DeviceNetwork[MTTR]
     tokenizer: RobertaTokenizer
-    _words: OrderedDict[str, Tensor] = field(default_factory=OrderedDict)
+    _encoded_queries: OrderedDict[str, Tensor] = field(default_factory=OrderedDict)
 
-    def words(self, query: str) -> Tensor:
+    def encode_query(self, query: str) -> Tensor:
         """What the text encoder makes of a query, (1, L, 256) on the device; always in fp32, once for each sentence.
 
         Raises:
             InvalidRequest: the query has more tokens than the network has positions for.
         """
-        sentence = tidied(query)
-        if sentence not in self._words:
-            ids_1L = torch.tensor([tokens(self.tokenizer, sentence)], device=self.placed.device)
-            with self.placed.computing("fp32"):
-                self._words[sentence] = self.placed.network.read(ids_1L, torch.ones_like(ids_1L))
-            while len(self._words) > QUERIES_KEPT:
-                self._words.popitem(last=False)
-        self._words.move_to_end(sentence)
-        return self._words[sentence]
+        sentence = normalise_query(query)
+        if sentence not in self._encoded_queries:
+            ids_1L = torch.tensor([tokenize_sentence(self.tokenizer, sentence)], device=self.device_network.device)
+            with self.device_network.inference_context("fp32"):
+                self._encoded_queries[sentence] = self.device_network.network.encode_queries(
+                    ids_1L, torch.ones_like(ids_1L)
+                )
+            while len(self._encoded_queries) > QUERY_CACHE_SIZE:
+                self._encoded_queries.popitem(last=False)
+        self._encoded_queries.move_to_end(sentence)
+        return self._encoded_queries[sentence]
 
 
-def tidied(query: str) -> str:
+def normalise_query(query: str) -> str:
     """Lower case, and one space wherever there was any: as the network was trained."""
     return " ".join(query.lower().split())

@@ -13,52 +13,52 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from worker.encoders.video_swin import VideoSwin
 from worker.models.mttr.config import ARCHITECTURE, Architecture
 from worker.models.mttr.pyramid import SpatialDecoder
-from worker.models.mttr.transformer import MultimodalTransformer, positions
+from worker.models.mttr.transformer import MultimodalTransformer, position_encoding
+from worker.networks.video_swin import VideoSwin
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Videos:
+class VideoBatch:
     """Videos side by side.
 
     Args:
         frames_TBCHW: float32, normalised; zeros where a video is shorter or smaller than the largest.
-        seen_TBHW: False there; None where all are of one size and length.
+        valid_TBHW: False there; None where all are of one size and length.
     """
 
     frames_TBCHW: Tensor  # noqa: N815 (tensors carry their shape in the name)
-    seen_TBHW: Tensor | None = None  # noqa: N815 (the same)
+    valid_TBHW: Tensor | None = None  # noqa: N815 (the same)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Seen:
+class VideoFeatures:
     """What the backbone saw, and all that is made of it without a query.
 
     Args:
         tokens_NhwC: of the pictures at 1/16 of the size, as wide as the transformer.
         position_NhwC: where each lies in its picture; N is 1 where all pictures are alike.
-        seen_Nhw: False where there is no picture; None where there always is.
+        valid_Nhw: False where there is no picture; None where there always is.
         eighth_NChw, quarter_NChw: what the spatial decoder adds at 1/8 and 1/4 of the size.
     """
 
     tokens_NhwC: Tensor  # noqa: N815 (tensors carry their shape in the name)
     position_NhwC: Tensor  # noqa: N815 (the same)
-    seen_Nhw: Tensor | None  # noqa: N815 (the same)
+    valid_Nhw: Tensor | None  # noqa: N815 (the same)
     eighth_NChw: Tensor  # noqa: N815 (the same)
     quarter_NChw: Tensor  # noqa: N815 (the same)
 
-    def split(self, frames: int) -> Iterator[Seen]:
+    def split_frames(self, frame_count: int) -> Iterator[VideoFeatures]:
         """One video, so many frames at a time: beyond the backbone each frame goes by itself."""
-        for start in range(0, len(self.tokens_NhwC), frames):
-            of = slice(start, start + frames)
-            yield Seen(
-                self.tokens_NhwC[of],
-                self.position_NhwC if len(self.position_NhwC) == 1 else self.position_NhwC[of],
-                None if self.seen_Nhw is None else self.seen_Nhw[of],
-                self.eighth_NChw[of],
-                self.quarter_NChw[of],
+        for start in range(0, len(self.tokens_NhwC), frame_count):
+            part = slice(start, start + frame_count)
+            yield VideoFeatures(
+                self.tokens_NhwC[part],
+                self.position_NhwC if len(self.position_NhwC) == 1 else self.position_NhwC[part],
+                None if self.valid_Nhw is None else self.valid_Nhw[part],
+                self.eighth_NChw[part],
+                self.quarter_NChw[part],
             )
 
 
@@ -80,7 +80,7 @@ class Prediction:
     instances_DNQC: Tensor  # noqa: N815 (the same)
     memory_NSC: Tensor  # noqa: N815 (the same)
 
-    def masks(self, layer: int = -1) -> Tensor:
+    def mask_logits(self, layer: int = -1) -> Tensor:
         """Logits of every instance's mask: (N, Q, h, w) at 1/4 of the size."""
         return torch.einsum("nqk,nkhw->nqhw", self.kernels_DNQK[layer], self.features_NKhw)
 
@@ -102,7 +102,7 @@ class KernelHead(nn.Module):
 class MTTR(nn.Module):
     """The whole network.
 
-    `look` once for a film, `read` once for a query, then `answer` for both gives what `forward` does.
+    `encode_videos` once for a film, `encode_queries` once for a query, then `predict_instances` for both gives what `forward` does.
     """
 
     def __init__(self, shape: Architecture = ARCHITECTURE) -> None:
@@ -116,53 +116,59 @@ class MTTR(nn.Module):
         self.vid_embed_proj = nn.Conv2d(shape.backbone.widths[-1], shape.hidden, 1)
         self.spatial_decoder = SpatialDecoder(shape)
 
-    def forward(self, videos: Videos, ids_BL: Tensor, seen_BL: Tensor, valid_T: Tensor | None = None) -> Prediction:
+    def forward(
+        self, videos: VideoBatch, ids_BL: Tensor, valid_BL: Tensor, valid_T: Tensor | None = None
+    ) -> Prediction:
         """Videos with a query each, as published.
 
         Args:
             videos: side by side.
             ids_BL: tokens of the queries.
-            seen_BL: False where a query was filled up.
+            valid_BL: False where a query was filled up.
             valid_T: the frames that go beyond the backbone; None: all.
         """
-        return self.answer(self.look(videos, valid_T), self.read(ids_BL, seen_BL), seen_BL)
+        return self.predict_instances(
+            self.encode_videos(videos, valid_T), self.encode_queries(ids_BL, valid_BL), valid_BL
+        )
 
-    def look(self, videos: Videos, valid_T: Tensor | None = None) -> Seen:
+    def encode_videos(self, videos: VideoBatch, valid_T: Tensor | None = None) -> VideoFeatures:
         """What is the same for every query."""
         stages = self.backbone(videos.frames_TBCHW.permute(1, 2, 0, 3, 4))
-        chosen = [_frames(stage_BTHWC, valid_T) for stage_BTHWC in stages]
-        quarter, eighth, sixteenth = (frames_NHWC.permute(0, 3, 1, 2) for frames_NHWC in chosen)
+        selected = [_select_frames(stage_BTHWC, valid_T) for stage_BTHWC in stages]
+        quarter, eighth, sixteenth = (frames_NHWC.permute(0, 3, 1, 2) for frames_NHWC in selected)
         tokens_NChw = self.vid_embed_proj(sixteenth)
         size = tokens_NChw.shape[-2:]
-        if videos.seen_TBHW is None:
-            seen_Nhw, shown_Nhw = None, torch.ones(1, *size, dtype=torch.bool, device=tokens_NChw.device)
+        if videos.valid_TBHW is None:
+            valid_Nhw, position_mask_Nhw = None, torch.ones(1, *size, dtype=torch.bool, device=tokens_NChw.device)
         else:
-            seen_TBHW = videos.seen_TBHW if valid_T is None else videos.seen_TBHW[valid_T]
-            seen_Nhw = shown_Nhw = shrunk(seen_TBHW.flatten(0, 1), size)
-        position_NhwC = positions(shown_Nhw, self.width)
-        adapted = self.spatial_decoder.adapt(eighth, quarter)
-        return Seen(tokens_NChw.permute(0, 2, 3, 1), position_NhwC, seen_Nhw, *adapted)
+            valid_TBHW = videos.valid_TBHW if valid_T is None else videos.valid_TBHW[valid_T]
+            valid_Nhw = position_mask_Nhw = downsample_mask(valid_TBHW.flatten(0, 1), size)
+        position_NhwC = position_encoding(position_mask_Nhw, self.width)
+        adapted = self.spatial_decoder.adapt_features(eighth, quarter)
+        return VideoFeatures(tokens_NChw.permute(0, 2, 3, 1), position_NhwC, valid_Nhw, *adapted)
 
-    def read(self, ids_BL: Tensor, seen_BL: Tensor) -> Tensor:
+    def encode_queries(self, ids_BL: Tensor, valid_BL: Tensor) -> Tensor:
         """Queries to words for the transformer: (B, L, C)."""
-        return self.transformer.read(ids_BL, seen_BL)
+        return self.transformer.encode_text(ids_BL, valid_BL)
 
-    def answer(self, seen: Seen, words_BLC: Tensor, seen_BL: Tensor | None = None) -> Prediction:
+    def predict_instances(
+        self, features: VideoFeatures, words_BLC: Tensor, valid_BL: Tensor | None = None
+    ) -> Prediction:
         """What the network says of frames that it has seen.
 
         Args:
-            seen: frames of B videos.
+            features: frames of B videos.
             words_BLC: of a query for each.
-            seen_BL: False where a query was filled up; None where none was.
+            valid_BL: False where a query was filled up; None where none was.
         """
-        frames, height, width = seen.tokens_NhwC.shape[:3]
+        frames, height, width = features.tokens_NhwC.shape[:3]
         words_NLC = words_BLC.repeat(frames // len(words_BLC), 1, 1)
         instances_DNQC, memory_NSC = self.transformer(
-            seen.tokens_NhwC.flatten(1, 2),
-            seen.position_NhwC.flatten(1, 2),
+            features.tokens_NhwC.flatten(1, 2),
+            features.position_NhwC.flatten(1, 2),
             words_NLC,
             self.obj_queries.weight,
-            _together(seen, words_NLC, seen_BL),
+            _token_mask(features, words_NLC, valid_BL),
         )
         pixels_NhwC = memory_NSC[:, : height * width].unflatten(1, (height, width))
         with torch.autocast(memory_NSC.device.type, enabled=False):  # little work, on which the choice depends
@@ -171,43 +177,43 @@ class MTTR(nn.Module):
         return Prediction(
             referred_DNQ2,
             kernels_DNQK,
-            self.spatial_decoder(pixels_NhwC.permute(0, 3, 1, 2), seen.eighth_NChw, seen.quarter_NChw),
+            self.spatial_decoder(pixels_NhwC.permute(0, 3, 1, 2), features.eighth_NChw, features.quarter_NChw),
             instances_DNQC,
             memory_NSC,
         )
 
 
-def side_by_side(videos: Sequence[Tensor]) -> Videos:
+def pad_videos(videos: Sequence[Tensor]) -> VideoBatch:
     """Videos (T, C, H, W) of any size and length, filled up with zeros at the end to the largest of each."""
-    most = [max(video.shape[dim] for video in videos) for dim in range(4)]
-    frames_TBCHW = videos[0].new_zeros(most[0], len(videos), *most[1:])
-    seen_TBHW = torch.zeros(most[0], len(videos), *most[2:], dtype=torch.bool, device=frames_TBCHW.device)
+    max_shape = [max(video.shape[dim] for video in videos) for dim in range(4)]
+    frames_TBCHW = videos[0].new_zeros(max_shape[0], len(videos), *max_shape[1:])
+    valid_TBHW = torch.zeros(max_shape[0], len(videos), *max_shape[2:], dtype=torch.bool, device=frames_TBCHW.device)
     for number, video in enumerate(videos):
         times, channels, height, width = video.shape
         frames_TBCHW[:times, number, :channels, :height, :width] = video
-        seen_TBHW[:times, number, :height, :width] = True
-    return Videos(frames_TBCHW, seen_TBHW)
+        valid_TBHW[:times, number, :height, :width] = True
+    return VideoBatch(frames_TBCHW, valid_TBHW)
 
 
-def shrunk(seen_NHW: Tensor, size: Sequence[int]) -> Tensor:
+def downsample_mask(valid_NHW: Tensor, size: Sequence[int]) -> Tensor:
     """Which tokens of a smaller size are there: each that of the nearest pixel above and left of it."""
-    return functional.interpolate(seen_NHW[:, None].float(), size=list(size), mode="nearest")[:, 0].bool()
+    return functional.interpolate(valid_NHW[:, None].float(), size=list(size), mode="nearest")[:, 0].bool()
 
 
-def _frames(stage_BTHWC: Tensor, valid_T: Tensor | None) -> Tensor:
+def _select_frames(stage_BTHWC: Tensor, valid_T: Tensor | None) -> Tensor:
     """The frames of all videos, time first: (N, H, W, C)."""
     frames_TBHWC = stage_BTHWC.transpose(0, 1)
     return (frames_TBHWC if valid_T is None else frames_TBHWC[valid_T]).flatten(0, 1)
 
 
-def _together(seen: Seen, words_NLC: Tensor, seen_BL: Tensor | None) -> Tensor | None:
+def _token_mask(features: VideoFeatures, words_NLC: Tensor, valid_BL: Tensor | None) -> Tensor | None:
     """Which tokens of picture and query are there, (N, S); None: all."""
-    if seen.seen_Nhw is None and seen_BL is None:
+    if features.valid_Nhw is None and valid_BL is None:
         return None
     frames, words = words_NLC.shape[:2]
-    pixels, device = seen.tokens_NhwC.shape[1:3].numel(), words_NLC.device
-    of_pixels = torch.ones(frames, pixels, dtype=torch.bool, device=device)
-    of_words = torch.ones(1, words, dtype=torch.bool, device=device) if seen_BL is None else seen_BL.bool()
-    if seen.seen_Nhw is not None:
-        of_pixels = seen.seen_Nhw.flatten(1)
-    return torch.cat([of_pixels, of_words.repeat(frames // len(of_words), 1)], dim=1)
+    pixels, device = features.tokens_NhwC.shape[1:3].numel(), words_NLC.device
+    pixel_mask = torch.ones(frames, pixels, dtype=torch.bool, device=device)
+    word_mask = torch.ones(1, words, dtype=torch.bool, device=device) if valid_BL is None else valid_BL.bool()
+    if features.valid_Nhw is not None:
+        pixel_mask = features.valid_Nhw.flatten(1)
+    return torch.cat([pixel_mask, word_mask.repeat(frames // len(word_mask), 1)], dim=1)

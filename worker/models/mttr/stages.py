@@ -10,45 +10,45 @@ from torch import Tensor
 
 from shared.catalog import MttrParams
 from shared.errors import Internal
-from shared.values import Video
-from worker.encoders.placed import MEAN, STD, Placed, settled
-from worker.models.contract import Film, FilmPlan, Inputs, Outcome, Piece, Room
-from worker.models.mttr.answer import Answer
-from worker.models.mttr.config import FRAMES_TOGETHER, WINDOWS
+from shared.values import VideoFacts
+from worker.models.contract import ModelDefinition, RunContext, RunInputs, RunOutput, VideoPlan, WindowOutput
+from worker.models.mttr.config import CPU_FRAMES_PER_STEP, WINDOWS
 from worker.models.mttr.grounding import Grounding
-from worker.models.mttr.network import MTTR, Prediction, Seen, Videos
+from worker.models.mttr.network import MTTR, Prediction, VideoBatch, VideoFeatures
 from worker.models.mttr.resize import Resize
-from worker.models.mttr.tracks.files import files
-from worker.models.mttr.tracks.summary import Track, tracks
-from worker.models.mttr.tracks.writer import Tracker
-from worker.models.mttr.weights import load
-from worker.models.placement import Placement
-from worker.video.feed import Frames
+from worker.models.mttr.tracks.render import render_tracks
+from worker.models.mttr.tracks.summary import Track, build_tracks
+from worker.models.mttr.tracks.writer import TrackWriter
+from worker.models.mttr.weights import load_network
+from worker.models.mttr.window_prediction import WindowPrediction
+from worker.runtime.device import IMAGENET_MEAN, IMAGENET_STD, DeviceNetwork, resolve_precision
+from worker.runtime.placement import Placement
 from worker.video.transform import View
+from worker.video.windows import Frames
 
 
-def plan(_video: Video, _inputs: Inputs, params: MttrParams, placement: Placement) -> FilmPlan:
+def plan(_video: VideoFacts, _inputs: RunInputs, params: MttrParams, placement: Placement) -> VideoPlan:
     """Windows of the part that was asked for, one at a time, resized in the thread that decodes.
 
     Raises:
         ModelUnavailable: bf16 was asked for, and the place computes in fp32.
     """
-    settled(params.precision, placement.precision)
-    return FilmPlan(
-        View.full(),
+    resolve_precision(params.precision, placement.precision)
+    return VideoPlan(
+        View.full_size(),
         WINDOWS,
-        prepare=Resize(params.short_side).see,
-        since=seconds(params.start_s),
-        until=None if params.end_s is None else seconds(params.end_s),
+        preprocess=Resize(params.short_side).resize_frame,
+        start_time=to_seconds(params.start_s),
+        end_time=None if params.end_s is None else to_seconds(params.end_s),
     )
 
 
-def seconds(told: float) -> Fraction:
+def to_seconds(value: float) -> Fraction:
     """The decimal number that was meant: 0.04 is the time of frame 1 at 25 a second, and no later."""
-    return Fraction(repr(told))
+    return Fraction(repr(value))
 
 
-def encode(network: Grounding, frames_BTHWC: Frames, params: MttrParams) -> list[tuple[Answer, ...]]:
+def encode(network: Grounding, frames_BTHWC: Frames, params: MttrParams) -> list[tuple[WindowPrediction, ...]]:
     """What the network says of windows: an answer for each query.
 
     Args:
@@ -59,66 +59,86 @@ def encode(network: Grounding, frames_BTHWC: Frames, params: MttrParams) -> list
     Raises:
         InvalidRequest: a query has more tokens than the network has positions for.
     """
-    words = [network.words(query) for query in params.queries]
-    with network.placed.computing(params.precision):
-        return [answers(network.placed, torch.from_numpy(frames_THWC), words) for frames_THWC in frames_BTHWC]
+    words = [network.encode_query(query) for query in params.queries]
+    with network.device_network.inference_context(params.precision):
+        return [
+            predict_window(network.device_network, torch.from_numpy(frames_THWC), words) for frames_THWC in frames_BTHWC
+        ]
 
 
-def answers(placed: Placed[MTTR], frames_THWC: Tensor, words: Sequence[Tensor]) -> tuple[Answer, ...]:
+def predict_window(
+    device_network: DeviceNetwork[MTTR], frames_THWC: Tensor, words: Sequence[Tensor]
+) -> tuple[WindowPrediction, ...]:
     """One window: seen once, then asked about each query by itself, so that memory holds the work of one."""
     height, width = frames_THWC.shape[1:3]
-    seen = placed.network.look(Videos(normalised(frames_THWC.to(placed.device))))
-    together = FRAMES_TOGETHER if placed.device.type == "cpu" else len(frames_THWC)
-    return tuple(answer(placed.network, seen, words_1LC, (height, width), together) for words_1LC in words)
-
-
-def answer(network: MTTR, seen: Seen, words_1LC: Tensor, size: tuple[int, int], together: int) -> Answer:
-    """One window and one query; `size` is that of the frames, `together` how many of them go at a time."""
-    parts = [said(network.answer(part, words_1LC)) for part in seen.split(together)]
-    referred_TN, kernels_TNK, features_TKhw = (
-        torch.cat(some).contiguous().cpu().numpy() for some in zip(*parts, strict=True)
+    features = device_network.network.encode_videos(VideoBatch(normalise_window(frames_THWC.to(device_network.device))))
+    frames_per_step = CPU_FRAMES_PER_STEP if device_network.device.type == "cpu" else len(frames_THWC)
+    return tuple(
+        predict_query(device_network.network, features, words_1LC, (height, width), frames_per_step)
+        for words_1LC in words
     )
-    return Answer(referred_TN, kernels_TNK, features_TKhw, *size)
 
 
-def said(prediction: Prediction) -> tuple[Tensor, Tensor, Tensor]:
+def predict_query(
+    network: MTTR, features: VideoFeatures, words_1LC: Tensor, size: tuple[int, int], frames_per_step: int
+) -> WindowPrediction:
+    """One window and one query; `size` is that of the frames, `frames_per_step` how many of them go at a time."""
+    parts = [
+        last_layer_outputs(network.predict_instances(part, words_1LC))
+        for part in features.split_frames(frames_per_step)
+    ]
+    referred_TN, kernels_TNK, features_TKhw = (
+        torch.cat(tensors).contiguous().cpu().numpy() for tensors in zip(*parts, strict=True)
+    )
+    return WindowPrediction(referred_TN, kernels_TNK, features_TKhw, *size)
+
+
+def last_layer_outputs(prediction: Prediction) -> tuple[Tensor, Tensor, Tensor]:
     """After the last layer, in float32: the probability of each instance, its kernels, the features of the pixels."""
     referred_NQ = prediction.referred_DNQ2[-1].softmax(dim=-1)[..., 0]
     return referred_NQ, prediction.kernels_DNQK[-1], prediction.features_NKhw.float()
 
 
-def normalised(frames_THWC: Tensor) -> Tensor:
+def normalise_window(frames_THWC: Tensor) -> Tensor:
     """RGB uint8 -> float32 (T, 1, 3, H, W), by the mean and deviation of ImageNet; channels last."""
-    mean, std = (torch.tensor(values, device=frames_THWC.device) for values in (MEAN, STD))
+    mean, std = (torch.tensor(values, device=frames_THWC.device) for values in (IMAGENET_MEAN, IMAGENET_STD))
     return frames_THWC.float().div_(255).sub_(mean).div_(std).permute(0, 3, 1, 2)[:, None]
 
 
-def infer(_network: Grounding, pieces: Sequence[Piece], _params: MttrParams) -> tuple[Track, ...]:
+def infer(_network: Grounding, outputs: Sequence[WindowOutput], _params: MttrParams) -> tuple[Track, ...]:
     """A track for each query.
 
     Args:
-        pieces: as the writer gave them back.
+        outputs: as the writer gave them back.
     """
-    return tracks(pieces)
+    return build_tracks(outputs)
 
 
-def decode(tracks: Sequence[Track], film: Film, params: MttrParams) -> Outcome:
+def postprocess(tracks: Sequence[Track], context: RunContext, params: MttrParams) -> RunOutput:
     """A row for each query, and the files. A film without frames yields nothing.
 
     Args:
-        tracks: of this run.
-        film: with what the writer wrote in its scratch folder.
+        build_tracks: of this run.
+        context: with what the writer wrote in its scratch folder.
         params: for the queries and the files that are wanted.
     """
-    if film.first == film.stop:
-        return Outcome()
+    if context.first_frame == context.stop_frame:
+        return RunOutput()
     if len(tracks) != len(params.queries):
         raise Internal("The tracks are not those of the queries.")
-    span = film.timeline.range(film.first, film.stop)
+    span = context.timeline.time_range(context.first_frame, context.stop_frame)
     rows = (
-        track.result(seq, query, span) for seq, (track, query) in enumerate(zip(tracks, params.queries, strict=True))
+        track.to_result(seq, query, span) for seq, (track, query) in enumerate(zip(tracks, params.queries, strict=True))
     )
-    return Outcome(tuple(rows), files(film, params))
+    return RunOutput(tuple(rows), render_tracks(context, params))
 
 
-ROOM = Room(name="mttr", load=load, plan=plan, encode=encode, infer=infer, decode=decode, writer=Tracker)
+MODEL = ModelDefinition(
+    name="mttr",
+    load_network=load_network,
+    plan=plan,
+    encode=encode,
+    infer=infer,
+    postprocess=postprocess,
+    open_writer=TrackWriter,
+)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from worker.video.pictures.keyframes import Crop
+from worker.video.keyframes.loader import CenterCrop
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +38,12 @@ class Sampling:
     stride: int = 4
 
     @property
-    def reach(self) -> int:
+    def frame_span(self) -> int:
         """Frames from the first to the last of a clip, both counted: 61."""
         return (self.frames - 1) * self.stride + 1
 
 
 SAMPLING = Sampling()
 
-CROP = Crop(short_side=128, filter="bilinear", side=112, rounds="corner_down")
+CROP = CenterCrop(short_side=128, filter="bilinear", side=112, rounding="corner_down")
 """What the network sees of a frame: the published test transform."""

@@ -15,7 +15,7 @@ from torch.nn import functional
 from worker.models.r2plus1d.config import ARCHITECTURE, Architecture
 
 
-def between(channels_in: int, channels_out: int, time: int, side: int) -> int:
+def inner_channels(channels_in: int, channels_out: int, time: int, side: int) -> int:
     """Channels between the halves of a convolution that is taken apart, so that both have as many parameters as it.
 
     Args:
@@ -28,18 +28,18 @@ def between(channels_in: int, channels_out: int, time: int, side: int) -> int:
     return time * space * channels_in * channels_out // (space * channels_in + time * channels_out)
 
 
-def over_space(channels_in: int, channels_out: int, side: int, stride: int) -> nn.Conv3d:
+def spatial_conv(channels_in: int, channels_out: int, side: int, stride: int) -> nn.Conv3d:
     """A convolution over height and width."""
     kernel, padding = (1, side, side), (0, side // 2, side // 2)
     return nn.Conv3d(channels_in, channels_out, kernel, (1, stride, stride), padding, bias=False)
 
 
-def over_time(channels_in: int, channels_out: int, stride: int) -> nn.Conv3d:
+def temporal_conv(channels_in: int, channels_out: int, stride: int) -> nn.Conv3d:
     """A convolution over three times."""
     return nn.Conv3d(channels_in, channels_out, (3, 1, 1), (stride, 1, 1), (1, 0, 0), bias=False)
 
 
-class Bottleneck(nn.Module):
+class Bottleneck3d(nn.Module):
     """1x1x1, what a subclass puts in the middle (with the stride), 1x1x1, each batch-normalised, around a shortcut."""
 
     def __init__(self, channels_in: int, width: int, channels_out: int, stride: int) -> None:
@@ -53,36 +53,36 @@ class Bottleneck(nn.Module):
             shortcut = nn.Conv3d(channels_in, channels_out, 1, stride, bias=False)
             self.downsample = nn.Sequential(shortcut, nn.BatchNorm3d(channels_out))
 
-    def middle(self, x_NCTHW: Tensor) -> Tensor:
+    def apply_middle(self, x_NCTHW: Tensor) -> Tensor:
         """(N, width, T, H, W) -> (N, width, T / stride, H / stride, W / stride)."""
         raise NotImplementedError
 
     def forward(self, x_NCTHW: Tensor) -> Tensor:
         """(N, channels_in, T, H, W) -> (N, channels_out, T / stride, H / stride, W / stride)."""
         y = functional.relu(self.bn1(self.conv1(x_NCTHW)), inplace=True)
-        y = self.bn3(self.conv3(self.middle(y)))
+        y = self.bn3(self.conv3(self.apply_middle(y)))
         y += x_NCTHW if self.downsample is None else self.downsample(x_NCTHW)
         return functional.relu(y, inplace=True)
 
 
-class SplitBottleneck(Bottleneck):
+class SplitBottleneck3d(Bottleneck3d):
     """With 1x3x3 and 3x1x1 in the middle."""
 
     def __init__(self, channels_in: int, width: int, channels_out: int, stride: int) -> None:
         super().__init__(channels_in, width, channels_out, stride)
-        inner = between(width, width, time=3, side=3)
-        self.conv2_s = over_space(width, inner, 3, stride)
+        inner = inner_channels(width, width, time=3, side=3)
+        self.conv2_s = spatial_conv(width, inner, 3, stride)
         self.bn2_s = nn.BatchNorm3d(inner)
-        self.conv2_t = over_time(inner, width, stride)
+        self.conv2_t = temporal_conv(inner, width, stride)
         self.bn2_t = nn.BatchNorm3d(width)
 
-    def middle(self, x_NCTHW: Tensor) -> Tensor:
+    def apply_middle(self, x_NCTHW: Tensor) -> Tensor:
         """As the parent says: space by `conv2_s`, time by `conv2_t`."""
         y = functional.relu(self.bn2_s(self.conv2_s(x_NCTHW)), inplace=True)
         return functional.relu(self.bn2_t(self.conv2_t(y)), inplace=True)
 
 
-class WholeBottleneck(Bottleneck):
+class FullBottleneck3d(Bottleneck3d):
     """With 3x3x3 in the middle."""
 
     def __init__(self, channels_in: int, width: int, channels_out: int, stride: int) -> None:
@@ -90,7 +90,7 @@ class WholeBottleneck(Bottleneck):
         self.conv2 = nn.Conv3d(width, width, 3, stride, padding=1, bias=False)
         self.bn2 = nn.BatchNorm3d(width)
 
-    def middle(self, x_NCTHW: Tensor) -> Tensor:
+    def apply_middle(self, x_NCTHW: Tensor) -> Tensor:
         """As the parent says: time and space together."""
         return functional.relu(self.bn2(self.conv2(x_NCTHW)), inplace=True)
 
@@ -103,7 +103,7 @@ class VideoResNet(nn.Module):
         block: the kind of bottleneck.
     """
 
-    def __init__(self, shape: Architecture, block: type[Bottleneck]) -> None:
+    def __init__(self, shape: Architecture, block: type[Bottleneck3d]) -> None:
         super().__init__()
         channels_in = shape.widths[0]
         for number, (width, depth) in enumerate(zip(shape.widths, shape.depths, strict=True), start=1):
@@ -112,38 +112,38 @@ class VideoResNet(nn.Module):
             rest = (block(channels_out, width, channels_out, 1) for _ in range(depth - 1))
             self.add_module(f"layer{number}", nn.Sequential(first, *rest))
             channels_in = channels_out
-        self.stages = len(shape.depths)
+        self.stage_count = len(shape.depths)
 
-    def stem(self, clips_NCTHW: Tensor) -> Tensor:
+    def apply_stem(self, clips_NCTHW: Tensor) -> Tensor:
         """(N, 3, T, H, W) -> (N, 64, T, H / 2, W / 2)."""
         raise NotImplementedError
 
-    def maps(self, clips_NCTHW: Tensor) -> list[Tensor]:
+    def feature_maps(self, clips_NCTHW: Tensor) -> list[Tensor]:
         """What each of the four stages gives; for 3 x 16 x 112 x 112 the last is 2048 x 2 x 4 x 4."""
-        y = functional.max_pool3d(self.stem(clips_NCTHW), (1, 3, 3), (1, 2, 2), (0, 1, 1))
+        y = functional.max_pool3d(self.apply_stem(clips_NCTHW), (1, 3, 3), (1, 2, 2), (0, 1, 1))
         maps = []
-        for number in range(1, self.stages + 1):
+        for number in range(1, self.stage_count + 1):
             y = self.get_submodule(f"layer{number}")(y)
             maps.append(y)
         return maps
 
     def forward(self, clips_NCTHW: Tensor) -> Tensor:
         """Normalised clips (N, 3, T, H, W) -> features (N, D), the mean over time and space."""
-        return pooled(self.maps(clips_NCTHW)[-1])
+        return pool_features(self.feature_maps(clips_NCTHW)[-1])
 
 
 class R2Plus1D(VideoResNet):
     """R(2+1)D-26, the published network: convolutions over space and over time by turns."""
 
     def __init__(self, shape: Architecture = ARCHITECTURE) -> None:
-        super().__init__(shape, SplitBottleneck)
-        inner, width = between(3, shape.widths[0], time=3, side=7), shape.widths[0]
-        self.conv1_s = over_space(3, inner, 7, 2)
+        super().__init__(shape, SplitBottleneck3d)
+        inner, width = inner_channels(3, shape.widths[0], time=3, side=7), shape.widths[0]
+        self.conv1_s = spatial_conv(3, inner, 7, 2)
         self.bn1_s = nn.BatchNorm3d(inner)
-        self.conv1_t = over_time(inner, width, 1)
+        self.conv1_t = temporal_conv(inner, width, 1)
         self.bn1_t = nn.BatchNorm3d(width)
 
-    def stem(self, clips_NCTHW: Tensor) -> Tensor:
+    def apply_stem(self, clips_NCTHW: Tensor) -> Tensor:
         """As the parent says: space by `conv1_s`, time by `conv1_t`."""
         y = functional.relu(self.bn1_s(self.conv1_s(clips_NCTHW)), inplace=True)
         return functional.relu(self.bn1_t(self.conv1_t(y)), inplace=True)
@@ -153,11 +153,11 @@ class R3D(VideoResNet):
     """R3D-26: the same with whole convolutions over time and space. CMD trains it beside R(2+1)D."""
 
     def __init__(self, shape: Architecture = ARCHITECTURE) -> None:
-        super().__init__(shape, WholeBottleneck)
+        super().__init__(shape, FullBottleneck3d)
         self.conv1 = nn.Conv3d(3, shape.widths[0], (3, 7, 7), (1, 2, 2), (1, 3, 3), bias=False)
         self.bn1 = nn.BatchNorm3d(shape.widths[0])
 
-    def stem(self, clips_NCTHW: Tensor) -> Tensor:
+    def apply_stem(self, clips_NCTHW: Tensor) -> Tensor:
         """As the parent says: time and space together."""
         return functional.relu(self.bn1(self.conv1(clips_NCTHW)), inplace=True)
 
@@ -165,7 +165,7 @@ class R3D(VideoResNet):
 class C3D(nn.Module):
     """C3D (Tran et al., arXiv:1412.0767) without its fully connected layers, batch-normalised, as CMD trains it."""
 
-    WIDTHS: ClassVar[dict[str, int]] = {
+    LAYER_WIDTHS: ClassVar[dict[str, int]] = {
         "1": 64,
         "2": 128,
         "3a": 256,
@@ -177,7 +177,7 @@ class C3D(nn.Module):
     }
     """Channels that each layer gives."""
 
-    POOLS: ClassVar[dict[str, tuple[int, int, int]]] = {
+    LAYER_POOLS: ClassVar[dict[str, tuple[int, int, int]]] = {
         "1": (1, 2, 2),
         "2": (2, 2, 2),
         "3b": (2, 2, 2),
@@ -187,25 +187,27 @@ class C3D(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        for (name, width), channels_in in zip(self.WIDTHS.items(), (3, *self.WIDTHS.values()), strict=False):
+        for (name, width), channels_in in zip(
+            self.LAYER_WIDTHS.items(), (3, *self.LAYER_WIDTHS.values()), strict=False
+        ):
             self.add_module(f"conv{name}", nn.Conv3d(channels_in, width, 3, padding=1))
             self.add_module(f"bn{name}", nn.BatchNorm3d(width))
 
-    def map(self, clips_NCTHW: Tensor) -> Tensor:
+    def feature_map(self, clips_NCTHW: Tensor) -> Tensor:
         """What the last layer gives: for 3 x 16 x 112 x 112 it is 512 x 2 x 7 x 7."""
         y = clips_NCTHW
-        for name in self.WIDTHS:
+        for name in self.LAYER_WIDTHS:
             y = self.get_submodule(f"bn{name}")(self.get_submodule(f"conv{name}")(y))
             y = functional.relu(y, inplace=True)
-            if name in self.POOLS:
-                y = functional.max_pool3d(y, self.POOLS[name])
+            if name in self.LAYER_POOLS:
+                y = functional.max_pool3d(y, self.LAYER_POOLS[name])
         return y
 
     def forward(self, clips_NCTHW: Tensor) -> Tensor:
         """Normalised clips (N, 3, T, H, W) -> features (N, 512)."""
-        return pooled(self.map(clips_NCTHW))
+        return pool_features(self.feature_map(clips_NCTHW))
 
 
-def pooled(map_NCTHW: Tensor) -> Tensor:
+def pool_features(map_NCTHW: Tensor) -> Tensor:
     """The mean over time and space: (N, C, T, H, W) -> (N, C)."""
     return functional.adaptive_avg_pool3d(map_NCTHW, 1).flatten(1)

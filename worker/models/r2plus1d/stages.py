@@ -13,36 +13,42 @@ from torch import Tensor
 
 from shared.catalog import R2plus1dParams
 from shared.errors import Internal
-from shared.values import Embedding, FileMade, Result, TimeRange, Video
-from worker.encoders.placed import MEAN, STD, Placed, batch, settled
-from worker.models.contract import ClipPlan, Film, Inputs, Outcome, Piece, Room
-from worker.models.placement import Placement
-from worker.models.r2plus1d.clips import clips_of
+from shared.values import Embedding, OutputFile, Result, TimeRange, VideoFacts
+from worker.models.contract import ClipPlan, ModelDefinition, RunContext, RunInputs, RunOutput, WindowOutput
+from worker.models.r2plus1d.clips import make_clips
 from worker.models.r2plus1d.config import ARCHITECTURE, CROP
 from worker.models.r2plus1d.network import R2Plus1D
-from worker.models.r2plus1d.weights import load
-from worker.video.feed import Frames
+from worker.models.r2plus1d.weights import load_network
+from worker.runtime.device import IMAGENET_MEAN, IMAGENET_STD, DeviceNetwork, default_batch_size, resolve_precision
+from worker.runtime.placement import Placement
 from worker.video.transform import View
+from worker.video.windows import Frames
 
 Floats = npt.NDArray[np.float32]
 
-FILES = {"raw": "embeddings_raw.npy", "l2_normalised": "embeddings_l2.npy"}
+EMBEDDING_FILES = {"raw": "embeddings_raw.npy", "l2_normalised": "embeddings_l2.npy"}
 """What yields all vectors of a run: as published, and each divided by its L2 norm. Row n is that of result n."""
 
 
-def plan(video: Video, inputs: Inputs, params: R2plus1dParams, placement: Placement) -> ClipPlan:
+def plan(video: VideoFacts, inputs: RunInputs, params: R2plus1dParams, placement: Placement) -> ClipPlan:
     """What `encode` is to see: the clips of the film, or of each of its shots.
 
     Raises:
         ModelUnavailable: bf16 was asked for, and the place computes in fp32.
     """
-    settled(params.precision, placement.precision)
-    whole = params.per == "video"
-    spans = [(0, video.frames)] if whole else [(span.start.frame, span.end.frame) for span in shots_of(inputs)]
-    return ClipPlan(View.full(), clips_of(spans, params.clips), batch(placement.device), CROP.see, decord=whole)
+    resolve_precision(params.precision, placement.precision)
+    whole_video = params.per == "video"
+    spans = [(0, video.frames)] if whole_video else [(span.start.frame, span.end.frame) for span in shot_ranges(inputs)]
+    return ClipPlan(
+        View.full_size(),
+        make_clips(spans, params.clips),
+        default_batch_size(placement.device),
+        CROP.apply_to,
+        allow_decord=whole_video,
+    )
 
 
-def encode(network: Placed[R2Plus1D], frames_BTHWC: Frames, params: R2plus1dParams) -> Floats:
+def encode(network: DeviceNetwork[R2Plus1D], frames_BTHWC: Frames, params: R2plus1dParams) -> Floats:
     """Features of clips.
 
     Args:
@@ -53,63 +59,63 @@ def encode(network: Placed[R2Plus1D], frames_BTHWC: Frames, params: R2plus1dPara
     Returns:
         (B, 2048).
     """
-    with network.computing(params.precision):
-        features_BD = network.network(normalised(torch.from_numpy(frames_BTHWC).to(network.device)))
+    with network.inference_context(params.precision):
+        features_BD = network.network(normalise_clips(torch.from_numpy(frames_BTHWC).to(network.device)))
         values_BD: Floats = features_BD.float().cpu().numpy()
     return values_BD
 
 
-def normalised(frames_BTHWC: Tensor) -> Tensor:
+def normalise_clips(frames_BTHWC: Tensor) -> Tensor:
     """RGB uint8 -> float32 (B, 3, T, H, W), by the mean and deviation of ImageNet; channels last."""
-    mean, std = (torch.tensor(values, device=frames_BTHWC.device) for values in (MEAN, STD))
+    mean, std = (torch.tensor(values, device=frames_BTHWC.device) for values in (IMAGENET_MEAN, IMAGENET_STD))
     return frames_BTHWC.float().div_(255).sub_(mean).div_(std).permute(0, 4, 1, 2, 3)
 
 
-def infer(_network: Placed[R2Plus1D], pieces: Sequence[Piece], params: R2plus1dParams) -> Floats:
+def infer(_network: DeviceNetwork[R2Plus1D], outputs: Sequence[WindowOutput], params: R2plus1dParams) -> Floats:
     """The embedding of the film, or of each shot: the mean over its clips, one that stands for several as often.
 
     Args:
-        pieces: (2048,) each, for the places `start` to `stop`.
+        outputs: (2048,) each, for the places `start` to `stop`.
 
     Returns:
         (N, 2048), not normalised.
     """
-    if not pieces:
+    if not outputs:
         return np.empty((0, ARCHITECTURE.features), np.float32)
-    values_PD = torch.from_numpy(np.stack([piece.value for piece in pieces]))
-    counts_P = torch.tensor([piece.stop - piece.start for piece in pieces])
+    values_PD = torch.from_numpy(np.stack([output.value for output in outputs]))
+    counts_P = torch.tensor([output.stop - output.start for output in outputs])
     clips_NKD = values_PD.repeat_interleave(counts_P, dim=0).view(-1, params.clips, values_PD.shape[1])
     means_ND: Floats = clips_NKD.mean(dim=1).numpy()
     return means_ND
 
 
-def decode(raw_ND: Floats, film: Film, params: R2plus1dParams) -> Outcome:
+def postprocess(raw_ND: Floats, context: RunContext, params: R2plus1dParams) -> RunOutput:
     """A row for each embedding, the vectors for the search, and two files: raw, and L2-normalised.
 
     The embedding of a whole film has no range.
     """
     norms_N = np.linalg.norm(raw_ND.astype(np.float64), axis=1)
-    whole = params.per == "video"
-    spans: list[TimeRange | None] = [None] if whole else [*shots_of(film.inputs)]
+    whole_video = params.per == "video"
+    spans: list[TimeRange | None] = [None] if whole_video else [*shot_ranges(context.inputs)]
     rows, vectors = [], []
     for seq, (span, raw_D, norm) in enumerate(zip(spans, raw_ND, norms_N.tolist(), strict=True)):
-        data = {"dimensions": raw_ND.shape[1], "clips": params.clips, "norm": norm, "files": FILES}
+        data = {"dimensions": raw_ND.shape[1], "clips": params.clips, "norm": norm, "files": EMBEDDING_FILES}
         rows.append(Result("embedding", seq, span, data=data))
         vectors.append(Embedding(seq, span, array("f", raw_D.tobytes())))
-    return Outcome(tuple(rows), keep(raw_ND, norms_N, film.scratch), tuple(vectors))
+    return RunOutput(tuple(rows), save_embeddings(raw_ND, norms_N, context.scratch), tuple(vectors))
 
 
-def keep(raw_ND: Floats, norms_N: npt.NDArray[np.float64], folder: Path) -> tuple[FileMade, ...]:
+def save_embeddings(raw_ND: Floats, norms_N: npt.NDArray[np.float64], folder: Path) -> tuple[OutputFile, ...]:
     """The vectors as NPY files, float32 (N, 2048) both; what is all zero stays so when it is normalised."""
     unit_ND = (raw_ND / np.where(norms_N > 0, norms_N, 1)[:, None]).astype(np.float32)
     files = []
-    for name, array_ND in zip(FILES.values(), (raw_ND, unit_ND), strict=True):
+    for name, array_ND in zip(EMBEDDING_FILES.values(), (raw_ND, unit_ND), strict=True):
         np.save(folder / name, array_ND, allow_pickle=False)
-        files.append(FileMade("embeddings", name, "application/octet-stream", folder / name))
+        files.append(OutputFile("embeddings", name, "application/octet-stream", folder / name))
     return tuple(files)
 
 
-def shots_of(inputs: Inputs) -> list[TimeRange]:
+def shot_ranges(inputs: RunInputs) -> list[TimeRange]:
     """Where each shot of the film is, by the run of `shots`. Internal for one without a range."""
     rows = [row for row in inputs.results["shots"] if row.kind == "shot"]
     spans = [row.range for row in rows if row.range]
@@ -118,4 +124,6 @@ def shots_of(inputs: Inputs) -> list[TimeRange]:
     return spans
 
 
-ROOM = Room(name="r2plus1d", load=load, plan=plan, encode=encode, infer=infer, decode=decode)
+MODEL = ModelDefinition(
+    name="r2plus1d", load_network=load_network, plan=plan, encode=encode, infer=infer, postprocess=postprocess
+)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from worker.video.pictures.keyframes import Crop
+from worker.video.keyframes.loader import CenterCrop
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Architecture:
 
 
 @dataclass(frozen=True, slots=True)
-class Sliding:
+class SlidingWindows:
     """How the shots of a film are cut into windows (released evaluation code).
 
     Args:
@@ -42,19 +42,19 @@ class Sliding:
     step: int = 20
     lead: int = 10
 
-    def padded(self, shots: int) -> int:
+    def padded_length(self, shots: int) -> int:
         """Shots with the copies on both sides: the next multiple of `step`."""
         return -(-(shots + 2 * self.lead) // self.step) * self.step
 
 
 ARCHITECTURE = Architecture()
-SLIDING = Sliding()
+SLIDING_WINDOWS = SlidingWindows()
 
-KEYFRAMES = 3
+KEYFRAMES_PER_SHOT = 3
 """Keyframes of a shot: one picture of nine channels."""
 
-CROP = Crop(short_side=224, filter="bilinear", side=224)
+CROP = CenterCrop(short_side=224, filter="bilinear", side=224)
 """What the encoder sees of a keyframe: the published extraction transform."""
 
-WINDOWS = 64
+WINDOWS_PER_BATCH = 64
 """Windows of shots that go through the boundary network together."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
-from worker.encoders.resnet import ResNet50
-from worker.models.scrl.config import ARCHITECTURE, KEYFRAMES, Architecture
+from worker.models.scrl.config import ARCHITECTURE, KEYFRAMES_PER_SHOT, Architecture
+from worker.networks.resnet import ResNet50
 
 
 class BoundaryNetwork(nn.Module):
@@ -52,12 +52,12 @@ class SCRL(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.encoder = ResNet50(channels=3 * KEYFRAMES)
+        self.encoder = ResNet50(channels=3 * KEYFRAMES_PER_SHOT)
         self.boundary = BoundaryNetwork()
 
-    def features(self, pictures_NCHW: Tensor) -> Tensor:
+    def encode_shots(self, shots_NCHW: Tensor) -> Tensor:
         """Features of shots: float32 (N, 9, H, W), normalised -> (N, D), not normalised."""
-        return self.encoder.features(pictures_NCHW)
+        return self.encoder.extract_features(shots_NCHW)
 
     def forward(self, shots_BLD: Tensor) -> Tensor:
         """As `BoundaryNetwork`."""
@@ -65,6 +65,6 @@ class SCRL(nn.Module):
         return logits_BL2
 
 
-def probabilities(logits_BL2: Tensor) -> Tensor:
+def boundary_probabilities(logits_BL2: Tensor) -> Tensor:
     """Of "yes": (B, L, 2) -> (B, L)."""
     return functional.softmax(logits_BL2, dim=-1)[..., 1]

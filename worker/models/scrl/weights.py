@@ -8,48 +8,50 @@ from pathlib import Path
 
 import torch
 
-from shared.catalog import MENU
-from worker.encoders.placed import MEAN, STD, Placed
-from worker.encoders.published import Published, Source, load_imported
-from worker.encoders.weights import shapes
-from worker.models.placement import Placement
+from shared.catalog import CATALOG
 from worker.models.scrl.config import ARCHITECTURE, CROP
 from worker.models.scrl.network import SCRL
+from worker.runtime.device import IMAGENET_MEAN, IMAGENET_STD, DeviceNetwork
+from worker.runtime.placement import Placement
+from worker.weights import TensorFile, WeightsManifest, load_imported
+from worker.weights.pinned import state_shapes
 
 
-def load(folders: Sequence[Path], placement: Placement) -> Placed[SCRL]:
+def load_network(folders: Sequence[Path], placement: Placement) -> DeviceNetwork[SCRL]:
     """The network in place.
 
     Raises:
-        WeightsMissing, WeightsCorrupt: as `worker.encoders.published`.
+        WeightsMissing, WeightsCorrupt: as `worker.weights`.
     """
-    network = _empty()
-    network.load_state_dict(load_imported(PUBLISHED.spec, folders, shapes(network)), strict=True, assign=True)
-    return Placed.put(network, placement.device, placement.precision)
+    network = _build_empty_network()
+    network.load_state_dict(
+        load_imported(WEIGHTS_MANIFEST.spec, folders, state_shapes(network)), strict=True, assign=True
+    )
+    return DeviceNetwork.load_on(network, placement.device, placement.precision)
 
 
-def _empty() -> SCRL:
+def _build_empty_network() -> SCRL:
     """The network without numbers: names and shapes, at no cost."""
     with torch.device("meta"):
         return SCRL()
 
 
-SPEC = MENU["scrl"].weights
-assert SPEC is not None
-PUBLISHED = Published(
-    spec=SPEC,
-    sources=(
-        Source(
+WEIGHTS_SPEC = CATALOG["scrl"].weights
+assert WEIGHTS_SPEC is not None
+WEIGHTS_MANIFEST = WeightsManifest(
+    spec=WEIGHTS_SPEC,
+    tensor_files=(
+        TensorFile(
             name="checkpoint.pth.tar",
-            what="pre-training: the encoder of queries is the shot encoder",
+            description="pre-training: the encoder of queries is the shot encoder",
             # The momentum encoder, its queue and the projection heads serve pre-training only.
-            drop=("encoder_k.*", "queue", "queue_ptr", "encoder_q.fc.*", "fc.*"),
-            strip="encoder_q.",
-            put="encoder.",
+            drop_patterns=("encoder_k.*", "queue", "queue_ptr", "encoder_q.fc.*", "fc.*"),
+            strip_prefix="encoder_q.",
+            add_prefix="encoder.",
         ),
-        Source(name="model_best.pth.tar", what="the boundary network (Bi-LSTM)", put="boundary."),
+        TensorFile(name="model_best.pth.tar", description="the boundary network (Bi-LSTM)", add_prefix="boundary."),
     ),
     architecture=asdict(ARCHITECTURE),
-    preprocessing={**asdict(CROP), "keyframes": 3, "mean": MEAN, "std": STD},
-    expected=lambda: shapes(_empty()),
+    preprocessing={**asdict(CROP), "keyframes": 3, "mean": IMAGENET_MEAN, "std": IMAGENET_STD},
+    expected_shapes=lambda: state_shapes(_build_empty_network()),
 )

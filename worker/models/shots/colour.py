@@ -11,10 +11,10 @@ from cv2.typing import MatLike
 
 from worker.models.shots.config import COLOUR_RULE, ColourRule
 
-HSV, LUV = cv2.COLOR_BGR2HSV, cv2.COLOR_BGR2Luv
+BGR_TO_HSV, BGR_TO_LUV = cv2.COLOR_BGR2HSV, cv2.COLOR_BGR2Luv
 
 
-def differences(frames_THWC: npt.NDArray[np.uint8], rule: ColourRule = COLOUR_RULE) -> npt.NDArray[np.float32]:
+def frame_differences(frames_THWC: npt.NDArray[np.uint8], rule: ColourRule = COLOUR_RULE) -> npt.NDArray[np.float32]:
     """d_hsv and d_luv of each frame against the one before it.
 
     Converting to Luv takes five times as long as converting to HSV, and the rule asks for it in few frames only.
@@ -26,14 +26,14 @@ def differences(frames_THWC: npt.NDArray[np.uint8], rule: ColourRule = COLOUR_RU
     Returns:
         (T - 1, 2) float32; d_luv is 0 where d_hsv alone decides.
     """
-    hsv = [cv2.cvtColor(frame_HWC, HSV) for frame_HWC in frames_THWC]
-    made = np.zeros((len(frames_THWC) - 1, 2), np.float32)
+    hsv = [cv2.cvtColor(frame_HWC, BGR_TO_HSV) for frame_HWC in frames_THWC]
+    result = np.zeros((len(frames_THWC) - 1, 2), np.float32)
     for t, (before, after) in enumerate(pairwise(hsv)):
-        made[t, 0] = mean_difference(before, after)
-        if rule.needs_luv(float(made[t, 0])):
-            luv = [cv2.cvtColor(frame_HWC, LUV) for frame_HWC in frames_THWC[t : t + 2]]
-            made[t, 1] = mean_difference(luv[0], luv[1])
-    return made
+        result[t, 0] = mean_difference(before, after)
+        if rule.needs_luv(float(result[t, 0])):
+            luv = [cv2.cvtColor(frame_HWC, BGR_TO_LUV) for frame_HWC in frames_THWC[t : t + 2]]
+            result[t, 1] = mean_difference(luv[0], luv[1])
+    return result
 
 
 def mean_difference(first_HWC: MatLike, second_HWC: MatLike) -> float:

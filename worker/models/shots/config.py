@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from worker.models.placement import Placement
-from worker.video.feed import Windows
+from worker.runtime.placement import Placement
+from worker.video.windows import WindowSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,19 +73,19 @@ class ColourRule:
 ARCHITECTURE = Architecture()
 COLOUR_RULE = ColourRule()
 
-LEAD = 25
+LEAD_FRAMES = 25
 """Frames of context on each side of the frames a window answers for, as published."""
 
-PUBLISHED = Windows(length=100, step=50, lead=LEAD)
+PAPER_WINDOWS = WindowSpec(length=100, step=50, lead=LEAD_FRAMES)
 """Windows of the paper: every frame is computed twice."""
 
-LONG = Windows(length=300, step=250, lead=LEAD)
+LONG_WINDOWS = WindowSpec(length=300, step=250, lead=LEAD_FRAMES)
 """Fewer frames computed twice, for the runtime where speed was asked for: what it changes is measured in README.md."""
 
-COLOUR_WINDOWS = Windows(length=33, step=32, lead=1)
+COLOUR_WINDOWS = WindowSpec(length=33, step=32, lead=1)
 """Each frame and the one before it; the lead costs one picture in 33. Longer ones let go of frames later."""
 
 
-def windows(placement: Placement) -> Windows:
+def choose_windows(placement: Placement) -> WindowSpec:
     """The windows for TransNet V2 where it is computed so."""
-    return LONG if placement.runtime == "openvino" else PUBLISHED
+    return LONG_WINDOWS if placement.runtime == "openvino" else PAPER_WINDOWS

@@ -45,7 +45,7 @@ class SeparableConvolution(nn.Module):
         assert isinstance(space, Tensor) and isinstance(time, Tensor)
         y_NCHW = functional.conv2d(x_NCHW, space.squeeze(2).to(x_NCHW.dtype), padding=1)
         kernel = (time.squeeze(4) * gain_C.view(-1, 1, 1, 1)).to(x_NCHW.dtype)
-        y_BCTP = to_time(y_NCHW, windows)
+        y_BCTP = to_time_layout(y_NCHW, windows)
         step = self.dilation
         return functional.conv2d(y_BCTP, kernel, bias_C.to(x_NCHW.dtype), padding=(step, 0), dilation=(step, 1))
 
@@ -64,13 +64,13 @@ class DilatedBlock(nn.Module):
         """(N, C, H, W) -> (N, filters * dilations, H, W), before the activation."""
         height, width = x_NCHW.shape[2:]
         branches = [self.get_submodule(name) for name in self.names]
-        affine = zip(*(part.chunk(len(branches)) for part in self.affine()), strict=True)
+        affine = zip(*(part.chunk(len(branches)) for part in self.batch_norm_affine()), strict=True)
         y_BCTP = torch.cat(
             [branch(x_NCHW, windows, gain, bias) for branch, (gain, bias) in zip(branches, affine, strict=True)], dim=1
         )
-        return to_space(y_BCTP, height, width)
+        return to_space_layout(y_BCTP, height, width)
 
-    def affine(self) -> tuple[Tensor, Tensor]:
+    def batch_norm_affine(self) -> tuple[Tensor, Tensor]:
         """Batch normalisation with its running statistics, as a gain and a bias per channel.
 
         The convolutions before it are linear, so the gain goes into their weights and saves a pass over the pictures.
@@ -81,7 +81,7 @@ class DilatedBlock(nn.Module):
         return gain_C, self.bn.bias - mean * gain_C
 
 
-class Stack(nn.Module):
+class DilatedStack(nn.Module):
     """Dilated blocks with a skip connection from the first to the last, then pooling 2 x 2 (paper: SDDCNN)."""
 
     def __init__(self, channels_in: int, filters: int, shape: Architecture) -> None:
@@ -111,7 +111,7 @@ class FrameSimilarity(nn.Module):
     def forward(self, features_BTC: Tensor) -> Tensor:
         """Spatial means of every stack, (B, T, C) float32 -> (B, T, similarity)."""
         unit_BTC = functional.normalize(self.projection(features_BTC), dim=2)
-        return functional.relu(self.fc(band(unit_BTC, self.lookup)))
+        return functional.relu(self.fc(neighbour_similarities(unit_BTC, self.lookup)))
 
 
 class ColourHistograms(nn.Module):
@@ -124,10 +124,10 @@ class ColourHistograms(nn.Module):
 
     def forward(self, frames_BTHWC: Tensor) -> Tensor:
         """RGB uint8 (B, T, H, W, 3) -> (B, T, similarity)."""
-        unit_BTC = functional.normalize(self.histograms(frames_BTHWC), dim=2)
-        return functional.relu(self.fc(band(unit_BTC, self.lookup)))
+        unit_BTC = functional.normalize(self.compute_histograms(frames_BTHWC), dim=2)
+        return functional.relu(self.fc(neighbour_similarities(unit_BTC, self.lookup)))
 
-    def histograms(self, frames_BTHWC: Tensor) -> Tensor:
+    def compute_histograms(self, frames_BTHWC: Tensor) -> Tensor:
         """Pixels of each colour: (B, T, levels ** 3) float32, red changing slowest."""
         level_BTPC = (frames_BTHWC.flatten(2, 3).int() * self.levels) >> 8
         red, green, blue = level_BTPC.unbind(3)
@@ -149,7 +149,7 @@ class TransNetV2(nn.Module):
         self.precision = precision
         inputs = (3, *shape.channels[:-1])
         self.SDDCNN = nn.ModuleList(
-            [Stack(channels, shape.filters * 2**stack, shape) for stack, channels in enumerate(inputs)]
+            [DilatedStack(channels, shape.filters * 2**stack, shape) for stack, channels in enumerate(inputs)]
         )
         self.frame_sim_layer = FrameSimilarity(sum(shape.channels), shape)
         self.color_hist_layer = ColourHistograms(shape)
@@ -174,32 +174,32 @@ class TransNetV2(nn.Module):
             x_NCHW = stack(x_NCHW, windows)
             means.append(x_NCHW.mean(dim=(2, 3), dtype=torch.float32))
         map_BTC = x_NCHW.permute(0, 2, 3, 1).reshape(windows, times, -1)
-        seen = self.frame_sim_layer(torch.cat(means, dim=1).view(windows, times, -1))
-        parts = [self.color_hist_layer(frames_BTHWC), seen, map_BTC]
-        return self.heads(torch.cat([part.to(self.precision) for part in parts], dim=2))
+        similarities = self.frame_sim_layer(torch.cat(means, dim=1).view(windows, times, -1))
+        parts = [self.color_hist_layer(frames_BTHWC), similarities, map_BTC]
+        return self.apply_heads(torch.cat([part.to(self.precision) for part in parts], dim=2))
 
-    def heads(self, features_BTC: Tensor) -> Tensor:
+    def apply_heads(self, features_BTC: Tensor) -> Tensor:
         """Both heads over the joined features -> (B, T, 2) float32 logits."""
         weight, bias = (part.to(features_BTC.dtype) for part in (self.fc1.weight, self.fc1.bias))
         hidden = functional.relu(functional.linear(features_BTC, weight, bias)).float()
         return torch.cat([self.cls_layer1(hidden), self.cls_layer2(hidden)], dim=2)
 
 
-def to_time(x_NCHW: Tensor, windows: int) -> Tensor:
+def to_time_layout(x_NCHW: Tensor, windows: int) -> Tensor:
     """The same numbers as B pictures of T x (H * W) pixels: (B, C, T, H * W)."""
-    pictures, channels, height, width = x_NCHW.shape
-    memory = x_NCHW.permute(0, 2, 3, 1).reshape(windows, pictures // windows, height * width, channels)
+    frames, channels, height, width = x_NCHW.shape
+    memory = x_NCHW.permute(0, 2, 3, 1).reshape(windows, frames // windows, height * width, channels)
     return memory.permute(0, 3, 1, 2)
 
 
-def to_space(x_BCTP: Tensor, height: int, width: int) -> Tensor:
-    """Inverse of `to_time`: (B * T, C, H, W)."""
+def to_space_layout(x_BCTP: Tensor, height: int, width: int) -> Tensor:
+    """Inverse of `to_time_layout`: (B * T, C, H, W)."""
     windows, channels, times, _ = x_BCTP.shape
     memory = x_BCTP.permute(0, 2, 3, 1).reshape(windows * times, height, width, channels)
     return memory.permute(0, 3, 1, 2)
 
 
-def band(x_BTC: Tensor, lookup: int) -> Tensor:
+def neighbour_similarities(x_BTC: Tensor, lookup: int) -> Tensor:
     """Dot product of each frame with its neighbours: (B, T, lookup), zero outside the window.
 
     Row t of the product with the padded frames holds them at columns t to t + lookup. Laid out flat, such a diagonal

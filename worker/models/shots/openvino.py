@@ -10,15 +10,15 @@ import numpy.typing as npt
 import torch
 
 from shared.errors import ModelUnavailable
-from worker.models.placement import Placement
-from worker.models.shots.config import ARCHITECTURE, windows
+from worker.models.shots.config import ARCHITECTURE, choose_windows
 from worker.models.shots.network import TransNetV2
-from worker.video.feed import Frames
+from worker.runtime.placement import Placement
+from worker.video.windows import Frames
 
 if TYPE_CHECKING:
     from openvino import Model
 
-HINTS = {"fp32": "f32", "bf16": "bf16"}
+PRECISION_HINTS = {"fp32": "f32", "bf16": "bf16"}
 
 TOLERANCES = {"fp32": 1e-3, "bf16": 0.1}
 """How far probabilities may be from those of torch in fp32."""
@@ -42,14 +42,14 @@ class OpenVinoDetector:
             from openvino import Core
         except ModuleNotFoundError:
             raise ModelUnavailable("The runtime openvino needs: pip install 'sceneworks[openvino]'") from None
-        length = windows(placement).length
+        length = choose_windows(placement).length
         options = {
-            "INFERENCE_PRECISION_HINT": HINTS[placement.precision],
+            "INFERENCE_PRECISION_HINT": PRECISION_HINTS[placement.precision],
             "INFERENCE_NUM_THREADS": placement.threads,
             "NUM_STREAMS": 1,
         }
-        self._compiled: Any = Core().compile_model(_converted(network, length), "CPU", options)
-        self._check(network, length, TOLERANCES[placement.precision])
+        self._compiled: Any = Core().compile_model(_convert_network(network, length), "CPU", options)
+        self._check_accuracy(network, length, TOLERANCES[placement.precision])
 
     def __call__(self, frames_BTHWC: Frames) -> npt.NDArray[np.float32]:
         """As `weights.Detector`, window by window: a larger batch is no faster on a CPU."""
@@ -57,16 +57,18 @@ class OpenVinoDetector:
         probabilities_BT: npt.NDArray[np.float32] = 1 / (1 + np.exp(-logits_BTH[..., 0]))
         return probabilities_BT
 
-    def _check(self, network: TransNetV2, length: int, tolerance: float) -> None:
-        frames_BTHWC = probe(length)
+    def _check_accuracy(self, network: TransNetV2, length: int, tolerance: float) -> None:
+        frames_BTHWC = make_test_window(length)
         with torch.inference_mode():
-            right = network(torch.from_numpy(frames_BTHWC))[..., 0].sigmoid().numpy()
-        worst = float(np.abs(self(frames_BTHWC) - right).max())
-        if not worst <= tolerance:
-            raise ModelUnavailable(f"OpenVINO computes something else here: probabilities differ by up to {worst:.3f}.")
+            expected = network(torch.from_numpy(frames_BTHWC))[..., 0].sigmoid().numpy()
+        largest_error = float(np.abs(self(frames_BTHWC) - expected).max())
+        if not largest_error <= tolerance:
+            raise ModelUnavailable(
+                f"OpenVINO computes something else here: probabilities differ by up to {largest_error:.3f}."
+            )
 
 
-def probe(length: int) -> Frames:
+def make_test_window(length: int) -> Frames:
     """One window of frames with cuts: every 20 frames another pattern, with a little change within."""
     generator = np.random.default_rng(0)
     shape = (-(-length // 20), 9, 16, 3)
@@ -75,7 +77,7 @@ def probe(length: int) -> Frames:
     return frames_THWC.clip(0, 255).astype(np.uint8)[None]
 
 
-def _converted(network: TransNetV2, length: int) -> Model:
+def _convert_network(network: TransNetV2, length: int) -> Model:
     """The network as OpenVINO's own graph, straight through its frontend for traced torch modules."""
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder

@@ -10,28 +10,44 @@ import numpy as np
 import numpy.typing as npt
 
 from shared.catalog import ShotsParams
-from shared.values import FileMade, Shot, Video
-from worker.models.contract import Film, FilmPlan, Inputs, Outcome, Picker, Piece, Room
-from worker.models.placement import Placement
-from worker.models.shots.colour import differences
-from worker.models.shots.config import ARCHITECTURE, COLOUR_WINDOWS, LEAD, windows
-from worker.models.shots.cuts import ColourCuts, Cutter, Keyframes, Span, Transitions
-from worker.models.shots.sheet import chosen, draw
-from worker.models.shots.weights import Detector, load
-from worker.video.feed import Frames
-from worker.video.pictures.keyframes import name
+from shared.values import OutputFile, Shot, VideoFacts
+from worker.models.contract import (
+    KeyframeSelector,
+    ModelDefinition,
+    RunContext,
+    RunInputs,
+    RunOutput,
+    VideoPlan,
+    WindowOutput,
+)
+from worker.models.shots.colour import frame_differences
+from worker.models.shots.config import ARCHITECTURE, COLOUR_WINDOWS, LEAD_FRAMES, choose_windows
+from worker.models.shots.contact_sheet import choose_shots, draw_sheet
+from worker.models.shots.segmentation import (
+    ColourSegmenter,
+    ShotKeyframeSelector,
+    ShotSegmenter,
+    ShotSpan,
+    TransitionSegmenter,
+)
+from worker.models.shots.weights import Detector, load_network
+from worker.runtime.placement import Placement
+from worker.video.keyframes.loader import keyframe_name
 from worker.video.transform import View
+from worker.video.windows import Frames
 
 
-def plan(_video: Video, _inputs: Inputs, params: ShotsParams, placement: Placement) -> FilmPlan:
+def plan(_video: VideoFacts, _inputs: RunInputs, params: ShotsParams, placement: Placement) -> VideoPlan:
     """Small RGB pictures for the network, every f-th pixel in BGR for the colour rule."""
-    side = params.keyframe_short_side
+    short_side = params.keyframe_short_side
     match params.detector:
         case "transnetv2":
-            view = View.scaled(ARCHITECTURE.width, ARCHITECTURE.height)
-            return FilmPlan(view, windows(placement), batch=_batch(placement), keyframe_short_side=side)
+            view = View.scaled_to(ARCHITECTURE.width, ARCHITECTURE.height)
+            return VideoPlan(
+                view, choose_windows(placement), batch_size=_batch_size(placement), keyframe_short_side=short_side
+            )
         case "hsv_luv":
-            return FilmPlan(View.subsampled(), COLOUR_WINDOWS, keyframe_short_side=side)
+            return VideoPlan(View.subsampled_bgr(), COLOUR_WINDOWS, keyframe_short_side=short_side)
         case _:
             assert_never(params.detector)
 
@@ -47,54 +63,64 @@ def encode(network: Detector | None, frames_BTHWC: Frames, _params: ShotsParams)
         (B, step) probabilities of a transition, or (B, step, 2) colour differences d_hsv and d_luv.
     """
     if network is None:
-        return np.stack([differences(frames_THWC) for frames_THWC in frames_BTHWC])
-    return network(frames_BTHWC)[:, LEAD:-LEAD]
+        return np.stack([frame_differences(frames_THWC) for frames_THWC in frames_BTHWC])
+    return network(frames_BTHWC)[:, LEAD_FRAMES:-LEAD_FRAMES]
 
 
-def infer(_network: Detector | None, pieces: Sequence[Piece], params: ShotsParams) -> list[Span]:
+def infer(_network: Detector | None, outputs: Sequence[WindowOutput], params: ShotsParams) -> list[ShotSpan]:
     """The shots, in frames."""
-    cutter = _cutter(params)
-    spans = [span for piece in pieces for span in cutter.feed(piece.value)]
-    return spans + cutter.end()
+    segmenter = _make_segmenter(params)
+    spans = [span for output in outputs for span in segmenter.add_scores(output.value)]
+    return spans + segmenter.finish()
 
 
-def decode(spans: Sequence[Span], film: Film, _params: ShotsParams) -> Outcome:
+def postprocess(spans: Sequence[ShotSpan], context: RunContext, _params: ShotsParams) -> RunOutput:
     """Shots with exact times, their keyframes and a contact sheet. A film without frames yields nothing."""
-    shots = [Shot(film.timeline.range(span.start, span.end), span.transition, span.score) for span in spans]
-    results = tuple(shot.result(seq) for seq, shot in enumerate(shots))
-    if film.pictures is None or not shots:
-        return Outcome(results)
-    sheet = _sheet(shots, film.pictures, film.scratch / "contact_sheet.jpg")
-    return Outcome(
+    shots = [Shot(context.timeline.time_range(span.start, span.end), span.transition, span.score) for span in spans]
+    results = tuple(shot.to_result(seq) for seq, shot in enumerate(shots))
+    if context.keyframes_zip is None or not shots:
+        return RunOutput(results)
+    sheet = _draw_contact_sheet(shots, context.keyframes_zip, context.scratch / "contact_sheet.jpg")
+    return RunOutput(
         results,
         (
-            FileMade("keyframes", "keyframes.zip", "application/zip", film.pictures),
-            FileMade("contact_sheet", "contact_sheet.jpg", "image/jpeg", sheet),
+            OutputFile("keyframes", "keyframes.zip", "application/zip", context.keyframes_zip),
+            OutputFile("contact_sheet", "contact_sheet.jpg", "image/jpeg", sheet),
         ),
     )
 
 
-def picker(params: ShotsParams) -> Picker:
+def make_keyframe_selector(params: ShotsParams) -> KeyframeSelector:
     """Names the keyframes while the film is read, by the same decisions as `infer`."""
-    return Keyframes(_cutter(params))
+    return ShotKeyframeSelector(_make_segmenter(params))
 
 
-def _cutter(params: ShotsParams) -> Cutter:
-    makers: dict[str, Callable[[], Cutter]] = {
-        "transnetv2": lambda: Transitions(params.threshold),
-        "hsv_luv": lambda: ColourCuts(params.min_shot_frames),
+def _make_segmenter(params: ShotsParams) -> ShotSegmenter:
+    factories: dict[str, Callable[[], ShotSegmenter]] = {
+        "transnetv2": lambda: TransitionSegmenter(params.threshold),
+        "hsv_luv": lambda: ColourSegmenter(params.min_shot_frames),
     }
-    return makers[params.detector]()
+    return factories[params.detector]()
 
 
-def _batch(placement: Placement) -> int:
+def _batch_size(placement: Placement) -> int:
     """Windows at a time: a CPU is as fast with one, and reports sooner."""
     return 1 if placement.device == "cpu" else 16
 
 
-def _sheet(shots: Sequence[Shot], pictures: Path, target: Path) -> Path:
-    cells = [(name(shot, 1), f"{shot + 1}", shots[shot].range.start.timecode) for shot in chosen(len(shots))]
-    return draw(pictures, cells, target)
+def _draw_contact_sheet(shots: Sequence[Shot], keyframes_zip: Path, target: Path) -> Path:
+    cells = [
+        (keyframe_name(shot, 1), f"{shot + 1}", shots[shot].range.start.timecode) for shot in choose_shots(len(shots))
+    ]
+    return draw_sheet(keyframes_zip, cells, target)
 
 
-ROOM = Room(name="shots", load=load, plan=plan, encode=encode, infer=infer, decode=decode, picker=picker)
+MODEL = ModelDefinition(
+    name="shots",
+    load_network=load_network,
+    plan=plan,
+    encode=encode,
+    infer=infer,
+    postprocess=postprocess,
+    make_keyframe_selector=make_keyframe_selector,
+)

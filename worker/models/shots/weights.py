@@ -11,12 +11,12 @@ import numpy.typing as npt
 import torch
 
 from shared.catalog import SHOTS
-from worker.encoders.weights import fit, read
-from worker.models.placement import Placement
 from worker.models.shots.network import TransNetV2
-from worker.video.feed import Frames
+from worker.runtime.placement import Placement
+from worker.video.windows import Frames
+from worker.weights.pinned import load_state_strict, read_weights
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 class Detector(Protocol):
@@ -30,7 +30,7 @@ class TorchDetector:
     """TransNet V2 computed by torch.
 
     Args:
-        network: with its weights.
+        load_torch_network: with its weights.
         device: where to compute.
     """
 
@@ -45,23 +45,23 @@ class TorchDetector:
         return probabilities_BT
 
 
-def load(folders: Sequence[Path], placement: Placement) -> Detector:
+def load_network(folders: Sequence[Path], placement: Placement) -> Detector:
     """The network in place.
 
     Raises:
-        WeightsMissing, WeightsCorrupt: as `worker.encoders.weights`.
+        WeightsMissing, WeightsCorrupt: as `worker.weights.pinned`.
         ModelUnavailable: OpenVINO was asked for and is not installed, or computes something else.
     """
     if placement.runtime == "openvino":
         from worker.models.shots.openvino import OpenVinoDetector
 
-        return OpenVinoDetector(network(folders, "fp32"), placement)
-    return TorchDetector(network(folders, placement.precision), placement.device)
+        return OpenVinoDetector(load_torch_network(folders, "fp32"), placement)
+    return TorchDetector(load_torch_network(folders, placement.precision), placement.device)
 
 
-def network(folders: Sequence[Path], precision: str) -> TransNetV2:
+def load_torch_network(folders: Sequence[Path], precision: str) -> TransNetV2:
     """The torch module with the pinned weights."""
     assert SHOTS.weights is not None
-    built = TransNetV2(precision=PRECISIONS[precision])
-    fit(built, read(SHOTS.weights, folders), SHOTS.weights.name)
-    return built
+    network = TransNetV2(precision=TORCH_DTYPES[precision])
+    load_state_strict(network, read_weights(SHOTS.weights, folders), SHOTS.weights.name)
+    return network

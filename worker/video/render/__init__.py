@@ -1,6 +1,6 @@
-"""Making films: one stretch (`clip`), several stretches (`cuts`), pictures of our own (`film`)."""
+"""Making films: one stretch (`cut_clip`), several stretches (`concatenate_ranges`), pictures of our own (`write_video`)."""
 
-from worker.video.render.clips import clip
-from worker.video.render.films import cuts, film
+from worker.video.render.clips import cut_clip
+from worker.video.render.videos import concatenate_ranges, write_video
 
-__all__ = ["clip", "cuts", "film"]
+__all__ = ["concatenate_ranges", "cut_clip", "write_video"]

@@ -12,25 +12,25 @@ import imageio_ffmpeg
 
 from shared.errors import Internal, MediaCorrupt, StorageFull
 from shared.values import TimeRange
-from worker.video.reader import Reader
+from worker.video.reader import VideoReader
 
-EARLY = Fraction(1, 10_000)
+EARLY_CUT_S = Fraction(1, 10_000)
 """Seconds by which a cut lies before its frame: ffmpeg reads microseconds, and rounding must not lose a frame."""
 
-MARGIN = Fraction(1, 2)
+SEEK_MARGIN_S = Fraction(1, 2)
 """Seconds before a key packet to which ffmpeg is sent: transport streams are sought by bisection, to any packet."""
 
-WEB = {"vcodec": "libx264", "pix_fmt": "yuv420p", "preset": "veryfast", "crf": 20, "movflags": "+faststart"}
+WEB_OPTIONS = {"vcodec": "libx264", "pix_fmt": "yuv420p", "preset": "veryfast", "crf": 20, "movflags": "+faststart"}
 """Plays everywhere: H.264 4:2:0, its index in front."""
 
-CLIP = {**WEB, "acodec": "aac", "map_metadata": -1, "map_chapters": -1, "enc_time_base": "demux"}
+CLIP_OPTIONS = {**WEB_OPTIONS, "acodec": "aac", "map_metadata": -1, "map_chapters": -1, "enc_time_base": "demux"}
 """The same with sound, in the time base of the source, so that uneven times stay exact."""
 
 ANY_PATH = re.compile(r"(?:file:)?/[^\s:'\"]+")
 """What looks like a path in a message."""
 
 
-def clip(reader: Reader, span: TimeRange, out: Path) -> Path:
+def cut_clip(reader: VideoReader, span: TimeRange, out: Path) -> Path:
     """Cut frames `span.start` (inclusive) to `span.end` (exclusive) out of a film, with its sound, into an MP4.
 
     The pictures are encoded anew from the key packet before the range on, so the cut is exact wherever it lies.
@@ -41,54 +41,59 @@ def clip(reader: Reader, span: TimeRange, out: Path) -> Path:
     """
     if not span.frames:
         raise ValueError("a clip needs at least one frame")
-    made = _by_time(reader, span, out) if reader.packets.regular else _by_number(reader, span, out)
-    _run(made, reader.path, out)
+    output_stream = (
+        _cut_by_time(reader, span, out) if reader.packets.has_exact_pts else _cut_by_frame_number(reader, span, out)
+    )
+    _run_ffmpeg(output_stream, reader.path, out)
     return out
 
 
-def _taken(reader: Reader, **options: str) -> Any:
+def _ffmpeg_input(reader: VideoReader, **options: str) -> Any:
     """The film as ffmpeg's input: as the container that it is known to be, and nothing that it may point to."""
     return ffmpeg.input(f"file:{reader.path}", format=reader.video.container, protocol_whitelist="file", **options)
 
 
-def _by_time(reader: Reader, span: TimeRange, out: Path) -> Any:
+def _cut_by_time(reader: VideoReader, span: TimeRange, out: Path) -> Any:
     """Go to before the key packet that the range needs, decode, drop what comes before the range."""
     offset = reader.video.start_time - reader.video.container_start_time
     start = offset + span.start.seconds
-    key = reader.packets.key_before(span.start.pts)
-    known = Fraction(0) if key is None else (key - reader.clock.start_pts) * reader.clock.time_base
-    jump = max(Fraction(0), known + offset - MARGIN)
-    taken = _taken(reader, ss=_seconds(jump))
-    cut = {"ss": _seconds(max(Fraction(0), start - jump - EARLY)), "t": _seconds(span.seconds)}
-    return ffmpeg.output(taken["V:0"], taken["a:0?"], str(out), **CLIP, **cut)
+    key = reader.packets.key_pts_before(span.start.pts)
+    key_seconds = Fraction(0) if key is None else (key - reader.clock.start_pts) * reader.clock.time_base
+    seek_seconds = max(Fraction(0), key_seconds + offset - SEEK_MARGIN_S)
+    source_stream = _ffmpeg_input(reader, ss=_format_seconds(seek_seconds))
+    cut_options = {
+        "ss": _format_seconds(max(Fraction(0), start - seek_seconds - EARLY_CUT_S)),
+        "t": _format_seconds(span.seconds),
+    }
+    return ffmpeg.output(source_stream["V:0"], source_stream["a:0?"], str(out), **CLIP_OPTIONS, **cut_options)
 
 
-def _by_number(reader: Reader, span: TimeRange, out: Path) -> Any:
+def _cut_by_frame_number(reader: VideoReader, span: TimeRange, out: Path) -> Any:
     """Read from the start and count: for streams without times, or whose times jump."""
-    taken = _taken(reader)
-    pictures = taken["V:0"].filter("trim", start_frame=span.start.frame, end_frame=span.end.frame)
-    streams = [pictures.filter("setpts", "PTS-STARTPTS")]
+    source_stream = _ffmpeg_input(reader)
+    video_stream = source_stream["V:0"].filter("trim", start_frame=span.start.frame, end_frame=span.end.frame)
+    streams = [video_stream.filter("setpts", "PTS-STARTPTS")]
     if reader.video.audio:
-        start, end = _seconds(span.start.seconds), _seconds(span.end.seconds)
-        streams.append(taken["a:0"].filter("atrim", start=start, end=end).filter("asetpts", "PTS-STARTPTS"))
-    return ffmpeg.output(*streams, str(out), **CLIP)
+        start, end = _format_seconds(span.start.seconds), _format_seconds(span.end.seconds)
+        streams.append(source_stream["a:0"].filter("atrim", start=start, end=end).filter("asetpts", "PTS-STARTPTS"))
+    return ffmpeg.output(*streams, str(out), **CLIP_OPTIONS)
 
 
-def _command(made: Any) -> Any:
-    return made.global_args("-hide_banner", "-loglevel", "error").overwrite_output()
+def _build_command(output_stream: Any) -> Any:
+    return output_stream.global_args("-hide_banner", "-loglevel", "error").overwrite_output()
 
 
-def _run(made: Any, source: Path, out: Path) -> None:
+def _run_ffmpeg(output_stream: Any, source: Path, out: Path) -> None:
     try:
-        _command(made).run(cmd=imageio_ffmpeg.get_ffmpeg_exe(), capture_stdout=True, capture_stderr=True)
+        _build_command(output_stream).run(cmd=imageio_ffmpeg.get_ffmpeg_exe(), capture_stdout=True, capture_stderr=True)
     except ffmpeg.Error as error:
         out.unlink(missing_ok=True)
-        raise _failure(error.stderr, source, out) from error
+        raise _translate_failure(error.stderr, source, out) from error
 
 
-def _failure(complaints: bytes, *paths: Path) -> Internal | StorageFull | MediaCorrupt:
+def _translate_failure(stderr: bytes, *paths: Path) -> Internal | StorageFull | MediaCorrupt:
     """The last line that ffmpeg said, as an error of ours, without the paths in it."""
-    lines = complaints.decode(errors="replace").strip().splitlines() or ["no reason given"]
+    lines = stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
     if any("No space left" in line for line in lines):
         return StorageFull("no room left for the film")
     if any("Invalid data found when processing input" in line for line in lines):
@@ -99,6 +104,6 @@ def _failure(complaints: bytes, *paths: Path) -> Internal | StorageFull | MediaC
     return Internal(f"ffmpeg: {ANY_PATH.sub('file', last)}")
 
 
-def _seconds(time: Fraction) -> str:
+def _format_seconds(time: Fraction) -> str:
     """Seconds as ffmpeg reads them, to the microsecond."""
     return f"{float(time):.6f}"

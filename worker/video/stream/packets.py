@@ -15,7 +15,7 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-RATES = tuple(
+STANDARD_RATES = tuple(
     sorted(
         {Fraction(n) for n in (1, 2, 5, 6, 8, 10, 12, 15, 16, 18, 20, 24, 25, 30, 48, 50, 60, 72, 90, 100, 120, 240)}
         | {Fraction(n * 1000, 1001) for n in (12, 15, 24, 30, 48, 60, 120, 240)}
@@ -23,16 +23,16 @@ RATES = tuple(
 )
 """Frame rates in use: whole ones and the NTSC family (SMPTE ST 2036-1, ITU-R BT.709 part 2)."""
 
-SNAP = Fraction(5, 10_000)
+SNAP_TOLERANCE = Fraction(5, 10_000)
 """How near a measured rate must be to a standard one to be taken for it; 24 and 24000/1001 are twice as far apart."""
 
-RAW = {"mpegvideo", "h264", "hevc", "m4v", "h263", "vc1", "obu"}
+RAW_FORMATS = {"mpegvideo", "h264", "hevc", "m4v", "h263", "vc1", "obu"}
 """Streams without a container: they carry no times, and those that demuxers make up for them have gaps."""
 
 JUMP_SECONDS = 10
 """A step back in time by more than this starts a new piece of a spliced stream."""
 
-BROKEN_READS = 16
+MAX_FAILED_READS = 16
 """Reads that may fail one after the other before the rest of the file is given up."""
 
 
@@ -42,132 +42,136 @@ class PacketIndex:
 
     Args:
         pts: presentation times in display order, strictly increasing, in ticks of the stream.
-        keys: presentation times at which decoding can start; empty where the container cannot seek by time.
+        key_pts: presentation times at which decoding can start; empty where the container cannot seek by time.
         end_pts: when the last frame ends.
-        regular: whether each pts is the one in the file, so that a frame can be found by it.
-        closed: whether no frame is shown before the key packet that it follows in the file.
-        failures: reads that failed.
+        has_exact_pts: whether each pts is the one in the file, so that a frame can be found by it.
+        has_closed_gops: whether no frame is shown before the key packet that it follows in the file.
+        failed_reads: reads that failed.
     """
 
     pts: array[int]
-    keys: array[int]
+    key_pts: array[int]
     end_pts: int
-    regular: bool
-    closed: bool = True
-    failures: int = 0
+    has_exact_pts: bool
+    has_closed_gops: bool = True
+    failed_reads: int = 0
 
-    def key_before(self, pts: int, back: int = 0) -> int | None:
+    def key_pts_before(self, pts: int, back: int = 0) -> int | None:
         """The nearest point at or before `pts` where decoding can start, or the one `back` further; None: the start."""
-        at = bisect_right(self.keys, pts) - 1 - back
-        return self.keys[at] if at >= 0 else None
+        at = bisect_right(self.key_pts, pts) - 1 - back
+        return self.key_pts[at] if at >= 0 else None
 
 
 def read_packets(
-    container: InputContainer, stream: VideoStream, failed: list[int | None]
+    container: InputContainer, stream: VideoStream, failed_pts: list[int | None]
 ) -> Iterator[Packet[VideoStream]]:
-    """The packets of a stream that hold data; a read that fails is added to `failed` and the next one is tried.
+    """The packets of a stream that hold data; a read that fails is added to `failed_pts` and the next one is tried.
 
     An empty packet repeats the frame before (Theora, AVI). To a decoder it would mean the end of the stream.
     """
-    broken = 0
-    while broken < BROKEN_READS:
+    failed_reads = 0
+    while failed_reads < MAX_FAILED_READS:
         try:
             for packet in container.demux(stream):
-                broken = 0
+                failed_reads = 0
                 if packet.size:
                     yield packet
             return
         except av.error.InvalidDataError:
-            broken += 1
-            failed.append(None)
+            failed_reads += 1
+            failed_pts.append(None)
 
 
-def decoded(stream: VideoStream, packet: Packet[VideoStream] | None, failed: list[int | None]) -> list[VideoFrame]:
+def decode_packet(
+    stream: VideoStream, packet: Packet[VideoStream] | None, failed_pts: list[int | None]
+) -> list[VideoFrame]:
     """The pictures that a packet completes; with None those that the decoder still holds.
 
-    A packet that cannot be decoded gives none and is added to `failed` with its pts. Decoders name damage in many ways
+    A packet that cannot be decoded gives none and is added to `failed_pts` with its pts. Decoders name damage in many ways
     (that of Theora: "operation not permitted"), so every fault counts as damage but the lack of memory.
     """
     try:
         return stream.codec_context.decode(packet)
     except av.error.MemoryError:
         raise
-    except av.error.FFmpegError as fault:
-        if not isinstance(fault, EOFError):
-            failed.append(packet.pts if packet else None)
+    except av.error.FFmpegError as error:
+        if not isinstance(error, EOFError):
+            failed_pts.append(packet.pts if packet else None)
         return []
 
 
-def shown(packet: Packet[VideoStream], codec: str) -> bool:
+def is_shown(packet: Packet[VideoStream], codec: str) -> bool:
     """Whether a packet becomes a picture: not if an edit list cuts it away, nor if VP8 hides it (RFC 6386, 9.1)."""
     if packet.is_discard:
         return False
     return codec != "vp8" or bool(memoryview(packet)[0] & 0x10)
 
 
-def scan(container: InputContainer, stream: VideoStream) -> PacketIndex:
+def index_packets(container: InputContainer, stream: VideoStream) -> PacketIndex:
     """Read every packet of the stream without decoding (some 250,000 a second)."""
-    raw: array[int] = array("q")
-    keys: array[int] = array("q")
-    failed: list[int | None] = []
-    untimed, end, shift, closed = 0, 0, 0, True
+    raw_pts: array[int] = array("q")
+    key_pts: array[int] = array("q")
+    failed_pts: list[int | None] = []
+    untimed, end, shift, has_closed_gops = 0, 0, 0, True
     last_dts: int | None = None
-    jump = int(JUMP_SECONDS / _tick(stream))
+    jump = int(JUMP_SECONDS / _tick_seconds(stream))
     codec = stream.codec_context.name
-    for packet in read_packets(container, stream, failed):
+    for packet in read_packets(container, stream, failed_pts):
         step = packet.duration or 0
         if packet.dts is not None:
             if last_dts is not None and packet.dts + jump < last_dts:
                 shift += last_dts + max(step, 1) - packet.dts
             last_dts = packet.dts
-        if packet.pts is None or container.format.name in RAW:
-            untimed += shown(packet, codec)
-        elif packet.is_keyframe or shown(packet, codec):
+        if packet.pts is None or container.format.name in RAW_FORMATS:
+            untimed += is_shown(packet, codec)
+        elif packet.is_keyframe or is_shown(packet, codec):
             pts = packet.pts + shift
             if packet.is_keyframe:
-                keys.append(pts)
-            closed &= not keys or pts >= keys[-1]
-            if shown(packet, codec):
-                raw.append(pts)
-                end = max(end, pts + step) if len(raw) > 1 else pts + step
-    if not raw:
-        return _counted(untimed, stream, len(failed))
-    times = strictly_increasing(raw)
-    regular = times == _sorted(raw) and not shift
-    return PacketIndex(times, _sorted(keys), _end(times, end), regular, closed, len(failed))
+                key_pts.append(pts)
+            has_closed_gops &= not key_pts or pts >= key_pts[-1]
+            if is_shown(packet, codec):
+                raw_pts.append(pts)
+                end = max(end, pts + step) if len(raw_pts) > 1 else pts + step
+    if not raw_pts:
+        return _index_untimed(untimed, stream, len(failed_pts))
+    times = make_strictly_increasing(raw_pts)
+    has_exact_pts = times == _sorted_array(raw_pts) and not shift
+    return PacketIndex(
+        times, _sorted_array(key_pts), _end_of_last_frame(times, end), has_exact_pts, has_closed_gops, len(failed_pts)
+    )
 
 
-def _tick(stream: VideoStream) -> Fraction:
+def _tick_seconds(stream: VideoStream) -> Fraction:
     return stream.time_base or Fraction(1, 90_000)
 
 
-def _counted(frames: int, stream: VideoStream, failures: int) -> PacketIndex:
+def _index_untimed(frames: int, stream: VideoStream, failures: int) -> PacketIndex:
     """Raw streams carry no times: frames follow each other at the rate of the stream."""
     rate = stream.guessed_rate or stream.average_rate or Fraction(25)
-    step = max(1, round(1 / (rate * _tick(stream))))
+    step = max(1, round(1 / (rate * _tick_seconds(stream))))
     times = array("q", (step * frame for frame in range(frames)))
-    return PacketIndex(times, array("q"), step * frames, False, failures=failures)
+    return PacketIndex(times, array("q"), step * frames, False, failed_reads=failures)
 
 
-def _sorted(times: Sequence[int]) -> array[int]:
+def _sorted_array(times: Sequence[int]) -> array[int]:
     return array("q", sorted(times))
 
 
-def strictly_increasing(times: Sequence[int]) -> array[int]:
+def make_strictly_increasing(times: Sequence[int]) -> array[int]:
     """Times in order, equal ones moved one tick apart."""
-    ordered = _sorted(times)
+    ordered = _sorted_array(times)
     for at in range(1, len(ordered)):
         if ordered[at] <= ordered[at - 1]:
             ordered[at] = ordered[at - 1] + 1
     return ordered
 
 
-def _end(pts: array[int], end: int) -> int:
+def _end_of_last_frame(pts: array[int], end: int) -> int:
     """End of the last frame; where no packet has a length, the last frame is as long as frames usually are."""
-    return end if end > pts[-1] else pts[-1] + usual_step(pts)
+    return end if end > pts[-1] else pts[-1] + most_common_step(pts)
 
 
-def usual_step(pts: array[int]) -> int:
+def most_common_step(pts: array[int]) -> int:
     """The commonest distance between frames in ticks; 1 for a single frame."""
     if len(pts) < 2:
         return 1
@@ -175,13 +179,15 @@ def usual_step(pts: array[int]) -> int:
     return max(1, steps.most_common(1)[0][0])
 
 
-def snapped(rate: Fraction) -> Fraction:
+def snap_rate(rate: Fraction) -> Fraction:
     """The standard rate within 0.05 %, or the rate itself with a small denominator."""
-    near = min(RATES, key=lambda known: abs(known - rate))
-    return near if abs(near - rate) <= near * SNAP else rate.limit_denominator(1001)
+    nearest = min(STANDARD_RATES, key=lambda known: abs(known - rate))
+    return nearest if abs(nearest - rate) <= nearest * SNAP_TOLERANCE else rate.limit_denominator(1001)
 
 
-def frame_rate(pts: array[int], time_base: Fraction, claims: Sequence[Fraction | None]) -> tuple[Fraction, bool]:
+def estimate_frame_rate(
+    pts: array[int], time_base: Fraction, claims: Sequence[Fraction | None]
+) -> tuple[Fraction, bool]:
     """(frames per second, whether it varies), from the times of the packets.
 
     Args:
@@ -192,19 +198,19 @@ def frame_rate(pts: array[int], time_base: Fraction, claims: Sequence[Fraction |
     A rate whose grid explains every time (to the tick, as containers round) is exact. Otherwise the rate varies, and
     the nominal one is that of the commonest step.
     """
-    stated = [snapped(claim) for claim in claims if claim and 0 < claim <= 1000]
+    claimed = [snap_rate(claim) for claim in claims if claim and 0 < claim <= 1000]
     if len(pts) < 2:
-        return (stated[0] if stated else Fraction(0)), False
-    measured = snapped(Fraction(len(pts) - 1) / ((pts[-1] - pts[0]) * time_base))
-    for rate in [*stated, measured]:
-        if _on_grid(pts, 1 / (rate * time_base)):
+        return (claimed[0] if claimed else Fraction(0)), False
+    measured = snap_rate(Fraction(len(pts) - 1) / ((pts[-1] - pts[0]) * time_base))
+    for rate in [*claimed, measured]:
+        if _is_on_grid(pts, 1 / (rate * time_base)):
             return rate, False
-    step = usual_step(pts)
-    fitting = [rate for rate in stated if abs(1 / (rate * time_base) - step) < 1]
-    return (fitting[0] if fitting else snapped(1 / (step * time_base))), True
+    step = most_common_step(pts)
+    fitting = [rate for rate in claimed if abs(1 / (rate * time_base) - step) < 1]
+    return (fitting[0] if fitting else snap_rate(1 / (step * time_base))), True
 
 
-def _on_grid(pts: array[int], step: Fraction) -> bool:
+def _is_on_grid(pts: array[int], step: Fraction) -> bool:
     """Whether frame i is shown at i steps after the first, but for rounding of both to a tick."""
     first, above, below = pts[0], step.numerator, step.denominator
     slack = 3 * below // 2

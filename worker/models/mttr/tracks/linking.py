@@ -12,18 +12,18 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from worker.models.mttr.answer import Answer, mask_logits
 from worker.models.mttr.tracks.masks import trajectory_scores
+from worker.models.mttr.window_prediction import WindowPrediction, compute_mask_logits
 
 Bools = npt.NDArray[np.bool_]
 
-SAME = 0.5
+SAME_INSTANCE_IOU = 0.5
 """Overlap from which an instance continues what was followed: intersection over union of the masks of all shared frames
 together, at a quarter of the size. One half is the usual bound of a detection (PASCAL VOC)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class InstanceChoice:
     """What a window follows.
 
     Args:
@@ -35,37 +35,37 @@ class Choice:
     switched: bool
 
 
-def choose(answer: Answer, followed_Thw: Bools | None, link: bool) -> Choice:
+def choose_instance(prediction: WindowPrediction, previous_Thw: Bools | None, link: bool) -> InstanceChoice:
     """The instance that this window follows.
 
     With `link`: the best score among those that continue what was followed; where none does, the best score of all, as
     without it. So linking differs from the published choice only where that would leave what was followed.
 
     Args:
-        answer: of this window.
-        followed_Thw: what the window before followed, in the first T frames of this one; None for the first window.
+        prediction: of this window.
+        previous_Thw: what the window before followed, in the first T frames of this one; None for the first window.
         link: whether to look for it.
     """
-    scores_N = trajectory_scores(answer.referred_TN)
+    scores_N = trajectory_scores(prediction.referred_TN)
     best = int(scores_N.argmax())
-    if followed_Thw is None:
-        return Choice(best, switched=False)
+    if previous_Thw is None:
+        return InstanceChoice(best, switched=False)
     if link:
-        overlaps = [overlap(answer, instance, followed_Thw) for instance in range(len(scores_N))]
-        same_N = np.array([shared is not None and shared >= SAME for shared in overlaps])
-        if same_N.any():
-            return Choice(int(np.where(same_N, scores_N, -np.inf).argmax()), switched=False)
-    shared = overlap(answer, best, followed_Thw)
-    return Choice(best, switched=shared is not None and shared < SAME)
+        ious = [mask_iou(prediction, instance, previous_Thw) for instance in range(len(scores_N))]
+        matches_N = np.array([iou is not None and iou >= SAME_INSTANCE_IOU for iou in ious])
+        if matches_N.any():
+            return InstanceChoice(int(np.where(matches_N, scores_N, -np.inf).argmax()), switched=False)
+    iou = mask_iou(prediction, best, previous_Thw)
+    return InstanceChoice(best, switched=iou is not None and iou < SAME_INSTANCE_IOU)
 
 
-def overlap(answer: Answer, instance: int, followed_Thw: Bools) -> float | None:
+def mask_iou(prediction: WindowPrediction, instance: int, previous_Thw: Bools) -> float | None:
     """Intersection over union of an instance with what was followed; None where both are empty."""
-    mine_Thw = inside(answer, instance, 0, len(followed_Thw))
-    union = np.count_nonzero(mine_Thw | followed_Thw)
-    return np.count_nonzero(mine_Thw & followed_Thw) / union if union else None
+    masks_Thw = binary_masks(prediction, instance, 0, len(previous_Thw))
+    union = np.count_nonzero(masks_Thw | previous_Thw)
+    return np.count_nonzero(masks_Thw & previous_Thw) / union if union else None
 
 
-def inside(answer: Answer, instance: int, start: int, stop: int) -> Bools:
+def binary_masks(prediction: WindowPrediction, instance: int, start: int, stop: int) -> Bools:
     """The mask of an instance in frames `start` to `stop` of its window, at a quarter of the size."""
-    return mask_logits(answer.kernels_TNK[start:stop, instance], answer.features_TKhw[start:stop]) > 0
+    return compute_mask_logits(prediction.kernels_TNK[start:stop, instance], prediction.features_TKhw[start:stop]) > 0

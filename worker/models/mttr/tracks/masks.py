@@ -23,23 +23,23 @@ Mask = npt.NDArray[np.uint8]
 Size = tuple[int, int]
 """Height and width in pixels."""
 
-CATEGORY = 1
+CATEGORY_ID = 1
 """The one category of a referred object in COCO's form."""
 
 
 @dataclass(frozen=True, slots=True)
-class Sizes:
+class MaskSizes:
     """The sizes that a mask goes through.
 
     Args:
         padded: of the network's input, with the padding of its batch.
-        seen: of the picture in it.
-        shown: of the film.
+        unpadded: of the picture in it.
+        video: of the film.
     """
 
     padded: Size
-    seen: Size
-    shown: Size
+    unpadded: Size
+    video: Size
 
 
 def trajectory_scores(referred_TN: Floats) -> Floats:
@@ -48,53 +48,57 @@ def trajectory_scores(referred_TN: Floats) -> Floats:
     return scores_N
 
 
-def mask(logits_hw: Floats, sizes: Sizes) -> Mask:
+def upscale_mask(logits_hw: Floats, sizes: MaskSizes) -> Mask:
     """One mask at the size of the film.
 
     A probability (sigmoid) above one half is a logit above zero.
     """
     high, wide = sizes.padded
-    grown_HW = cv2.resize(logits_hw, (wide, high), interpolation=cv2.INTER_LINEAR)
-    seen_WH = np.ascontiguousarray((grown_HW[: sizes.seen[0], : sizes.seen[1]] > 0).T)
-    rows, columns = (nearest(one, other) for one, other in zip(sizes.seen, sizes.shown, strict=True))
-    return seen_WH.take(rows, axis=1).take(columns, axis=0).view(np.uint8).T
+    resized_HW = cv2.resize(logits_hw, (wide, high), interpolation=cv2.INTER_LINEAR)
+    cropped_WH = np.ascontiguousarray((resized_HW[: sizes.unpadded[0], : sizes.unpadded[1]] > 0).T)
+    rows, columns = (
+        nearest_indices(source, target) for source, target in zip(sizes.unpadded, sizes.video, strict=True)
+    )
+    return cropped_WH.take(rows, axis=1).take(columns, axis=0).view(np.uint8).T
 
 
-def nearest(given: int, wanted: int) -> npt.NDArray[np.intp]:
-    """Which of `given` pixels each of `wanted` takes, by torch's `nearest` (in float32, as there): (wanted,)."""
-    if given == wanted:
-        return np.arange(wanted)
-    step = np.float32(given) / np.float32(wanted)
-    return np.minimum((np.arange(wanted, dtype=np.float32) * step).astype(np.intp), given - 1)
+def nearest_indices(source: int, target: int) -> npt.NDArray[np.intp]:
+    """Which of `source` pixels each of `target` takes, by torch's `nearest_indices` (in float32, as there): (wanted,)."""
+    if source == target:
+        return np.arange(target)
+    step = np.float32(source) / np.float32(target)
+    return np.minimum((np.arange(target, dtype=np.float32) * step).astype(np.intp), source - 1)
 
 
-def encoded(mask_HW: Mask) -> dict[str, Any]:
+def encode_rle(mask_HW: Mask) -> dict[str, Any]:
     """A mask as COCO RLE: `size` and `counts`, both fit for JSON."""
-    found = coco.encode(mask_HW)
-    return {"size": [int(length) for length in found["size"]], "counts": found["counts"].decode("ascii")}
+    rle = coco.encode(mask_HW)
+    return {"size": [int(length) for length in rle["size"]], "counts": rle["counts"].decode("ascii")}
 
 
-def decoded(rle: Mapping[str, Any]) -> Mask:
-    """Inverse of `encoded`."""
+def decode_rle(rle: Mapping[str, Any]) -> Mask:
+    """Inverse of `encode_rle`."""
     with warnings.catch_warnings():
         # pycocotools 2.0.11 has its own arrays, which NumPy 2 asks for a keyword that they do not know yet.
         warnings.filterwarnings("ignore", "__array__ implementation doesn't accept a copy", DeprecationWarning)
-        made: Mask = coco.decode(dict(rle))
-    return made
+        mask_HW: Mask = coco.decode(dict(rle))
+    return mask_HW
 
 
-def area(rle: Mapping[str, Any]) -> int:
+def mask_area(rle: Mapping[str, Any]) -> int:
     """Pixels of a mask."""
     return int(coco.area(dict(rle)))
 
 
-def box(rle: Mapping[str, Any]) -> tuple[int, int, int, int] | None:
+def bounding_box(rle: Mapping[str, Any]) -> tuple[int, int, int, int] | None:
     """The smallest box around a mask: (x, y, width, height) in pixels, as COCO has it; None around nothing."""
     left, top, wide, high = (int(length) for length in coco.toBbox(dict(rle)))
     return (left, top, wide, high) if wide and high else None
 
 
-def predictions(image: int | str, referred_N: Floats, logits_Nhw: Floats, sizes: Sizes) -> Sequence[dict[str, Any]]:
+def coco_predictions(
+    image: int | str, referred_N: Floats, logits_Nhw: Floats, sizes: MaskSizes
+) -> Sequence[dict[str, Any]]:
     """All instances of one annotated frame, each with its own score: what A2D-Sentences and JHMDB are evaluated on.
 
     Args:
@@ -107,6 +111,11 @@ def predictions(image: int | str, referred_N: Floats, logits_Nhw: Floats, sizes:
         Detections in COCO's form: `image_id`, `category_id` (always 1), `segmentation` (RLE), `score`.
     """
     return [
-        {"image_id": image, "category_id": CATEGORY, "segmentation": encoded(mask(logits_hw, sizes)), "score": score}
+        {
+            "image_id": image,
+            "category_id": CATEGORY_ID,
+            "segmentation": encode_rle(upscale_mask(logits_hw, sizes)),
+            "score": score,
+        }
         for score, logits_hw in zip(referred_N.tolist(), logits_Nhw, strict=True)
     ]

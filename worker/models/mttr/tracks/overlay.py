@@ -12,104 +12,106 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from shared.errors import Internal
-from shared.values.tracks import COLOURS, Colour, TrackFrame
-from worker.models.mttr.tracks.masks import decoded
-from worker.video.transform import Picture
+from shared.values.tracks import QUERY_COLOURS, Colour, TrackFrame
+from worker.models.mttr.tracks.masks import decode_rle
+from worker.video.transform import ImageArray
 
-BLEND = 0.7
+BLEND_ALPHA = 0.7
 """Part of the colour in a pixel of a mask; the rest is the film."""
 
-STRIP = 36
+LEGEND_ROW_HEIGHT = 36
 """Rows of the legend for each query."""
 
-LARGEST, SMALLEST = 24, 12
+MAX_FONT_SIZE, MIN_FONT_SIZE = 24, 12
 """Sizes of its text, in pixels: as large as fits; what does not fit at the smallest is cut off."""
 
-MARGIN = 8
+TEXT_MARGIN = 8
 """Pixels free at each end of a text."""
 
-CUT = "..."
+ELLIPSIS = "..."
 
 
-def overlaid(pictures: Iterable[Picture], frames: Iterable[TrackFrame], queries: Sequence[str]) -> Iterator[Picture]:
+def overlay_frames(
+    frames: Iterable[ImageArray], track_frames: Iterable[TrackFrame], queries: Sequence[str]
+) -> Iterator[ImageArray]:
     """Each picture under the legend, with the masks of its frame.
 
     Args:
-        pictures: RGB as shown, in order.
-        frames: a line for each of them and each query, in the order of the file.
+        frames: RGB as shown, in order.
+        track_frames: a line for each of them and each query, in the order of the file.
         queries: the texts.
 
     Raises:
         Internal: there are not as many pictures as frames with masks.
     """
-    strip: Picture | None = None
-    tracks = groupby(frames, lambda each: each.frame)
-    for picture in pictures:
+    strip: ImageArray | None = None
+    tracks = groupby(track_frames, lambda each: each.frame)
+    for frame in frames:
         _, group = next(tracks, (None, None))
         if group is None:
             raise Internal("the film gave more frames than before")
         if strip is None:
-            strip = legend(queries, picture.shape[1])
-        yield np.concatenate([strip, drawn(picture, group)])
+            strip = draw_legend(queries, frame.shape[1])
+        yield np.concatenate([strip, draw_masks(frame, group)])
     if next(tracks, None) is not None:
         raise Internal("the film gave fewer frames than before")
 
 
-def drawn(picture: Picture, masks: Iterable[TrackFrame]) -> Picture:
+def draw_masks(frame: ImageArray, track_frames: Iterable[TrackFrame]) -> ImageArray:
     """A copy of a picture with masks blended into it, one after the other."""
-    made = picture.copy()
-    for each in masks:
-        if each.box is not None:
-            left, top, wide, high = each.box
+    result = frame.copy()
+    for track_frame in track_frames:
+        if track_frame.box is not None:
+            left, top, wide, high = track_frame.box
             inside = (slice(top, top + high), slice(left, left + wide))
-            blend(made[inside], decoded(each.mask)[inside], COLOURS[each.query])
-    return made
+            blend_colour(result[inside], decode_rle(track_frame.mask)[inside], QUERY_COLOURS[track_frame.query])
+    return result
 
 
-def blend(picture: Picture, mask: Picture, colour: Colour) -> None:
+def blend_colour(frame: ImageArray, mask: ImageArray, colour: Colour) -> None:
     """Blend a colour into a picture where the mask is 1, in place."""
-    cv2.copyTo(cv2.LUT(picture, blended(colour)), np.ascontiguousarray(mask), picture)
+    cv2.copyTo(cv2.LUT(frame, blend_table(colour)), np.ascontiguousarray(mask), frame)
 
 
 @cache
-def blended(colour: Colour) -> Picture:
+def blend_table(colour: Colour) -> ImageArray:
     """What each value of red, green and blue becomes under that colour: (256, 1, 3)."""
-    values = np.arange(256)[:, None, None] * (1 - BLEND) + np.array(colour) * BLEND
+    values = np.arange(256)[:, None, None] * (1 - BLEND_ALPHA) + np.array(colour) * BLEND_ALPHA
     return values.round().astype(np.uint8)
 
 
-def legend(queries: Sequence[str], width: int) -> Picture:
+def draw_legend(queries: Sequence[str], width: int) -> ImageArray:
     """A black strip for each query with its text in its colour, centred: (36 Q, width, 3).
 
     The letters are those of Pillow's own font, which has those of English; others become boxes.
     """
-    image = Image.new("RGB", (width, STRIP * len(queries)))
+    image = Image.new("RGB", (width, LEGEND_ROW_HEIGHT * len(queries)))
     draw = ImageDraw.Draw(image)
     for query, text in enumerate(queries):
-        words, font = fitted(printable(text), width - 2 * MARGIN)
-        place = (width / 2, STRIP * query + STRIP / 2)
-        draw.text(place, words, fill=COLOURS[query], font=font, anchor="mm")
+        words, font = fit_text(clean_text(text), width - 2 * TEXT_MARGIN)
+        place = (width / 2, LEGEND_ROW_HEIGHT * query + LEGEND_ROW_HEIGHT / 2)
+        draw.text(place, words, fill=QUERY_COLOURS[query], font=font, anchor="mm")
     return np.array(image)
 
 
-def printable(text: str) -> str:
+def clean_text(text: str) -> str:
     """On one line, letters without their accents, no signs that move the others."""
     signs = (sign for sign in normalize("NFKD", text) if not combining(sign))
     return " ".join("".join(sign if sign.isprintable() else " " for sign in signs).split())
 
 
-def fitted(text: str, width: int) -> tuple[str, ImageFont.FreeTypeFont]:
+def fit_text(text: str, width: int) -> tuple[str, ImageFont.FreeTypeFont]:
     """The text and the font in which it is as wide as that at most, cut off if need be."""
-    for size in range(LARGEST, SMALLEST - 1, -2):
-        font = lettering(size)
+    for size in range(MAX_FONT_SIZE, MIN_FONT_SIZE - 1, -2):
+        font = load_font(size)
         if font.getlength(text) <= width:
             return text, font
-    while text and font.getlength(text + CUT) > width:
+    while text and font.getlength(text + ELLIPSIS) > width:
         text = text[:-1]
-    return text + CUT, font
+    return text + ELLIPSIS, font
 
 
-def lettering(size: int) -> ImageFont.FreeTypeFont:
+def load_font(size: int) -> ImageFont.FreeTypeFont:
     """Pillow's own font; Internal where Pillow was built without FreeType."""
     font = ImageFont.load_default(size)
     if not isinstance(font, ImageFont.FreeTypeFont):

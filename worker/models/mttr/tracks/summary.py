@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from shared.values import Result, TimeRange
-from shared.values.tracks import COLOURS
-from worker.models.contract import Piece
-from worker.models.mttr.tracks.writer import Followed
+from shared.values.tracks import QUERY_COLOURS
+from worker.models.contract import WindowOutput
+from worker.models.mttr.tracks.writer import WindowTracks
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +31,11 @@ class Track:
     switches: tuple[int, ...]
     windows: int
 
-    def result(self, seq: int, query: str, span: TimeRange) -> Result:
+    def to_result(self, seq: int, query: str, span: TimeRange) -> Result:
         """As a row; `seq` is the number of the query."""
         data = {
             "query": query,
-            "colour": list(COLOURS[seq]),
+            "colour": list(QUERY_COLOURS[seq]),
             "frames_visible": self.frames_visible,
             "mean_area": self.mean_area,
             "switches": list(self.switches),
@@ -44,26 +44,26 @@ class Track:
         return Result("track", seq, span, self.score, data)
 
 
-def tracks(pieces: Sequence[Piece]) -> tuple[Track, ...]:
+def build_tracks(outputs: Sequence[WindowOutput]) -> tuple[Track, ...]:
     """One for each query; none without windows.
 
     Args:
-        pieces: as the writer gave them back, with `Followed` as value.
+        outputs: as the writer gave them back, with `WindowTracks` as value.
     """
-    windows: list[Followed] = [piece.value for piece in pieces]
+    windows: list[WindowTracks] = [output.value for output in outputs]
     queries = range(len(windows[0].choices) if windows else 0)
-    return tuple(_track(query, pieces, windows) for query in queries)
+    return tuple(_build_track(query, outputs, windows) for query in queries)
 
 
-def _track(query: int, pieces: Sequence[Piece], windows: Sequence[Followed]) -> Track:
+def _build_track(query: int, outputs: Sequence[WindowOutput], windows: Sequence[WindowTracks]) -> Track:
     scores_T = np.concatenate([window.scores_QT[query] for window in windows])
     areas_T = np.concatenate([window.areas_QT[query] for window in windows])
     visible = int(np.count_nonzero(areas_T))
-    pairs = zip(pieces, windows, strict=True)
+    pairs = zip(outputs, windows, strict=True)
     return Track(
         score=float(scores_T.mean(dtype=np.float64)),
         frames_visible=visible,
         mean_area=round(int(areas_T.sum()) / visible, 1) if visible else None,
-        switches=tuple(piece.start for piece, window in pairs if window.choices[query].switched),
+        switches=tuple(output.start for output, window in pairs if window.choices[query].switched),
         windows=len(windows),
     )

@@ -11,19 +11,19 @@ import numpy as np
 import numpy.typing as npt
 
 from shared.catalog import MttrParams
-from shared.values import Timeline, Video
+from shared.values import Timeline, VideoFacts
 from shared.values.tracks import TrackFrame
-from worker.models.contract import Piece
-from worker.models.mttr.answer import Answer, Floats, mask_logits
-from worker.models.mttr.tracks.linking import Bools, Choice, choose, inside
-from worker.models.mttr.tracks.masks import Size, Sizes, area, box, encoded, mask
+from worker.models.contract import WindowOutput
+from worker.models.mttr.tracks.linking import Bools, InstanceChoice, binary_masks, choose_instance
+from worker.models.mttr.tracks.masks import MaskSizes, Size, bounding_box, encode_rle, mask_area, upscale_mask
+from worker.models.mttr.window_prediction import Floats, WindowPrediction, compute_mask_logits
 
-UNTIMED = "tracks.untimed.jsonl"
+UNTIMED_FILE = "tracks.untimed.jsonl"
 """What the writer writes: lines without times, which are exact only once the film was read."""
 
 
 @dataclass(frozen=True, slots=True)
-class Followed:
+class WindowTracks:
     """What stays in memory of one window: Q queries, the T frames that it answers for.
 
     Args:
@@ -34,10 +34,10 @@ class Followed:
 
     scores_QT: Floats  # noqa: N815 (tensors carry their shape in the name)
     areas_QT: npt.NDArray[np.int64]  # noqa: N815 (the same)
-    choices: tuple[Choice, ...]
+    choices: tuple[InstanceChoice, ...]
 
 
-class Tracker:
+class TrackWriter:
     """The writer of the room: takes the answers of each window, follows one instance a query, writes its masks.
 
     Args:
@@ -46,65 +46,71 @@ class Tracker:
         scratch: where the lines go.
     """
 
-    def __init__(self, params: MttrParams, video: Video, scratch: Path) -> None:
-        self._link, self._shown = params.link, (video.height, video.width)
-        self._followed: list[Bools | None] = [None] * len(params.queries)
-        self._lines = (scratch / UNTIMED).open("w", encoding="ascii")
+    def __init__(self, params: MttrParams, video: VideoFacts, scratch: Path) -> None:
+        self._link_windows, self._video_size = params.link, (video.height, video.width)
+        self._previous_masks: list[Bools | None] = [None] * len(params.queries)
+        self._lines = (scratch / UNTIMED_FILE).open("w", encoding="ascii")
 
-    def feed(self, piece: Piece) -> Piece:
+    def write_output(self, output: WindowOutput) -> WindowOutput:
         """One more window: an answer for each query. Later windows have the last word on the frames they share."""
-        answers: Sequence[Answer] = piece.value
-        choices = tuple(map(self._choose, range(len(self._followed)), answers))
-        frames = piece.stop - piece.start
+        predictions: Sequence[WindowPrediction] = output.value
+        choices = tuple(map(self._choose_instance, range(len(self._previous_masks)), predictions))
+        frames = output.stop - output.start
         tracks = [
-            list(track_frames(query, answer, choice.instance, range(piece.start, piece.stop), self._shown))
-            for query, (answer, choice) in enumerate(zip(answers, choices, strict=True))
+            list(
+                make_track_frames(
+                    query, prediction, choice.instance, range(output.start, output.stop), self._video_size
+                )
+            )
+            for query, (prediction, choice) in enumerate(zip(predictions, choices, strict=True))
         ]
-        for at in range(frames):
-            self._lines.writelines(json.dumps(track[at].record(), separators=(",", ":")) + "\n" for track in tracks)
-        for query, (answer, choice) in enumerate(zip(answers, choices, strict=True)):
-            self._followed[query] = inside(answer, choice.instance, frames, len(answer.referred_TN))
-        scores_QT = np.array([[each.score for each in track] for track in tracks], np.float32)
-        areas_QT = np.array([[each.area for each in track] for track in tracks], np.int64)
-        return Piece(piece.start, piece.stop, Followed(scores_QT, areas_QT, choices))
+        for index in range(frames):
+            self._lines.writelines(json.dumps(track[index].to_dict(), separators=(",", ":")) + "\n" for track in tracks)
+        for query, (prediction, choice) in enumerate(zip(predictions, choices, strict=True)):
+            self._previous_masks[query] = binary_masks(prediction, choice.instance, frames, len(prediction.referred_TN))
+        scores_QT = np.array([[track_frame.score for track_frame in track] for track in tracks], np.float32)
+        areas_QT = np.array([[track_frame.area for track_frame in track] for track in tracks], np.int64)
+        return WindowOutput(output.start, output.stop, WindowTracks(scores_QT, areas_QT, choices))
 
     def close(self) -> None:
         """No more windows."""
         self._lines.close()
 
-    def _choose(self, query: int, answer: Answer) -> Choice:
-        return choose(answer, self._followed[query], self._link)
+    def _choose_instance(self, query: int, prediction: WindowPrediction) -> InstanceChoice:
+        return choose_instance(prediction, self._previous_masks[query], self._link_windows)
 
 
-def track_frames(query: int, answer: Answer, instance: int, frames: range, shown: Size) -> Iterator[TrackFrame]:
+def make_track_frames(
+    query: int, prediction: WindowPrediction, instance: int, frames: range, video_size: Size
+) -> Iterator[TrackFrame]:
     """What one instance is in the first frames of its window.
 
     Args:
         query: number of the query.
-        answer: of the window.
+        prediction: of the window.
         instance: that is followed.
         frames: their numbers in the film.
-        shown: height and width of the film.
+        video_size: height and width of the film.
     """
-    seen = (answer.height, answer.width)
-    sizes = Sizes(padded=seen, seen=seen, shown=shown)  # one film a batch: nothing is padded
+    input_size = (prediction.height, prediction.width)
+    sizes = MaskSizes(padded=input_size, unpadded=input_size, video=video_size)  # one film a batch: nothing is padded
     stop = len(frames)
-    logits_Thw = mask_logits(answer.kernels_TNK[:stop, instance], answer.features_TKhw[:stop])
-    for frame, logits_hw, score in zip(frames, logits_Thw, answer.referred_TN[:stop, instance], strict=True):
-        rle = encoded(mask(logits_hw, sizes))
+    logits_Thw = compute_mask_logits(prediction.kernels_TNK[:stop, instance], prediction.features_TKhw[:stop])
+    for frame, logits_hw, score in zip(frames, logits_Thw, prediction.referred_TN[:stop, instance], strict=True):
+        rle = encode_rle(upscale_mask(logits_hw, sizes))
         yield TrackFrame(
             query=query,
             frame=frame,
             score=round(float(score), 6),
             instance=instance,
-            area=area(rle),
-            box=box(rle),
-            size=shown,
+            area=mask_area(rle),
+            box=bounding_box(rle),
+            size=video_size,
             counts=rle["counts"],
         )
 
 
-def track_lines(scratch: Path, timeline: Timeline, target: Path) -> Path:
+def write_timed_tracks(scratch: Path, timeline: Timeline, target: Path) -> Path:
     """The lines of the film with their times, one at a time.
 
     Args:
@@ -113,13 +119,16 @@ def track_lines(scratch: Path, timeline: Timeline, target: Path) -> Path:
         target: the file to write.
     """
     with target.open("w", encoding="ascii") as out:
-        for each in read(scratch / UNTIMED):
-            out.write(json.dumps(each.timed(timeline.at(each.frame)), separators=(",", ":")) + "\n")
+        for track_frame in read_track_frames(scratch / UNTIMED_FILE):
+            out.write(
+                json.dumps(track_frame.to_timed_dict(timeline.moment_at(track_frame.frame)), separators=(",", ":"))
+                + "\n"
+            )
     return target
 
 
-def read(path: Path) -> Iterator[TrackFrame]:
+def read_track_frames(path: Path) -> Iterator[TrackFrame]:
     """Lines with or without times, one at a time."""
     with path.open(encoding="ascii") as lines:
         for line in lines:
-            yield TrackFrame.read(json.loads(line))
+            yield TrackFrame.from_dict(json.loads(line))

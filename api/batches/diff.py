@@ -1,0 +1,340 @@
+"""What changed: between two runs of a video, and in sum over a batch."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from threading import Lock
+from typing import Any, Literal
+
+from apiflask import APIBlueprint
+from pydantic import Field
+
+from api.http.context import get_services
+from api.http.paging import paginate_items, read_page_token
+from api.http.problems import bad_query, document_problems
+from api.http.schemas import Query, Record
+from api.results.routes import FingerprintRecord, MomentRecord
+from shared.errors import Conflict, InvalidRequest, NotFound
+from shared.store.batches import batches
+from shared.store.videos import diff as videos_diff, videos
+from shared.store.videos.diff import KindDiff, RunPair, VideoChange
+from shared.values import Result, Run, format_timestamp
+from shared.values.diff import DiffSummary, Pairing
+
+bp = APIBlueprint("changes", __name__, url_prefix="/v1", tag="Runs")
+
+CHUNK_VIDEOS = 50
+"""Films of a batch that are read at a time."""
+BUDGET_S = 10.0
+"""After so long an answer says how far it has come; asked again, it goes on from there."""
+MAX_MOST_CHANGED = 20
+"""Films that are named as those that changed most."""
+MAX_CACHED_PAIRS = 50_000
+"""Pairs of runs whose numbers are kept: finished runs do not change."""
+
+ChangeName = Literal["kept", "moved", "merged", "split", "regrouped", "added", "gone"]
+
+
+class DiffQuery(Query):
+    """What to compare."""
+
+    base_run_id: str | None = Field(None, description="The older run; absent: the one that this run has superseded.")
+    kind: str | None = Field(None, description="Of results; absent: each that lies in time one after the other.")
+
+
+class BatchDiffQuery(Query):
+    """Which films to list."""
+
+    limit: int = Field(50, ge=0, le=500)
+    page_token: str | None = None
+
+
+class ComparedRunRecord(Record):
+    """One of two runs."""
+
+    run_id: str
+    model: str
+    params: dict[str, Any]
+    weights: FingerprintRecord | None
+    finished_at: datetime | None
+
+
+class IntervalRecord(Record):
+    """A result on one side."""
+
+    seq: int
+    start: MomentRecord
+    end: MomentRecord = Field(description="Exclusive.")
+    score: float | None
+
+
+class ShiftRecord(Record):
+    """By how many frames; later is positive."""
+
+    start_frames: int
+    end_frames: int
+
+
+class PairingRecord(Record):
+    """Results that belong together: they share half of the shorter one or more."""
+
+    change: ChangeName
+    before: list[IntervalRecord]
+    after: list[IntervalRecord]
+    moved_by: ShiftRecord | None
+
+
+class ShiftStatsRecord(Record):
+    """Frames by which the moved ones have moved: of each the larger of start and end, unsigned."""
+
+    median: float
+    largest: int
+
+
+class ChangeCountsRecord(Record):
+    """What changed, in numbers."""
+
+    before: int
+    after: int
+    videos_diff: dict[ChangeName, int]
+    moved_frames: ShiftStatsRecord | None = Field(description="Null where none has moved.")
+
+
+class KindDiffRecord(ChangeCountsRecord):
+    """Results of one kind in two runs."""
+
+    kind: str
+    pairings: list[PairingRecord]
+
+
+class DiffRecord(Record):
+    """What changed between two runs of a video."""
+
+    video_id: str
+    run: ComparedRunRecord
+    base_run: ComparedRunRecord
+    kinds: list[KindDiffRecord]
+
+
+class VideoChangeRecord(Record):
+    """What a batch has done to one video by one of its analyses."""
+
+    position: int
+    video_id: str
+    name: str
+    model: str | None = Field(description="Null while the video has no job.")
+    run_id: str | None
+    base_run_id: str | None
+    outcome: Literal["compared", "unchanged", "first", "unfinished", "forgotten"]
+    kinds: dict[str, ChangeCountsRecord]
+
+
+class BatchDiffRecord(Record):
+    """What a batch has changed: the sums of all its videos, and some videos one by one."""
+
+    batch_id: str
+    complete: bool = Field(description="False: the time was over. Asked again, it comes further.")
+    videos: dict[Literal["compared", "unchanged", "first", "unfinished", "forgotten"], int] = Field(
+        description="Analyses of videos. `compared`: with the run before; `unchanged`: that run was shared; `first`: "
+        "there was none; `forgotten`: it was deleted."
+    )
+    kinds: dict[str, ChangeCountsRecord] = Field(description="By kind of result, over all that are compared.")
+    most_changed: list[VideoChangeRecord] = Field(
+        description="Those with the most results that were not kept; 20 at most."
+    )
+    items: list[VideoChangeRecord]
+    next_page_token: str | None
+
+
+@bp.get("/runs/<run_id>/diff")
+@bp.input(DiffQuery, location="query", arg_name="query")
+@bp.output(DiffRecord)
+@bp.doc(responses=document_problems(InvalidRequest, NotFound, Conflict))
+def diff_runs(run_id: str, query: DiffQuery) -> dict[str, Any]:
+    """Compare two finished runs of a video: shots, scenes or highlights that were kept, moved, merged, split.
+
+    Results of one kind must not overlap. 409 unless both runs are done.
+    """
+    try:
+        diff = videos_diff.diff_runs(get_services().engine, run_id, query.base_run_id, query.kind)
+    except InvalidRequest as error:
+        (fault,) = error.errors
+        raise bad_query(fault.pointer[1:], fault.code, fault.detail) from None
+    return {
+        "video_id": diff.run.video_id,
+        "run": _build_run_side(diff.run),
+        "base_run": _build_run_side(diff.base_run),
+        "kinds": [_build_kind_diff(compared) for compared in diff.kinds],
+    }
+
+
+@bp.get("/batches/<batch_id>/diff")
+@bp.input(BatchDiffQuery, location="query", arg_name="query")
+@bp.output(BatchDiffRecord)
+@bp.doc(responses=document_problems(InvalidRequest, NotFound))
+def diff_batch(batch_id: str, query: BatchDiffQuery) -> tuple[dict[str, Any], dict[str, str]]:
+    """What a batch has changed, in sum and video by video: its runs against those that were current before.
+
+    A large batch is compared in pages; while `complete` is false, ask again for the rest.
+    """
+    after = read_page_token("changes", query.page_token, (int,))
+    batch_changes = sum_batch_changes(batch_id)
+    items, token, headers = _list_video_changes(batch_id, after[0] if after else -1, query.limit)
+    most_changed = _build_video_changes([(change, sums) for _, change, sums in batch_changes.most_changed])
+    return {
+        "batch_id": batch_id,
+        **batch_changes.to_record(),
+        "most_changed": most_changed,
+        "items": items,
+        "next_page_token": token,
+    }, headers
+
+
+@dataclass(slots=True)
+class BatchChanges:
+    """What a batch has changed, as far as it is known.
+
+    Args:
+        complete: whether all of its films are in.
+        videos: analyses of films by what became of them.
+        kinds: what changed in numbers, by kind of result.
+        most_changed: (results that were not kept, film, its numbers) of the films with the most of them.
+    """
+
+    complete: bool = False
+    outcome_counts: Counter[str] = field(default_factory=Counter)
+    kinds: dict[str, DiffSummary] = field(default_factory=dict)
+    most_changed: list[tuple[int, VideoChange, dict[str, DiffSummary]]] = field(default_factory=list)
+
+    def add_changes(self, video_changes: Sequence[VideoChange], change_sums: Sequence[dict[str, DiffSummary]]) -> None:
+        """Some films more."""
+        self.outcome_counts.update(change.outcome for change in video_changes)
+        for change, sums_by_kind in zip(video_changes, change_sums, strict=True):
+            for kind, sums in sums_by_kind.items():
+                self.kinds[kind] = self.kinds.get(kind, DiffSummary()) + sums
+            if changed_count := sum(sums.changes.total() - sums.changes["kept"] for sums in sums_by_kind.values()):
+                self.most_changed.append((changed_count, change, sums_by_kind))
+        self.most_changed = sorted(self.most_changed, key=lambda one: (-one[0], one[1].position))[:MAX_MOST_CHANGED]
+
+    def to_record(self) -> dict[str, Any]:
+        """JSON form."""
+        kinds = {kind: sums.to_dict() for kind, sums in self.kinds.items()}
+        return {"complete": self.complete, "videos": dict(self.outcome_counts), "kinds": kinds}
+
+
+def sum_batch_changes(batch_id: str, budget_s: float = BUDGET_S) -> BatchChanges:
+    """What a batch has changed, as far as the time lets it come; asked again, it comes further. NotFound."""
+    batch_changes, deadline = BatchChanges(), time.monotonic() + budget_s
+    for chunk in _iter_change_chunks(batch_id):
+        batch_changes.add_changes(chunk, _load_change_sums(chunk))
+        if time.monotonic() > deadline:
+            return batch_changes
+    batch_changes.complete = True
+    return batch_changes
+
+
+class _DiffCache:
+    """The numbers of pairs of runs, the latest that were asked for."""
+
+    def __init__(self) -> None:
+        self._lock, self._sums_by_pair = Lock(), OrderedDict[RunPair, dict[str, DiffSummary]]()
+
+    def get_sums(self, run_pair: RunPair) -> dict[str, DiffSummary] | None:
+        """Of a pair; None: not known."""
+        with self._lock:
+            return self._sums_by_pair.get(run_pair)
+
+    def put_sums(self, pair: RunPair, sums: dict[str, DiffSummary]) -> None:
+        """Let the oldest go where there are too many."""
+        with self._lock:
+            self._sums_by_pair[pair] = sums
+            while len(self._sums_by_pair) > MAX_CACHED_PAIRS:
+                self._sums_by_pair.popitem(last=False)
+
+
+_diff_cache = _DiffCache()
+
+
+def _iter_change_chunks(batch_id: str) -> Iterator[list[VideoChange]]:
+    """What became of the films of a batch, some at a time."""
+    after = -1
+    while change_rows := videos_diff.list_batch_changes(
+        get_services().engine, batch_id, limit=CHUNK_VIDEOS, after=after
+    ):
+        yield [change for video_changes in change_rows for change in video_changes]
+        after = change_rows[-1][0].position
+
+
+def _load_change_sums(video_changes: Sequence[VideoChange]) -> list[dict[str, DiffSummary]]:
+    """What changed by each of these, where there is something to compare with."""
+    uncached = [(pair, videos_diff.list_comparable_kinds(change.model or "")) for change in video_changes if (pair := change.run_pair)
+           and _diff_cache.get_sums(pair) is None]  # fmt: skip
+    if uncached:
+        for (pair, _), sums in zip(uncached, videos_diff.summarise_pairs(get_services().engine, uncached), strict=True):
+            _diff_cache.put_sums(pair, sums)
+    return [(_diff_cache.get_sums(change.run_pair) or {}) if change.run_pair else {} for change in video_changes]
+
+
+def _list_video_changes(
+    batch_id: str, after: int, limit: int
+) -> tuple[list[dict[str, Any]], str | None, dict[str, str]]:
+    """Some films one by one; none where none are asked for."""
+    if not limit:
+        batches.get_batch(get_services().engine, batch_id)
+        return [], None, {}
+    change_rows = videos_diff.list_batch_changes(get_services().engine, batch_id, limit=limit + 1, after=after)
+    videos_page, token, headers = paginate_items("changes", change_rows, limit, lambda film: (film[0].position,))
+    video_changes_list = [change for video_changes in videos_page for change in video_changes]
+    return (
+        _build_video_changes(list(zip(video_changes_list, _load_change_sums(video_changes_list), strict=True))),
+        token,
+        headers,
+    )
+
+
+def _build_video_changes(
+    changes_with_sums: Sequence[tuple[VideoChange, dict[str, DiffSummary]]],
+) -> list[dict[str, Any]]:
+    """Films one by one, with their names and numbers."""
+    videos_by_id = videos.get_videos(get_services().engine, {change.video_id for change, _ in changes_with_sums})
+    names = {video_id: video.name for video_id, video in videos_by_id.items()}
+    return [_build_video_change(change, sums, names) for change, sums in changes_with_sums]
+
+
+def _build_video_change(change: VideoChange, sums: dict[str, DiffSummary], names: dict[str, str]) -> dict[str, Any]:
+    fields = {
+        name: getattr(change, name) for name in ("position", "video_id", "model", "run_id", "base_run_id", "outcome")
+    }
+    kinds = {kind: kind_sums.to_dict() for kind, kind_sums in sums.items()}
+    return fields | {"name": names.get(change.video_id, ""), "kinds": kinds}
+
+
+def _build_run_side(run: Run) -> dict[str, Any]:
+    return {
+        "run_id": run.id,
+        "model": run.model,
+        "params": run.params,
+        "weights": {"fingerprint": run.weights} if run.weights else None,
+        "finished_at": format_timestamp(run.finished_at),
+    }
+
+
+def _build_kind_diff(compared: KindDiff) -> dict[str, Any]:
+    pairings = [_build_pairing(pairing, compared) for pairing in compared.pairings]
+    return {"kind": compared.kind, **compared.summary.to_dict(), "pairings": pairings}
+
+
+def _build_pairing(pairing: Pairing, compared: KindDiff) -> dict[str, Any]:
+    return pairing.to_dict() | {
+        "before": [_build_interval(compared.before[at]) for at in pairing.before],
+        "after": [_build_interval(compared.after[at]) for at in pairing.after],
+    }
+
+
+def _build_interval(result: Result) -> dict[str, Any]:
+    record = result.to_dict()
+    return {name: record[name] for name in IntervalRecord.model_fields}

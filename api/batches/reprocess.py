@@ -1,0 +1,58 @@
+"""Reprocessing: what bringing an archive up to date would come to, and the batch that does it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from apiflask import APIBlueprint
+from flask import jsonify
+from pydantic import Field
+
+from api.batches.records import BatchRecord, PlanRecord
+from api.batches.routes import CREATE_ERRORS, build_created_response
+from api.batches.schemas import BatchBody, check_work_can_run, parse_work
+from api.http.context import get_services
+from api.http.problems import document_problems
+from api.http.schemas import Query
+from shared.store.batches import batches, selection
+from shared.store.batches.batches import NewBatch
+
+bp = APIBlueprint("reprocess", __name__, url_prefix="/v1/reprocess", tag="Batches")
+
+SCHEMA_REF = "#/components/schemas/{model}"
+PLAN_DOC = {"description": "`dry_run`: what it would come to.", "content": {
+    "application/json": {"schema": {"$ref": SCHEMA_REF.format(model="PlanRecord")}}}}  # fmt: skip
+
+
+class ReprocessQuery(Query):
+    """Whether to do it."""
+
+    dry_run: bool = Field(False, description="Say what it would come to, and do nothing (200).")
+
+
+def add_plan_schema(schemas: dict[str, Any]) -> None:
+    """Describe the plan in the OpenAPI document, as no route answers with it alone."""
+    plan = PlanRecord.model_json_schema(ref_template=SCHEMA_REF)
+    schemas |= plan.pop("$defs")
+    schemas["PlanRecord"] = plan
+
+
+@bp.post("")
+@bp.input(BatchBody, arg_name="body")
+@bp.input(ReprocessQuery, location="query", arg_name="query")
+@bp.output(BatchRecord, 202, description="The batch that does it.")
+@bp.doc(responses=document_problems(*CREATE_ERRORS, extra={200: PLAN_DOC}))
+def reprocess_videos(body: BatchBody, query: ReprocessQuery) -> Any:
+    """Bring videos up to date: those that are missing a model, or have it by other weights or parameters.
+
+    `selection.only` is `missing_or_outdated` unless it says otherwise. What is done is left out; started again after
+    an interruption, it does the rest. Old results stay until the new run is done, and can be read by its id after. 400
+    when nothing is left to do.
+    """
+    work = parse_work(body, only="missing_or_outdated")
+    check_work_can_run(work, starts_now=not query.dry_run)
+    if query.dry_run:
+        return jsonify(selection.dry_run(get_services().engine, work).to_dict())
+    return build_created_response(
+        batches.create_batch(get_services().engine, NewBatch(body.title, work, kind="reprocess"))
+    )

@@ -1,0 +1,164 @@
+"""Schedules: when an archive is worked on; edited while the system runs."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from apiflask import APIBlueprint
+from pydantic import Field
+
+from api.batches.records import BatchRecord, SchedulePage, ScheduleRecord
+from api.batches.routes import CREATE_ERRORS, build_created_response
+from api.batches.schemas import ScheduleBody, check_work_can_run, collect_faults, parse_work
+from api.http.context import get_services
+from api.http.paging import paginate_items, read_page_token
+from api.http.problems import document_problems
+from api.http.schemas import Query
+from shared.errors import Conflict, InvalidRequest, ModelUnavailable, NotFound, WeightsCorrupt, WeightsMissing
+from shared.log import get_logger
+from shared.store.batches import schedules
+from shared.store.batches.schedules import NewSchedule
+from shared.values import format_timestamp
+from shared.values.schedules import Schedule
+from shared.values.timetable import Timetable
+
+log = get_logger(__name__)
+bp = APIBlueprint("schedules", __name__, url_prefix="/v1/schedules", tag="Schedules")
+
+NEXT_SLOT_COUNT = 5
+CATCH_UP_RULES = {
+    "skip": "Slots that passed while nothing ran are left out.",
+    "once": "Slots that passed while nothing ran are made up for by one batch, that of the latest of them.",
+    "all": "Each slot that passed while nothing ran is made up for.",
+}
+
+
+class SchedulesQuery(Query):
+    """Which page."""
+
+    limit: int = Field(50, ge=1, le=500)
+    page_token: str | None = None
+
+
+def build_schedule_record(schedule: Schedule) -> dict[str, Any]:
+    """JSON form with the next slots and links."""
+    path, next_at = f"{bp.url_prefix}/{schedule.id}", schedule.next_at
+    next_slots = [] if schedule.paused_at else [next_at, *schedule.timetable.next_slots(next_at, NEXT_SLOT_COUNT - 1)]
+    urls = {name: f"{path}/{name}" for name in ("pause", "resume", "run")}
+    return schedule.to_dict() | {
+        "catch_up_rule": CATCH_UP_RULES[schedule.catch_up],
+        "next_slots": [format_timestamp(slot) for slot in next_slots],
+        "urls": {"self": path, "batches": f"/v1/batches?schedule_id={schedule.id}", **urls},
+    }
+
+
+@bp.post("")
+@bp.input(ScheduleBody, arg_name="body")
+@bp.output(ScheduleRecord, 201, description="Made; `coming` says when it fires. `Location` says where.")
+@bp.doc(responses=document_problems(*CREATE_ERRORS, Conflict))
+def create_schedule(body: ScheduleBody) -> tuple[dict[str, Any], int, dict[str, str]]:
+    """Make a schedule: cron or an interval in a time zone, and what is then done with which videos.
+
+    A slot makes a batch of the videos that are meant at that moment and have something left to do.
+    """
+    schedule = build_schedule_record(save_new_schedule(body))
+    return schedule, 201, {"Location": schedule["urls"]["self"]}
+
+
+def save_new_schedule(body: ScheduleBody) -> Schedule:
+    """The schedule that is asked for, in the ledger; as a job: InvalidRequest, NotFound, Conflict, ModelUnavailable."""
+    now = datetime.now(UTC)
+    schedule = schedules.create_schedule(get_services().engine, _parse_schedule(body, now), now)
+    log.info("schedule.created", schedule=schedule.id, next_at=format_timestamp(schedule.next_at))
+    return schedule
+
+
+@bp.get("")
+@bp.input(SchedulesQuery, location="query", arg_name="query")
+@bp.output(SchedulePage)
+@bp.doc(responses=document_problems(InvalidRequest))
+def list_schedules(query: SchedulesQuery) -> tuple[dict[str, Any], dict[str, str]]:
+    """List schedules, newest first."""
+    after = read_page_token("schedules", query.page_token, (datetime, str))
+    schedule_rows = schedules.list_schedules(get_services().engine, limit=query.limit + 1, after=after)
+    items, token, headers = paginate_items(
+        "schedules", schedule_rows, query.limit, lambda one: (one.created_at, one.id)
+    )
+    return {"items": [build_schedule_record(schedule) for schedule in items], "next_page_token": token}, headers
+
+
+@bp.get("/<schedule_id>")
+@bp.output(ScheduleRecord)
+@bp.doc(responses=document_problems(NotFound))
+def show_schedule(schedule_id: str) -> dict[str, Any]:
+    """One schedule, with its next slots and what became of the last."""
+    return build_schedule_record(schedules.get_schedule(get_services().engine, schedule_id))
+
+
+@bp.put("/<schedule_id>")
+@bp.input(ScheduleBody, arg_name="body")
+@bp.output(ScheduleRecord)
+@bp.doc(responses=document_problems(*CREATE_ERRORS, Conflict))
+def change_schedule(schedule_id: str, body: ScheduleBody) -> dict[str, Any]:
+    """Replace what it says, from now on; what has been fired stays as it is.
+
+    An interval that stays the same goes on in its rhythm.
+    """
+    return build_schedule_record(save_schedule_changes(schedule_id, body))
+
+
+def save_schedule_changes(schedule_id: str, body: ScheduleBody) -> Schedule:
+    """The schedule as it is asked for from now on; raises what `save_new_schedule` raises."""
+    current_timetable, now = schedules.get_schedule(get_services().engine, schedule_id).timetable, datetime.now(UTC)
+    anchor = current_timetable.anchor if body.every_s is not None and body.every_s == current_timetable.every_s else now
+    schedule = schedules.update_schedule(get_services().engine, schedule_id, _parse_schedule(body, anchor), now)
+    log.info("schedule.changed", schedule=schedule.id, next_at=format_timestamp(schedule.next_at))
+    return schedule
+
+
+@bp.delete("/<schedule_id>")
+@bp.doc(responses=document_problems(NotFound, extra={204: {"description": "Forgotten; its batches stay."}}))
+def remove_schedule(schedule_id: str) -> tuple[str, int]:
+    """Forget a schedule. Batches that it has made go on."""
+    schedules.delete_schedule(get_services().engine, schedule_id)
+    log.info("schedule.removed", schedule=schedule_id)
+    return "", 204
+
+
+@bp.post("/<schedule_id>/pause")
+@bp.output(ScheduleRecord)
+@bp.doc(responses=document_problems(NotFound))
+def pause_schedule(schedule_id: str) -> dict[str, Any]:
+    """Let no slot fire until it is resumed; batches that it has made go on."""
+    schedule = schedules.pause_schedule(get_services().engine, schedule_id)
+    log.info("schedule.paused", schedule=schedule_id)
+    return build_schedule_record(schedule)
+
+
+@bp.post("/<schedule_id>/resume")
+@bp.output(ScheduleRecord)
+@bp.doc(responses=document_problems(NotFound))
+def resume_schedule(schedule_id: str) -> dict[str, Any]:
+    """Fire again from the next slot on; what the pause has passed over is not made up for."""
+    schedule = schedules.resume_schedule(get_services().engine, schedule_id, datetime.now(UTC))
+    log.info("schedule.resumed", schedule=schedule_id, next_at=format_timestamp(schedule.next_at))
+    return build_schedule_record(schedule)
+
+
+@bp.post("/<schedule_id>/run")
+@bp.output(BatchRecord, 202, description="The batch, as the next slot would make it.")
+@bp.doc(responses=document_problems(NotFound, Conflict, ModelUnavailable, WeightsMissing, WeightsCorrupt))
+def run_schedule_now(schedule_id: str) -> tuple[dict[str, Any], int, dict[str, str]]:
+    """Do it now, beside the timetable. 409 when there is nothing to do."""
+    check_work_can_run(schedules.get_schedule(get_services().engine, schedule_id).work)
+    return build_created_response(schedules.run_schedule_now(get_services().engine, schedule_id, datetime.now(UTC)))
+
+
+def _parse_schedule(body: ScheduleBody, anchor: datetime) -> NewSchedule:
+    """The schedule that is asked for; InvalidRequest names all faults at once."""
+    timetable, work = collect_faults(
+        lambda: Timetable(body.cron, body.every_s, body.timezone, anchor), lambda: parse_work(body)
+    )
+    check_work_can_run(work, starts_now=False)
+    return NewSchedule(body.name, timetable, work, body.catch_up)

@@ -1,0 +1,1 @@
+"""What every route shares: context, authentication, problems, schemas, paging, JSON, OpenAPI, files."""

@@ -1,0 +1,72 @@
+"""Who may call: API keys, requests from this machine only, no requests from other sites."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import re
+from urllib.parse import urlsplit
+
+from flask import current_app, g, request
+
+from api.http.problems import KEY_COOKIE
+from shared.errors import Forbidden, InvalidRequest, Unauthorized
+from shared.settings import Settings
+
+
+def read_api_keys(config: Settings) -> tuple[str, ...]:
+    """Hashes of the keys that open the API."""
+    keys = tuple(key.strip().lower() for key in config.api_keys.split(",") if key.strip())
+    if any(not re.fullmatch(r"[0-9a-f]{64}", key) for key in keys):
+        raise InvalidRequest("SCENEWORKS_API_KEYS must be SHA-256 hashes (64 hex digits), comma separated.")
+    if not keys and not _is_loopback(config.host):
+        raise Unauthorized(
+            f"The API would listen on {config.host}, beyond this machine, without keys: set SCENEWORKS_API_KEYS to the "
+            "SHA-256 of each key (printf %s KEY | sha256sum), or SCENEWORKS_HOST to 127.0.0.1."
+        )
+    return keys
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_access(keys: tuple[str, ...]) -> None:
+    """Who may come in. Unauthorized, or Forbidden for a request that some other site made a browser send."""
+    if request.method not in {"GET", "HEAD", "OPTIONS"}:
+        _refuse_other_sites()
+    if not keys:
+        _refuse_other_machines()
+        g.key = ""
+        return
+    view = current_app.view_functions.get(request.endpoint or "")
+    g.key = _find_known_key(keys)
+    if not g.key and not getattr(view, "open_to_all", False):
+        raise Unauthorized("Send a valid key: Authorization: Bearer KEY.")
+
+
+def _find_known_key(keys: tuple[str, ...]) -> str:
+    """Hash of the key sent, if it is one of ours. Every comparison takes the same time."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    presented_key = token.strip() if scheme.lower() == "bearer" else request.cookies.get(KEY_COOKIE, "")
+    digest = hashlib.sha256(presented_key.encode("utf-8", "surrogateescape")).hexdigest()
+    matches = [hmac.compare_digest(digest, key) for key in keys]
+    return digest if presented_key and any(matches) else ""
+
+
+def _refuse_other_sites() -> None:
+    origin = request.headers.get("Origin")
+    foreign = origin is not None and urlsplit(origin).netloc != request.host
+    if foreign or request.headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"}:
+        raise Forbidden("Another web site may not send this request.")
+
+
+def _refuse_other_machines() -> None:
+    """Open means open to this machine: not to a socket bound elsewhere, nor to a name made to resolve to it."""
+    peer, name = request.remote_addr or "", urlsplit(f"//{request.host}").hostname or ""
+    if (peer and not _is_loopback(peer)) or not _is_loopback(name):
+        raise Forbidden("Without API keys this service answers to its own machine only.")

@@ -1,0 +1,108 @@
+"""The OpenAPI document and the page that shows it."""
+
+from __future__ import annotations
+
+import json
+import re
+from importlib.resources import files as package_files
+from typing import Any
+
+from apiflask import APIFlask
+from flask import Response, send_from_directory
+
+from api import batches
+from api.http.problems import KEY_COOKIE, Problem, allow_anonymous, document_problems
+from api.operations import models
+from shared.errors import Forbidden, Internal, InvalidRequest, NotFound, Unauthorized
+
+DOCS_ASSETS = ("swagger-ui.css", "swagger-ui-bundle.js", "favicon-32x32.png")
+
+
+DOCS_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Sceneworks API</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="stylesheet" href="/docs/swagger-ui.css"><link rel="icon" href="/docs/favicon-32x32.png"></head>
+<body><div id="swagger-ui"></div>
+<script src="/docs/swagger-ui-bundle.js"></script><script src="/docs/start.js"></script></body></html>
+"""
+
+
+DOCS_START = (
+    'SwaggerUIBundle({url: "/openapi.json", dom_id: "#swagger-ui", deepLinking: true, validatorUrl: null, '
+    "tryItOutEnabled: true, defaultModelsExpandDepth: 0});\n"
+)
+
+
+def add_api_metadata(app: APIFlask) -> None:
+    """Everything in the OpenAPI document that does not belong to one route."""
+    app.description = "Turns long videos into structure. Times are exact, ends are exclusive, errors are RFC 9457."
+    app.license = {"name": "Apache-2.0", "identifier": "Apache-2.0"}
+    app.security_schemes = {
+        "key": {"type": "http", "scheme": "bearer", "description": "An API key."},
+        "cookie": {"type": "apiKey", "in": "cookie", "name": KEY_COOKIE, "description": "The same, for the page."},
+    }
+    app.spec_processor(_complete_openapi)
+
+
+def _complete_openapi(spec: dict[str, Any] | str) -> dict[str, Any] | str:
+    """Add what no decorator can say: problems that any route may answer with, security, parameters of each model."""
+    assert isinstance(spec, dict)  # noqa: S101 (JSON is the only format that is served)
+    schemas = spec["components"]["schemas"]
+    schemas.pop("HTTPError", None)
+    schemas["Problem"] = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+    schemas |= schemas["Problem"].pop("$defs")
+    models.add_parameter_schemas(schemas)
+    batches.add_plan_schema(schemas)
+    spec["security"] = [{"key": []}, {"cookie": []}]
+    spec["tags"] = list({tag["name"]: tag for tag in spec["tags"]}.values())  # several blueprints may share one
+    for path, operations in spec["paths"].items():
+        for operation in operations.values():
+            for status, response in document_problems(InvalidRequest, Unauthorized, Forbidden, Internal).items():
+                operation["responses"].setdefault(str(status), response)
+            for status, response in operation["responses"].items():
+                if status >= "400":
+                    response["content"] = document_problems(Internal)[500]["content"]
+            for parameter in operation["parameters"]:
+                _never_null(parameter)
+            if path in {"/healthz", "/readyz", "/metrics"}:
+                operation["security"] = []
+    return _flatten_schema_names(spec)
+
+
+def _never_null(parameter: dict[str, Any]) -> None:
+    """A query or header is absent, never null; a header is written as people write it."""
+    if parameter["in"] == "header":
+        parameter["name"] = parameter["name"].title()
+    schema = parameter["schema"]
+    kinds = [kind for kind in schema.pop("anyOf", []) if kind != {"type": "null"}]
+    if kinds:
+        schema |= kinds[0]
+        schema.pop("default", None)
+
+
+def _flatten_schema_names(spec: dict[str, Any]) -> dict[str, Any]:
+    """Call a schema by its own name, wherever it was first met (`JobPage.JobRecord` -> `JobRecord`)."""
+    text = re.sub(r'#/components/schemas/[A-Za-z]+\.([A-Za-z]+)"', r'#/components/schemas/\1"', json.dumps(spec))
+    flattened: dict[str, Any] = json.loads(text)
+    schemas = flattened["components"]["schemas"]
+    flattened["components"]["schemas"] = {name.rpartition(".")[2]: schema for name, schema in sorted(schemas.items())}
+    return flattened
+
+
+def add_docs_routes(app: APIFlask) -> None:
+    """`/openapi.json`, and `/docs` from assets on this machine."""
+    allow_anonymous(app.view_functions["openapi.spec"])
+    assets = str(package_files("flask_swagger_ui") / "dist")
+
+    def serve_docs_page() -> Response:
+        return Response(DOCS_PAGE, mimetype="text/html")
+
+    def serve_docs_file(name: str) -> Response:
+        if name == "start.js":
+            return Response(DOCS_START, mimetype="text/javascript")
+        if name not in DOCS_ASSETS:
+            raise NotFound("There is no such file.")
+        return send_from_directory(assets, name, max_age=3600)
+
+    app.add_url_rule("/docs", "docs", allow_anonymous(app.doc(hide=True)(serve_docs_page)))
+    app.add_url_rule("/docs/<name>", "docs_file", allow_anonymous(app.doc(hide=True)(serve_docs_file)))

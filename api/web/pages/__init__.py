@@ -1,0 +1,1 @@
+"""Pages of jobs: submit, list, one job with its video and results."""

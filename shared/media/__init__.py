@@ -1,0 +1,1 @@
+"""Taking media in: what is accepted, and readers in processes of their own."""

@@ -1,1 +1,0 @@
-"""Work on many films: which, what, when, how it stands, and what changed by it."""

@@ -1,0 +1,269 @@
+"""Batches and reprocessing over HTTP: checked whole, made once, followed, paused, cancelled, tried again."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+from flask.testing import FlaskClient
+from sqlalchemy import Engine, text
+
+from shared.store.batches import batches
+from shared.store.jobs import jobs
+from shared.store.jobs.jobs import NewJob
+from shared.store.runs import queues
+from tests.support import factories
+from tests.support.batches import (
+    HSV_LUV_ANALYSES,
+    SHOTS_ANALYSES,
+    CreateBatch,
+    add_videos,
+    announce_without_weights,
+    dispatch_batch,
+    finish_runs,
+    read_fault,
+)
+
+BAD = (400, "invalid_request")
+FAULTS: tuple[tuple[dict[str, Any], str, str], ...] = (
+    ({"analyses": []}, "/analyses", "too_short"),
+    ({"analyses": [{"model": "no"}]}, "/analyses/0/model", "unknown_model"),
+    ({"analyses": [{"model": "shots", "params": {"no": 1}}]}, "/analyses/0/params/no", "unknown_parameter"),
+    ({"analyses": [{"model": "shots", "range": {"start_s": 1}}]}, "/analyses/0/range", "no_range"),
+    ({"selection": {"only": "old"}}, "/selection/only", "literal_error"),
+    ({"selection": {"code": "internal"}}, "/selection/code", "not_failed"),
+    ({"selection": {"only": "failed", "code": "no"}}, "/selection/code", "unknown_code"),
+    ({"selection": {"source": ["src_1"]}}, "/selection/source", "unknown_field"),
+    ({"priority": "urgent"}, "/priority", "literal_error"),
+    ({"cap": 0}, "/cap", "greater_than_equal"),
+    ({"hours": {"since": "24:00", "until": "06:00"}}, "/hours/since", "string_pattern_mismatch"),
+    ({"hours": {"since": "06:00", "until": "06:00"}}, "/hours", "empty"),
+    ({"hours": {"since": "22:00", "until": "06:00", "timezone": "Mars/Base"}}, "/hours/timezone", "unknown_timezone"),
+    ({"labels": {"show": 7}}, "/labels/show", "string_type"),
+    ({"name": ""}, "/name", "string_too_short"),
+    ({"external_id": "x"}, "/external_id", "unknown_field"),
+)
+
+
+def test_a_batch(client: FlaskClient, database: Engine) -> None:
+    ids = add_videos(database, 3)
+    body = {
+        "analyses": HSV_LUV_ANALYSES, "name": "the archive", "selection": {"videos": ids[:2]}, "cap": 1, "labels": {"show": "x"},
+        "hours": {"since": "00:00", "until": "23:59", "timezone": "Europe/Berlin"},
+    }  # fmt: skip
+    answer = client.post("/v1/batches", json=body)
+    assert answer.status_code == 202
+    made = answer.json
+    assert (made["name"], made["kind"], made["state"], made["priority"], made["cap"], made["videos"]) == (
+        "the archive", "batch", "queued", "low", 1, 2,
+    )  # fmt: skip
+    assert made["analyses"][0]["params"]["min_shot_frames"] == 15
+    assert (made["hours"], made["selection"]["only"], made["counts"]) == (body["hours"], "all", {"waiting": 2})
+    assert answer.headers["Location"] == made["urls"]["self"]
+    assert int(answer.headers["Retry-After"]) >= 1
+    told = client.get(made["urls"]["self"])
+    assert (told.json | {"progress": None}) == (made | {"progress": None})
+    assert client.get(made["urls"]["self"], headers={"If-None-Match": told.headers["ETag"]}).status_code == 304
+
+
+def test_all_films_unless_something_is_said(create_batch: CreateBatch, database: Engine) -> None:
+    add_videos(database, 2)
+    made = create_batch()
+    assert (made["videos"], made["name"], made["cap"], made["hours"]) == (2, "shots", 32, None)
+    assert create_batch(cap=None)["cap"] is None
+
+
+def test_faults_have_pointers(client: FlaskClient, database: Engine) -> None:
+    add_videos(database, 1)
+    for path in ("/v1/batches", "/v1/reprocess", "/v1/reprocess?dry_run=true"):
+        for change, pointer, code in FAULTS:
+            answer = client.post(path, json={"analyses": SHOTS_ANALYSES} | change)
+            assert read_fault(answer) == (*BAD, pointer, code), change
+    several = {"analyses": [{"model": "no"}], "hours": {"since": "06:00", "until": "06:00"}, "selection": {"code": "x"}}
+    told = client.post("/v1/batches", json=several).json["errors"]
+    assert [one["pointer"] for one in told] == ["/analyses/0/model", "/hours", "/selection/code"]
+    assert client.get("/v1/batches").json["items"] == []
+
+
+def test_what_the_selection_names_has_to_be_there(client: FlaskClient, database: Engine) -> None:
+    (there,) = add_videos(database, 1)
+    answer = client.post(
+        "/v1/batches",
+        json={"analyses": SHOTS_ANALYSES, "selection": {"videos": [there, "vid_none"], "sources": ["src_none"]}},
+    )
+    assert (answer.status_code, answer.json["code"]) == (404, "not_found")
+    assert [one["pointer"] for one in answer.json["errors"]] == ["/selection/sources/0", "/selection/videos/1"]
+
+
+def test_nothing_that_is_meant(client: FlaskClient) -> None:
+    answer = client.post("/v1/batches", json={"analyses": SHOTS_ANALYSES})
+    assert answer.status_code == 400
+    assert "No film is meant" in answer.json["detail"]
+
+
+def test_what_cannot_run_is_refused(client: FlaskClient, database: Engine, create_batch: CreateBatch) -> None:
+    add_videos(database, 1)
+    made, job = create_batch(), factories.create_job(database)
+    calls = (
+        ("/v1/batches", {"analyses": SHOTS_ANALYSES}),
+        ("/v1/reprocess", {"analyses": SHOTS_ANALYSES}),
+        ("/v1/jobs", {"analyses": SHOTS_ANALYSES, "video_id": job.video_id}),
+    )
+    queues.set_queue_mode(database, "shots", "draining")
+    for path, body in (*calls, ("/v1/batches", {"analyses": [{"model": "bassl"}]})):
+        assert read_fault(client.post(path, json=body))[:2] == (503, "model_unavailable"), path
+    other = jobs.create_job(database, NewJob(job.video_id, (factories.make_analysis(threshold=0.3),)))
+    finish_runs(database, other.wakeups, failed=True)
+    failed = jobs.list_jobs(database, limit=1)[0]
+    for path in (f"/v1/jobs/{failed.id}/retry", f"{made['urls']['retry']}"):
+        assert read_fault(client.post(path))[:2] == (503, "model_unavailable"), path
+    assert client.post("/v1/reprocess?dry_run=true", json={"analyses": SHOTS_ANALYSES}).status_code == 200
+    assert dispatch_batch(database, made["id"]) == []  # a batch waits meanwhile
+    queues.set_queue_mode(database, "shots", "open")
+    assert len(dispatch_batch(database, made["id"])) > 0
+    announce_without_weights(database)
+    for path, body in calls:
+        assert read_fault(client.post(path, json=body))[:2] == (503, "weights_missing"), path
+    assert (
+        client.post("/v1/reprocess?dry_run=true", json={"analyses": SHOTS_ANALYSES}).json["code"] == "weights_missing"
+    )
+    assert client.post("/v1/batches", json={"analyses": HSV_LUV_ANALYSES}).status_code == 202  # needs no weights
+
+
+def test_items_and_states(client: FlaskClient, database: Engine, create_batch: CreateBatch) -> None:
+    ids = add_videos(database, 4)
+    made = create_batch(cap=3)
+    one, other, third = dispatch_batch(database, made["id"])
+    finish_runs(database, [one])
+    finish_runs(database, [other], failed=True)
+    assert third
+    place, seen = f"{made['urls']['items']}?limit=3", []
+    while place:
+        answer = client.get(place)
+        seen += answer.json["items"]
+        place = answer.headers.get("Link", "").partition("<")[2].partition(">")[0]
+    assert [item["video_id"] for item in seen] == ids
+    assert [item["state"] for item in seen] == ["succeeded", "failed", "queued", "waiting"]
+    assert (seen[0]["name"], seen[3]["urls"]["job"]) == ("film.mp4", None)
+    assert client.get(seen[0]["urls"]["job"]).json["priority"] == "low"
+    chosen = client.get(f"{made['urls']['items']}?state=failed,waiting").json["items"]
+    assert [item["position"] for item in chosen] == [1, 3]
+    told = client.get(made["urls"]["self"]).json
+    assert (told["state"], told["counts"]) == (
+        "running", {"failed": 1, "queued": 1, "succeeded": 1, "waiting": 1},
+    )  # fmt: skip
+    for query, code in (("state=lost", "unknown_state"), ("page_token=x", "bad_token")):
+        assert read_fault(client.get(f"{made['urls']['items']}?{query}"))[2:] == (
+            f"/query/{query.partition('=')[0]}",
+            code,
+        )
+
+
+def test_pause_resume_cancel_retry(client: FlaskClient, database: Engine, create_batch: CreateBatch) -> None:
+    add_videos(database, 3)
+    made = create_batch(cap=2)
+    urls = made["urls"]
+    wakes = dispatch_batch(database, made["id"])
+    assert client.post(urls["pause"]).json["state"] == "paused"
+    finish_runs(database, wakes, failed=True)
+    assert dispatch_batch(database, made["id"]) == []
+    assert client.post(urls["resume"]).json["state"] == "running"
+    again = client.post(urls["retry"])
+    assert (again.status_code, again.json["counts"]) == (202, {"waiting": 3})
+    assert read_fault(client.post(urls["retry"]))[:2] == (409, "conflict")
+    assert len(dispatch_batch(database, made["id"])) == 2
+    cancelled = client.post(urls["cancel"]).json
+    assert (cancelled["state"], cancelled["counts"]) == ("cancelled", {"cancelled": 2, "waiting": 1})
+    for name in ("pause", "resume"):
+        assert read_fault(client.post(urls[name]))[:2] == (409, "conflict"), name
+    for name in ("items", "diff", "events"):
+        assert read_fault(client.get(f"/v1/batches/bat_none/{name}"))[:2] == (404, "not_found"), name
+    for name in ("pause", "resume", "cancel", "retry"):
+        assert read_fault(client.post(f"/v1/batches/bat_none/{name}"))[:2] == (404, "not_found"), name
+    assert read_fault(client.get("/v1/batches/bat_none"))[:2] == (404, "not_found")
+
+
+def test_wait_for_the_end(client: FlaskClient, database: Engine, create_batch: CreateBatch) -> None:
+    add_videos(database, 1)
+    made = create_batch()
+    began = time.monotonic()
+    assert client.get(f"{made['urls']['self']}?wait=0.2").json["state"] == "queued"
+    assert time.monotonic() - began >= 0.2
+    timer = threading.Timer(0.1, lambda: finish_runs(database, dispatch_batch(database, made["id"])))
+    timer.start()
+    assert client.get(f"{made['urls']['self']}?wait=30").json["state"] == "succeeded"
+    timer.join()
+    assert time.monotonic() - began < 20
+
+
+def test_listed_by_pages_and_by_state(client: FlaskClient, database: Engine, create_batch: CreateBatch) -> None:
+    add_videos(database, 1)
+    made = [create_batch()["id"] for _ in range(5)]
+    for batch_id in made[::2]:
+        batches.cancel_batch(database, batch_id)
+    place, seen = "/v1/batches?limit=2", []
+    while place:
+        answer = client.get(place)
+        seen += [item["id"] for item in answer.json["items"]]
+        place = answer.headers.get("Link", "").partition("<")[2].partition(">")[0]
+    assert seen == made[::-1]
+    some = client.get("/v1/batches?state=cancelled&limit=2").json
+    assert [item["id"] for item in some["items"]] == [made[4], made[2]]
+    rest = client.get(f"/v1/batches?state=cancelled&limit=2&page_token={some['next_page_token']}").json
+    assert ([item["id"] for item in rest["items"]], rest["next_page_token"]) == ([made[0]], None)
+    assert client.get("/v1/batches?schedule_id=sch_none").json["items"] == []
+    for query, code in (
+        ("state=done", "unknown_state"),
+        ("page_token=x", "bad_token"),
+        ("limit=501", "less_than_equal"),
+    ):
+        assert read_fault(client.get(f"/v1/batches?{query}"))[2:] == (f"/query/{query.partition('=')[0]}", code)
+
+
+# Reprocessing ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_dry_run_writes_nothing(client: FlaskClient, database: Engine) -> None:
+    done, _, gone = add_videos(database, 3)
+    finish_runs(database, jobs.create_job(database, NewJob(done, (factories.make_analysis(),))).wakeups)
+    with database.begin() as connection:
+        connection.execute(text("UPDATE videos SET stored = false WHERE id = :id"), {"id": gone})
+    answer = client.post("/v1/reprocess?dry_run=true", json={"analyses": SHOTS_ANALYSES})
+    assert answer.status_code == 200
+    plan = answer.json
+    assert (plan["selected"]["videos"], plan["to_do"], plan["skipped"]) == (
+        2, {"videos": 1, "hours": 0.003}, {"unreachable": 1},
+    )  # fmt: skip
+    (estimate,) = plan["estimates"]
+    assert (estimate["model"], estimate["runs"], estimate["device"], estimate["measured_runs"]) == (
+        "shots",
+        1,
+        "cpu",
+        1,
+    )
+    assert estimate["seconds"] == {"low": 5.0, "usual": 5.0, "high": 5.0}
+    everything = {"analyses": SHOTS_ANALYSES, "selection": {"only": "all"}}
+    assert client.post("/v1/reprocess?dry_run=true", json=everything).json["skipped"] == {"done": 1, "unreachable": 1}
+    unmeasured = client.post("/v1/reprocess?dry_run=true", json={"analyses": [{"model": "bassl"}]}).json["estimates"]
+    assert [(one["model"], one["device"], one["seconds"]) for one in unmeasured if one["model"] == "bassl"] == [
+        ("bassl", None, None)
+    ]
+    assert client.get("/v1/batches").json["items"] == []
+
+
+def test_reprocessing_does_the_rest_and_no_more(client: FlaskClient, database: Engine) -> None:
+    add_videos(database, 2)
+    first = client.post("/v1/reprocess", json={"analyses": SHOTS_ANALYSES, "cap": 1})
+    assert (first.status_code, first.json["kind"], first.json["videos"]) == (202, "reprocess", 2)
+    assert first.json["selection"]["only"] == "missing_or_outdated"
+    finish_runs(database, dispatch_batch(database, first.json["id"]))
+    again = client.post("/v1/reprocess", json={"analyses": SHOTS_ANALYSES}).json
+    assert again["videos"] == 1
+    finish_runs(database, dispatch_batch(database, again["id"]))
+    nothing = client.post("/v1/reprocess", json={"analyses": SHOTS_ANALYSES})
+    assert nothing.status_code == 400
+    assert "nothing is left to do" in nothing.json["detail"]
+    other = client.post("/v1/reprocess", json={"analyses": HSV_LUV_ANALYSES, "selection": {"only": "missing"}})
+    assert other.status_code == 400  # processed by other parameters is not missing
+    assert client.post("/v1/reprocess", json={"analyses": HSV_LUV_ANALYSES}).json["videos"] == 2

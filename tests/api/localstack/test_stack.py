@@ -1,0 +1,314 @@
+"""`sceneworks up` and `sceneworks demo` as a person starts them: real processes, killed and stopped in every way."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import pty
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from api.localstack.demo import find_sample_clip
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+COMMAND = [sys.executable, "-c", "from api.client import main; main()"]
+ADDRESS = re.compile(r"Sceneworks is up: (http://127\.0\.0\.1:\d+)/ .* Flower (http://127\.0\.0\.1:\d+)/")
+
+pytestmark = pytest.mark.flow
+
+
+@dataclass(slots=True)
+class System:
+    """A running `sceneworks up`."""
+
+    process: subprocess.Popen[str]
+    folder: Path
+    url: str
+    flower_url: str
+    output: Path
+
+    def said(self) -> str:
+        return self.output.read_text(encoding="utf-8")
+
+    def sceneworks(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        return sceneworks("--url", self.url, *arguments)
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def sceneworks(*arguments: str | Path, timeout: float = 120, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)],
+        cwd=REPOSITORY,
+        env=environment() | variables,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def up(folder: Path, output: Path) -> System:
+    """Start the system on free ports and wait until it says where it is."""
+    with output.open("w", encoding="utf-8") as out:
+        process = subprocess.Popen(
+            [*COMMAND, "up", "--dir", str(folder), "--port", "0", "--flower-port", "0"],
+            cwd=REPOSITORY,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
+    until(lambda: process.poll() is not None or ADDRESS.search(_joined(output)) is not None, 90)
+    found = ADDRESS.search(_joined(output))
+    assert found, output.read_text(encoding="utf-8")
+    return System(process, folder, found[1], found[2], output)
+
+
+def _joined(output: Path) -> str:
+    return output.read_text(encoding="utf-8").replace("\n", " ")
+
+
+def processes(folder: Path) -> dict[int, str]:
+    """Command lines of the living processes that belong to the system in a folder, by process id."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdecimal() or int(entry.name) == os.getpid():
+            continue
+        try:
+            line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            variables = (entry / "environ").read_bytes().decode(errors="replace")
+        except (FileNotFoundError, PermissionError, ProcessLookupError):
+            continue  # it ended while we looked, or is somebody else's
+        if line and (str(folder) in line or f"={folder}/" in variables):
+            found[int(entry.name)] = line
+    return found
+
+
+def until(condition: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz", timeout=5, trust_env=False).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    folder = tmp_path_factory.mktemp("system")
+    system = up(folder / "var", folder / "output")
+    yield system
+    system.process.send_signal(signal.SIGINT)
+    assert system.process.wait(45) == 0, system.said()
+    assert processes(system.folder) == {}
+
+
+@pytest.fixture(scope="module")
+def job(system: System) -> dict[str, Any]:
+    """A job of the model `shots` that has succeeded, as `submit --wait --json` prints it."""
+    done = system.sceneworks("submit", find_sample_clip(), "-m", "shots", "-p", "detector=hsv_luv", "--wait", "--json")
+    assert done.returncode == 0, done.stderr
+    record: dict[str, Any] = json.loads(done.stdout)
+    return record
+
+
+def test_everything_is_where_it_is_said_to_be(system: System) -> None:
+    with httpx.Client(trust_env=False, timeout=20) as http:
+        assert "<title>" in http.get(f"{system.url}/").text
+        assert "swagger" in http.get(f"{system.url}/docs").text
+        assert "Flower" in http.get(f"{system.flower_url}/").text
+
+
+def test_servers_listen_on_loopback_alone(system: System) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))  # TEST-NET-1 (RFC 5737): nothing is sent, only a route is chosen
+        own = probe.getsockname()[0]
+    for url in (system.url, system.flower_url):
+        port = int(url.rpartition(":")[2])
+        with socket.socket() as trial:
+            trial.settimeout(2)
+            assert own == "127.0.0.1" or trial.connect_ex((own, port)) != 0
+
+
+def test_a_second_start_in_the_same_folder_says_what_is_the_matter(system: System) -> None:
+    second = sceneworks("up", "--dir", system.folder)
+    assert second.returncode == 2
+    assert "already running" in second.stderr
+    assert system.url in second.stderr
+    assert str(system.process.pid) in second.stderr
+    assert ready(system.url)
+
+
+def test_submit_and_wait_gives_the_job_with_its_stages(job: dict[str, Any]) -> None:
+    assert job["state"] == "succeeded"
+    (run,) = job["runs"]
+    assert run["params"]["detector"] == "hsv_luv"
+    assert {stage["state"] for stage in run["stages"]} == {"done"}
+
+
+def test_results_in_every_form_say_the_same(system: System, job: dict[str, Any]) -> None:
+    def results(form: str) -> str:
+        done = system.sceneworks("results", job["id"], "--format", form)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    shots = json.loads(results("json"))
+    assert len(shots) > 3
+    assert [json.loads(line) for line in results("jsonl").splitlines()] == shots
+    rows = list(csv.DictReader(io.StringIO(results("csv"))))
+    assert [int(row["end_frame"]) for row in rows] == [shot["end"]["frame"] for shot in shots]
+    assert [float(row["start_seconds"]) for row in rows] == [shot["start"]["seconds"] for shot in shots]
+    table = results("table")
+    for shot in shots:
+        assert shot["start"]["timecode"] in table
+    assert [shot["start"]["frame"] for shot in shots[1:]] == [shot["end"]["frame"] for shot in shots[:-1]]
+
+
+def test_jobs_are_listed_shown_and_watched(system: System, job: dict[str, Any]) -> None:
+    assert job["id"] in system.sceneworks("jobs").stdout
+    assert job["id"] in [entry["id"] for entry in json.loads(system.sceneworks("jobs", "--json").stdout)]
+    assert "encode done" in system.sceneworks("show", job["id"]).stdout
+    watched = system.sceneworks("watch", job["id"])
+    assert (watched.returncode, watched.stdout.split()) == (0, [job["id"], "succeeded"])
+    assert "detector" in system.sceneworks("models").stdout
+
+
+def test_what_is_refused_is_said_with_its_code(system: System, job: dict[str, Any], tmp_path: Path) -> None:
+    text = tmp_path / "film.mp4"
+    text.write_text("not a film", encoding="utf-8")
+    asked = [
+        (["submit", text, "-m", "shots"], "unsupported_media"),
+        (["submit", find_sample_clip(), "-m", "shot"], "unknown_model|/analyses/0/model"),
+        (["submit", find_sample_clip(), "-m", "shots", "-p", "treshold=0.4"], "/analyses/0/params/treshold"),
+        (["submit", find_sample_clip(), "-m", "shots", "-p", "threshold"], "NAME=VALUE"),
+        (["show", "job_none"], "not_found"),
+        (["cancel", job["id"]], "conflict"),
+        (["retry", job["id"]], "conflict"),
+    ]
+    for arguments, words in asked:
+        refused = system.sceneworks(*arguments)
+        assert refused.returncode == 2, (arguments, refused.stdout, refused.stderr)
+        assert re.search(words, refused.stderr), (arguments, refused.stderr)
+        assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("api", "-m gunicorn"),
+        ("worker", "-m worker.main"),
+        ("Postgres", "bin/postgres"),
+        ("Valkey", "valkey-server"),
+        ("flower", "shared.queue flower"),
+        ("beat", "shared.queue beat"),
+        ("scanner", "-m worker.scanner"),
+    ],
+)
+def test_a_part_that_is_killed_comes_back(system: System, name: str, words: str) -> None:
+    before = {pid for pid, line in processes(system.folder).items() if words in line}
+    assert before
+    os.kill(min(before), signal.SIGKILL)
+    until(lambda: f"{name} was started again." in system.said(), 30)
+    assert f"{name} ended by itself; starting it again in 1 s." in system.said()
+    until(lambda: ready(system.url), 30)
+    assert {pid for pid, line in processes(system.folder).items() if words in line} - before
+
+
+def test_stopped_killed_and_started_again_it_has_its_jobs_and_leaves_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "var"
+    first = up(folder, tmp_path / "first")
+    done = first.sceneworks("submit", find_sample_clip(), "-m", "shots", "-p", "detector=hsv_luv", "--wait", "--json")
+    assert done.returncode == 0, done.stderr
+    first.process.send_signal(signal.SIGTERM)
+    assert first.process.wait(45) == 0
+    assert processes(folder) == {}
+
+    second = up(folder, tmp_path / "second")
+    assert json.loads(done.stdout)["id"] in second.sceneworks("jobs").stdout
+    second.process.kill()
+    second.process.wait()
+    until(lambda: processes(folder) == {}, 30)
+
+    began = time.monotonic()
+    third = up(folder, tmp_path / "third")
+    assert time.monotonic() - began < 20
+    assert json.loads(done.stdout)["id"] in third.sceneworks("jobs").stdout
+    third.process.send_signal(signal.SIGHUP)
+    assert third.process.wait(45) == 0
+    assert processes(folder) == {}
+
+
+def test_the_demo_shows_the_shots_and_stops_everything(tmp_path: Path) -> None:
+    arguments = ["demo", "--dir", str(tmp_path / "var"), "--port", "0", "--flower-port", "0", "-p", "detector=hsv_luv"]
+    shown = sceneworks(*arguments)
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+    assert "succeeded" in shown.stdout
+    assert re.search(r"shots encode: \d+/\d+ frames", shown.stdout)
+    assert re.search(r"shots +│ shot +│ 0 +│ +0 +│ +\d+ +│ 00:00:00[:;.]", shown.stdout), shown.stdout
+    assert re.search(r"Page +http", shown.stdout)
+    assert processes(tmp_path / "var") == {}
+
+    text = tmp_path / "film.mp4"
+    text.write_text("not a film", encoding="utf-8")
+    refused = sceneworks(*arguments, text)
+    assert refused.returncode == 2
+    assert "unsupported_media" in refused.stderr
+    assert processes(tmp_path / "var") == {}
+
+    seen, status = in_a_terminal([*COMMAND, *arguments], until_it_says="Ctrl-C stops it.")
+    assert "found by an earlier run" in seen
+    assert status == 0, seen
+    assert processes(tmp_path / "var") == {}
+
+
+def in_a_terminal(argv: list[str], until_it_says: str) -> tuple[str, int]:
+    """Run a command in a terminal of its own, press Ctrl-C at the given words; what was on the screen, exit status."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(REPOSITORY)
+        os.execve(argv[0], argv, environment() | {"TERM": "xterm", "COLUMNS": "200"})
+    seen = b""
+    deadline = time.monotonic() + 90
+    pressed = False
+    while time.monotonic() < deadline:
+        try:
+            seen += os.read(terminal, 65_536)
+        except OSError:  # Linux says EIO once the last process has closed its end
+            break
+        if not pressed and until_it_says.encode() in seen:
+            os.write(terminal, b"\x03")
+            pressed = True
+    os.close(terminal)
+    assert pressed, seen.decode(errors="replace")
+    return seen.decode(errors="replace"), os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def test_a_demo_whose_worker_cannot_start_ends_and_says_why(tmp_path: Path) -> None:
+    arguments = ["demo", "--dir", str(tmp_path / "var"), "--port", "0", "--flower-port", "0"]
+    done = sceneworks(*arguments, SCENEWORKS_DEVICE="cuda:99")
+    assert done.returncode == 1
+    assert "worker does not stay up" in done.stderr
+    assert "cuda:99" in done.stderr
+    assert processes(tmp_path / "var") == {}

@@ -1,0 +1,24 @@
+"""Exit codes of `sceneworks-worker`, and errors turned into messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+from shared.errors import CallersFault, SceneworksError
+
+EXIT_FAILED, EXIT_REFUSED = 1, 2
+
+
+@contextmanager
+def exit_on_error() -> Iterator[None]:
+    """Turn what went wrong into words and an exit code."""
+    try:
+        yield
+    except SceneworksError as error:
+        typer.echo(f"{error.code}: {error.detail}", err=True)
+        for fault in error.errors:
+            typer.echo(f"  {fault.pointer}: {fault.detail}", err=True)
+        raise typer.Exit(EXIT_REFUSED if isinstance(error, CallersFault) else EXIT_FAILED) from None

@@ -1,0 +1,97 @@
+"""The one place where a film is opened: by its content, from an open descriptor, and only as a known kind of container.
+
+A playlist (HLS, DASH, concat, SDP) is a film that names other files or addresses. Three locks keep it out: the list of
+demuxers below, the list of protocols (nothing but the descriptor that we opened), and a name that says nothing, so that
+the content alone decides what a file is. Options: ffmpeg-formats(1) `format_whitelist`, ffmpeg-protocols(1) `fd`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import av
+from av.container import InputContainer
+from av.stream import Discard, Disposition
+from av.video.stream import VideoStream
+
+from shared.errors import MediaCorrupt, NoVideoStream, UnsupportedMedia
+
+VIDEO_DEMUXERS = (
+    "mov", "matroska", "webm", "avi", "mpegts", "mpeg", "mpegvideo", "flv", "live_flv", "asf", "ogg", "rm", "gif",
+    "swf", "mxf", "gxf", "dv", "ivf", "nut", "nsv", "h264", "hevc", "obu", "m4v", "h263", "vc1",
+    "yuv4mpegpipe", "wtv", "3gp",
+)  # fmt: skip
+"""Demuxers of films: each reads one self-contained file."""
+
+AUDIO_DEMUXERS = ("mp3", "aac", "flac", "wav", "w64", "aiff", "amr", "ac3", "eac3", "caf", "ape", "wv", "tta", "au")
+"""Demuxers of sound: let in so that the answer can be "no video stream" instead of "not a video"."""
+
+MAGIC_BYTES: tuple[tuple[int, bytes], ...] = (
+    (4, b"ftyp"), (4, b"moov"), (4, b"mdat"), (4, b"wide"), (4, b"free"), (4, b"skip"), (0, b"\x1aE\xdf\xa3"),
+    (8, b"AVI "), (0, b"OggS"), (0, b"FLV\x01"), (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"), (0, b"\x00\x00\x01\xba"),
+    (0, b"\x00\x00\x01\xb3"), (0, b".RMF"), (0, b"FWS"), (0, b"CWS"), (0, b"GIF8"),
+)  # fmt: skip
+"""How films begin: what tells a damaged film from something that never was one."""
+
+
+@contextmanager
+def open_container(path: Path) -> Iterator[InputContainer]:
+    """The container of a file, closed at the end.
+
+    Raises:
+        UnsupportedMedia: empty, not a film, or a kind of container that is not taken (playlists are among these).
+        MediaCorrupt: begins as a film but cannot be opened: cut off before its index, or damaged.
+    """
+    container = _open_restricted(path)
+    with container:
+        yield container
+
+
+def _open_restricted(path: Path) -> InputContainer:
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+    try:
+        options = {
+            "fd": str(descriptor),
+            "protocol_whitelist": "fd",
+            "format_whitelist": ",".join(VIDEO_DEMUXERS + AUDIO_DEMUXERS),
+            "correct_ts_overflow": "0",  # would take any splice that goes back by a minute for a wrap of the counter
+        }
+        return av.open("fd:", options=options, metadata_errors="replace")
+    except (av.error.FFmpegError, ValueError, OSError) as error:
+        raise _classify_failure(os.pread(descriptor, 16, 0), error) from error
+    finally:
+        os.close(descriptor)
+
+
+def _classify_failure(head: bytes, error: Exception) -> UnsupportedMedia | MediaCorrupt:
+    """What a file is that could not be opened."""
+    if not head:
+        return UnsupportedMedia("the file is empty")
+    if isinstance(error, av.error.ArgumentError):  # how the demuxer list says no
+        return UnsupportedMedia("this kind of file is not taken as a video (playlists and pictures are not)")
+    if any(head[at : at + len(mark)] == mark for at, mark in MAGIC_BYTES):
+        return MediaCorrupt("the file begins as a video but cannot be opened: it is cut off or damaged")
+    return UnsupportedMedia("the content is not that of a video")
+
+
+def select_video_stream(container: InputContainer) -> VideoStream:
+    """The film among the streams: the first one that is no cover picture. Others are not read from here on.
+
+    Raises:
+        NoVideoStream: sound or cover art only.
+        UnsupportedMedia: a codec without a decoder.
+    """
+    still_images = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
+    video_streams = [stream for stream in container.streams.video if not stream.disposition & still_images]
+    if not video_streams:
+        raise NoVideoStream("the file holds sound or a cover picture, but no film")
+    video_stream = video_streams[0]
+    if video_stream.codec_context is None:
+        raise UnsupportedMedia("there is no decoder for the video codec of this file")
+    for stream in container.streams:
+        if stream is not video_stream:
+            stream.discard = Discard.all
+    return video_stream
