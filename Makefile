@@ -1,6 +1,6 @@
 # Everything is run from here. `make help` lists the verbs: it reads this file.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-slow test-flow lint type bench lock
+.PHONY: help setup demo up check format test test-slow test-flow coverage lint type bench lock
 .DELETE_ON_ERROR:
 
 BIN := .venv/bin
@@ -11,6 +11,7 @@ TORCH := torch==2.13.0
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 # Several test processes: a third of the suite's time is waiting. The tests of a file share servers and networks.
 PARALLEL := -n 3 --dist loadfile
+FAST := "not slow and not flow and not browser and not house and not whole"
 COMPILE := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -q
 
 help: ## List the verbs.
@@ -37,6 +38,15 @@ demo: $(READY) ## Run everything, find the shots of VIDEO=path (or of a clip of 
 
 up: $(READY) ## Run the whole system in var/ until Ctrl-C.
 	@$(BIN)/sceneworks up $(ARGS)
+
+check: lint type ## What to run before each commit: style, contracts, types, fast tests; under 2 minutes on two cores.
+	@$(BIN)/python -m pytest $(PARALLEL) -m $(FAST) $(ARGS)
+
+format: $(READY) ## Put the code into the house's format, and mend what can be mended.
+	@$(BIN)/ruff check --fix --quiet . && $(BIN)/ruff format .
+
+coverage: $(READY) ## Run all tests and tell which lines none of them reaches; lines of child processes are not seen.
+	@$(BIN)/python -m pytest $(PARALLEL) --cov=api --cov=shared --cov=worker --cov-report=term-missing:skip-covered $(ARGS)
 
 test: $(READY) ## Run all tests, on servers of their own or on DATABASE_URL and REDIS_URL. ARGS goes to pytest.
 	@$(BIN)/python -m pytest $(PARALLEL) $(ARGS)

@@ -14,8 +14,7 @@
     │   ├── VideoTooLong            video_too_long         422
     │   ├── VideoTooLarge           video_too_large        413
     │   ├── SourceForbidden         source_forbidden       422
-    │   ├── RateLimited             rate_limited           429   the one that may be sent again as it is
-    │   └── Cancelled               cancelled              409
+    │   └── RateLimited             rate_limited           429   the one that may be sent again as it is
     ├── WorldsFault             may pass: a run is tried again, up to its limit of attempts
     │   ├── SourceUnreachable       source_unreachable     502
     │   ├── ModelUnavailable        model_unavailable      503
@@ -170,12 +169,6 @@ class RateLimited(CallersFault):
     """Too many requests at once."""
 
     code, status, title, retryable = "rate_limited", 429, "Too many requests", True
-
-
-class Cancelled(CallersFault):
-    """The caller let go of the work."""
-
-    code, status, title = "cancelled", 409, "Cancelled"
 
 
 class SourceUnreachable(WorldsFault):

@@ -56,6 +56,23 @@ class ParallelRun:
         node.workerinput["given_servers"] = EXTERNAL_SERVERS
 
 
+# Folders and files whose tests start the whole system or load full-size networks; `make check` leaves them out.
+WHOLE = (
+    "api/http/test_real_server.py", "api/localstack", "api/videos/test_thumbnails.py", "worker/models",
+    "worker/networks", "worker/video", "worker/weights",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by the folder that they lie in."""
+    for item in items:
+        place = item.path.relative_to(REPOSITORY / "tests").as_posix()
+        if place.startswith("house/"):
+            item.add_marker("house")
+        if place.startswith(WHOLE):
+            item.add_marker("whole")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """In the process that distributes: hand the given servers on. In a process that runs tests: take them."""
     worker_input = getattr(config, "workerinput", None)

@@ -145,10 +145,7 @@ class LocalStack:
 
     def _build_environment(self, database_url: str, redis_url: str) -> dict[str, str]:
         """Settings given from outside stand; those that make this stack one system are ours."""
-        defaults = {
-            "SCENEWORKS_WEIGHTS_DIR": str(self.folder / "weights"),
-            "SCENEWORKS_SOFT_SHUTDOWN_S": "3",
-        }
+        defaults = {"SCENEWORKS_WEIGHTS_DIR": str(self.folder / "weights")}
         overrides = {
             "SCENEWORKS_DATABASE_URL": database_url,
             "SCENEWORKS_REDIS_URL": redis_url,

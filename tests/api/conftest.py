@@ -22,6 +22,7 @@ from imageio_ffmpeg import get_ffmpeg_exe
 from sqlalchemy import Engine
 
 from api.app import create_app
+from api.http.context import THREADS, Backlog, Services
 from api.localstack.servers import find_free_port
 from api.server import gunicorn_options
 from shared.db import create_db_engine
@@ -118,10 +119,24 @@ def make_app(environment: None) -> Iterator[MakeApp]:
         app.extensions["sceneworks"].engine.dispose()
 
 
+@pytest.fixture(scope="session")
+def shared_app() -> APIFlask:
+    """An app with the default settings. Building one takes longer than most tests: it compiles routes and templates."""
+    created = create_app(Settings())
+    created.extensions["sceneworks"].engine.dispose()
+    return created
+
+
 @pytest.fixture
-def app(make_app: MakeApp) -> APIFlask:
-    """The app with the default settings."""
-    return make_app()
+def app(shared_app: APIFlask, environment: None) -> Iterator[APIFlask]:
+    """The app with the default settings, on services of this test's own: nothing else in it outlives a request."""
+    config = Settings()
+    engine = create_db_engine(config.database_url, pool_size=THREADS)
+    backlog = Backlog(engine, config.max_queued_runs)
+    shared_app.extensions["sceneworks"] = Services(config, engine, ContentStorage(config.data_dir), backlog)
+    shared_app.extensions.pop("sceneworks.watcher", None)
+    yield shared_app
+    engine.dispose()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 import zipfile
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from shared.store.videos import videos
 from shared.values import Artifact, Job, Progress, Shot, Stage, new_id
 from tests.api.conftest import GREY_VIDEO, ApiServer, api_server
 from tests.support import factories
+from tests.support.waiting import wait_until
 from worker.video.probe import probe_video
 from worker.video.reader import VideoReader
 
@@ -184,6 +184,29 @@ def count_colours(page: Page, selector: str) -> int:
     return len(screenshot.getcolors(screenshot.width * screenshot.height) or [])
 
 
+def read_level(page: Page, player: str) -> int:
+    """Number of the frame of `GREY_VIDEO` that a player shows, by its id."""
+    grey = page.evaluate(
+        "(id) => { const c = document.createElement('canvas').getContext('2d');"
+        " c.drawImage(document.getElementById(id), 0, 0); return c.getImageData(32, 32, 1, 1).data[0]; }",
+        player,
+    )
+    return round(grey * 219 / 255 / 2)
+
+
+def wait_for_frame(page: Page, player: str, frame: int) -> None:
+    """Until a player that stands still shows that frame of `GREY_VIDEO`."""
+    wait_for_condition(
+        page, f"document.getElementById('{player}').paused && !document.getElementById('{player}').seeking"
+    )
+    wait(page, f"frame {frame} is on the screen", lambda: read_level(page, player) == frame)
+
+
+def wait(page: Page, what: str, condition: Callable[[], object]) -> None:
+    """Until something is true of a page, whose own events go on meanwhile."""
+    wait_until(what, condition, pause=lambda seconds: page.wait_for_timeout(1000 * seconds))
+
+
 def fits_width(page: Page) -> bool:
     """Whether nothing sticks out sideways."""
     return bool(page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"))
@@ -191,7 +214,4 @@ def fits_width(page: Page) -> bool:
 
 def wait_for_condition(page: Page, condition: str) -> None:
     """Not by the browser's own waiting, which evaluates text inside the page: our policy forbids that."""
-    deadline = time.monotonic() + TIMEOUT_MS / 1000
-    while not page.evaluate(condition):
-        assert time.monotonic() < deadline, condition
-        page.wait_for_timeout(50)
+    wait(page, condition, lambda: page.evaluate(condition))

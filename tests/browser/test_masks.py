@@ -18,7 +18,7 @@ from shared.storage import ContentStorage
 from shared.values import Job, Result, Timeline
 from shared.values.tracks import JSON_LINES_MEDIA_TYPE, QUERY_COLOURS, TrackFrame
 from tests.api.conftest import finish_run, make_video_file, store_artifact
-from tests.browser.conftest import GREY_VIDEO, OpenPage, create_job, fits_width, wait_for_condition
+from tests.browser.conftest import GREY_VIDEO, OpenPage, create_job, fits_width, read_level, wait, wait_for_condition
 from tests.support import factories
 from worker.video.reader import VideoReader
 
@@ -99,14 +99,12 @@ def pixel(page: Page, x: int, y: int) -> list[int]:
 def drawn_frame(page: Page) -> int:
     """Number of the frame whose masks are on the canvas; it has to be the one that the player shows."""
     wait_for_condition(page, "!masked.seeking && over.dataset.frame !== ''")
-    page.wait_for_timeout(150)
-    grey = page.evaluate(
-        "() => { const c = document.createElement('canvas').getContext('2d'); c.drawImage(masked, 0, 0);"
-        " return c.getImageData(32, 32, 1, 1).data[0]; }"
-    )
-    frame = int(page.locator("#over").get_attribute("data-frame") or -1)
-    assert round(grey * 219 / 255 / 2) == frame
-    return frame
+    wait(page, "the masks are those of the frame on the screen", lambda: read_level(page, "masked") == _frame(page))
+    return _frame(page)
+
+
+def _frame(page: Page) -> int:
+    return int(page.locator("#over").get_attribute("data-frame") or -1)
 
 
 def near(found: list[int], colour: Sequence[int]) -> bool:

@@ -6,13 +6,22 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Page, expect
+from playwright.sync_api import expect
 from sqlalchemy import Engine
 
 from shared.storage import ContentStorage
 from shared.values import Job, Result
 from tests.api.conftest import finish_run, make_video_file, store_artifact
-from tests.browser.conftest import GREY_VIDEO, OpenPage, count_colours, create_job, fits_width, wait_for_condition
+from tests.browser.conftest import (
+    GREY_VIDEO,
+    OpenPage,
+    count_colours,
+    create_job,
+    fits_width,
+    read_level,
+    wait_for_condition,
+    wait_for_frame,
+)
 from tests.support import factories
 from worker.video.reader import VideoReader
 from worker.video.render import concatenate_ranges
@@ -59,16 +68,6 @@ def summed_up(database: Engine, files: ContentStorage, tmp_path_factory: pytest.
     return job
 
 
-def level(page: Page, player: str) -> int:
-    """Number of the frame that a player shows."""
-    grey = page.evaluate(
-        "(id) => { const c = document.createElement('canvas').getContext('2d');"
-        " c.drawImage(document.getElementById(id), 0, 0); return c.getImageData(32, 32, 1, 1).data[0]; }",
-        player,
-    )
-    return round(grey * 219 / 255 / 2)
-
-
 @pytest.mark.parametrize(("width", "height", "scheme"), [(1200, 900, "light"), (375, 800, "dark")])
 def test_what_a_summary_looks_like(
     width: int, height: int, scheme: str, visit: OpenPage, summed_up: Job, tmp_path: Path
@@ -94,7 +93,7 @@ def test_the_summary_plays(visit: OpenPage, summed_up: Job) -> None:
     page = visit(f"/jobs/{summed_up.id}")
     wait_for_condition(page, "document.getElementById('summary-film').readyState >= 2")
     assert page.evaluate("document.getElementById('summary-film').duration") == pytest.approx(1.8, abs=0.05)
-    assert level(page, "summary-film") == 15
+    assert read_level(page, "summary-film") == 15
     page.evaluate("void document.getElementById('summary-film').play()")
     wait_for_condition(page, "document.getElementById('summary-film').currentTime > 1.3")
     page.evaluate("document.getElementById('summary-film').pause()")
@@ -117,9 +116,7 @@ def test_a_highlight_is_played_in_the_whole_film(how: str, visit: OpenPage, summ
         page.locator("#summary tbody a").nth(1).click()
     wait_for_condition(page, "!document.getElementById('whole-film').paused")
     wait_for_condition(page, "document.getElementById('whole-film').paused")
-    wait_for_condition(page, "!document.getElementById('whole-film').seeking")
-    page.wait_for_timeout(200)
-    assert level(page, "whole-film") == 74
+    wait_for_frame(page, "whole-film", 74)
     assert page.evaluate("document.getElementById('summary-film').paused")
 
 

@@ -16,7 +16,8 @@ import httpx
 import pytest
 from imageio_ffmpeg import get_ffmpeg_exe
 
-from tests.flow.conftest import SAMPLE_CLIP, System, read_events, wait_until
+from tests.flow.conftest import SAMPLE_CLIP, System, read_events
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.flow
 

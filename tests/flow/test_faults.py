@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +15,8 @@ from shared.db import create_db_engine, migrate
 from shared.store import workers
 from shared.store.jobs import jobs
 from shared.values import JobState, RunState
-from tests.flow.conftest import SAMPLE_CLIP, System, wait_until
+from tests.flow.conftest import SAMPLE_CLIP, System, read_events
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.flow
 
@@ -37,7 +37,7 @@ def test_the_database_crashes_in_the_middle_of_a_run(system: System, long_video:
     job = system.submit_job(system.add_video(long_video))
     system.wait_for_progress(job)
     os.kill(own_postgres.pid, signal.SIGKILL)
-    time.sleep(1)
+    wait_until("the worker has noticed", lambda: read_events(system.folder, "run.untouched"))
     own_postgres.stop()
     own_postgres.start()
     ended = system.wait_for_end(job)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +15,8 @@ from api.localstack.servers import Valkey
 from shared.store import workers
 from shared.store.jobs import jobs
 from shared.values import JobState, RunState
-from tests.flow.conftest import System, wait_until
+from tests.flow.conftest import System
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.flow
 
@@ -131,8 +131,8 @@ def test_the_broker_is_killed_in_the_middle_of_a_run(
     first = system.submit_job(video)  # rings at another broker: only the sweep can send it
     system.wait_for_progress(first)
     os.kill(own_valkey.pid, signal.SIGKILL)
+    wait_until("the broker is dead", lambda: not own_valkey.is_alive())
     second = system.submit_job(video, min_shot_frames=16)
-    time.sleep(1)
     own_valkey.stop()
     own_valkey.start()
     for job in (first, second):

@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from shared.store import workers
-from tests.flow.conftest import SAMPLE_CLIP, System, read_events, run_sample_job, wait_until
+from tests.flow.conftest import SAMPLE_CLIP, System, read_events, run_sample_job
 from tests.support.seeded_weights import read_table
+from tests.support.waiting import wait_until
 from worker.models.bassl.network import BaSSL
 from worker.video.probe import probe_video
 

@@ -18,6 +18,8 @@ from ruamel.yaml import YAML
 from shared.catalog import CATALOG
 from tests.house.repository import FOLDERS, ROOT, files, fresh, functions, python_files, run, text
 
+pytestmark = pytest.mark.house
+
 FUNCTION_LINES, FILE_LINES, NETWORK_LINES, FOLDER_ENTRIES = 40, 400, 600, 12
 IN_EVERY_FOLDER = {"README.md", "__init__.py", "py.typed"}
 GROWING = (Path("migrations/versions"), Path("tests/golden"))

@@ -8,11 +8,10 @@ import os
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 from uuid import uuid4
@@ -30,9 +29,12 @@ from shared.queue import MESSAGE_PRIORITIES, PRIORITY_MARK, RUN_TASK, publish_wa
 from shared.values import WakeUp
 from tests.conftest import use_broker
 from tests.house.repository import ROOT, run, text
+from tests.support.waiting import wait_until
 
 PATIENCE_S = 30
 OPERATOR = "operator:letmein"
+OPERATOR_LOGIN = ("operator", "letmein")
+T = TypeVar("T")
 
 
 @pytest.fixture
@@ -64,15 +66,21 @@ def _status(url: str, login: str = "") -> int:
 
 
 def _await(url: str, log: Path) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while True:
+    def answers() -> bool:
         try:
-            assert _status(url) == 200
+            return _status(url) == 200
         except URLError:
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.1)
-        else:
-            return
+            return False
+
+    _wait_until("it answers", answers, log)
+
+
+def _wait_until(what: str, condition: Callable[[], T], log: Path) -> T:
+    """As `wait_until`; a test that fails shows the log."""
+    try:
+        return wait_until(what, condition)
+    except AssertionError:
+        raise AssertionError(log.read_text()) from None
 
 
 def test_flower_asks_for_a_password(services: dict[str, Any], broker_url: str, tmp_path: Path) -> None:
@@ -93,14 +101,15 @@ def test_flower_shows_run_model_and_video(services: dict[str, Any], broker_url: 
     use_broker(broker_url)
     with _running([*command, "--address=127.0.0.1"], env, log):
         _await(f"http://127.0.0.1:{port}/healthcheck", log)
-        deadline, found = time.monotonic() + PATIENCE_S, {}
-        while not found:
-            assert time.monotonic() < deadline, log.read_text()
+
+        def list_tasks() -> dict[str, Any]:
             assert publish_wakeup(
                 WakeUp("run_1", "mttr", 0, "vid_2")
             )  # events that come before it listens are not heard
-            time.sleep(0.2)
-            found = httpx.get(f"http://127.0.0.1:{port}/api/tasks", auth=tuple(OPERATOR.split(":"))).json()
+            tasks: dict[str, Any] = httpx.get(f"http://127.0.0.1:{port}/api/tasks", auth=OPERATOR_LOGIN).json()
+            return tasks
+
+        found = _wait_until("it shows a task", list_tasks, log)
     task = next(iter(found.values()))
     assert (task["name"], task["args"]) == (RUN_TASK, "run=run_1, model=mttr, video=vid_2")
     with redis.Redis.from_url(broker_url) as broker:
@@ -121,9 +130,7 @@ def test_a_worker_is_asked_whether_it_is_well(services: dict[str, Any], broker_u
     worker = ["celery", "-A", "shared.queue", "worker", "--pool=solo", "--queues=shots", name]
     hasty = [word.replace("timeout=10", "timeout=1") for word in check]
     with _running(worker, env, tmp_path / "log"):
-        deadline = time.monotonic() + PATIENCE_S
-        while run(*hasty, env=env).returncode:
-            assert time.monotonic() < deadline, (tmp_path / "log").read_text()
+        _wait_until("the worker is well", lambda: run(*hasty, env=env).returncode == 0, tmp_path / "log")
         assert run(*check, env=env).returncode == 0
     assert run(*hasty, env=env).stderr.strip() == "this worker does not answer"
 

@@ -12,7 +12,7 @@ QUEUED, WAITING, SKIPPED = (RunState.QUEUED, False), (RunState.WAITING, False), 
 CODES = """
 invalid_request not_found conflict idempotency_mismatch unsupported_media no_video_stream media_corrupt video_too_long
 video_too_large source_unreachable source_forbidden model_unavailable weights_missing weights_corrupt out_of_memory
-deadline_exceeded worker_lost poison_run cancelled storage_full rate_limited unauthorized forbidden internal
+deadline_exceeded worker_lost poison_run storage_full rate_limited unauthorized forbidden internal
 """
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import threading
-import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from apiflask import APIFlask
 from flask.testing import FlaskClient
 from sqlalchemy import Engine, text
 
+from api.http.long_poll import MAX_WAIT_S
 from shared.store.batches import batches
 from shared.store.jobs import jobs
 from shared.store.jobs.jobs import NewJob
@@ -24,6 +25,8 @@ from tests.support.batches import (
     finish_runs,
     read_fault,
 )
+from tests.support.statements import statements_of
+from tests.support.waiting import wait_until
 
 BAD = (400, "invalid_request")
 FAULTS: tuple[tuple[dict[str, Any], str, str], ...] = (
@@ -184,17 +187,22 @@ def test_pause_resume_cancel_retry(client: FlaskClient, database: Engine, create
     assert read_fault(client.get("/v1/batches/bat_none"))[:2] == (404, "not_found")
 
 
-def test_wait_for_the_end(client: FlaskClient, database: Engine, create_batch: CreateBatch) -> None:
+def test_wait_for_the_end(app: APIFlask, database: Engine, create_batch: CreateBatch) -> None:
     add_videos(database, 1)
-    made = create_batch()
-    began = time.monotonic()
-    assert client.get(f"{made['urls']['self']}?wait=0.2").json["state"] == "queued"
-    assert time.monotonic() - began >= 0.2
-    timer = threading.Timer(0.1, lambda: finish_runs(database, dispatch_batch(database, made["id"])))
-    timer.start()
-    assert client.get(f"{made['urls']['self']}?wait=30").json["state"] == "succeeded"
-    timer.join()
-    assert time.monotonic() - began < 20
+    url = create_batch()["urls"]["self"]
+    engine = app.extensions["sceneworks"].engine
+    with statements_of(engine) as single_read:
+        app.test_client().get(url)
+    with statements_of(engine) as statements:
+        assert app.test_client().get(f"{url}?wait=0.2").json["state"] == "queued"
+    assert len(statements) > len(single_read)
+    with ThreadPoolExecutor(1) as pool, statements_of(engine) as statements:
+        waiting = pool.submit(app.test_client().get, f"{url}?wait={MAX_WAIT_S}")
+        wait_until("the batch is read again", lambda: len(statements) > len(single_read))
+        assert not waiting.done()
+        finish_runs(database, dispatch_batch(database, url.rpartition("/")[2]))
+        answer = waiting.result(MAX_WAIT_S - 5)  # before the wait is over
+    assert answer.json["state"] == "succeeded"
 
 
 def test_listed_by_pages_and_by_state(client: FlaskClient, database: Engine, create_batch: CreateBatch) -> None:

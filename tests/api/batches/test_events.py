@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import datetime
-from typing import Any, NamedTuple
+from threading import Condition
+from typing import Any, NamedTuple, Self
 
 import httpx
 import pytest
@@ -26,6 +26,7 @@ from tests.api.conftest import ApiServer, MakeApp
 from tests.conftest import execute_admin_sql
 from tests.support import factories
 from tests.support.batches import CreateBatch, add_videos, dispatch_batch, finish_runs, read_fault
+from tests.support.waiting import wait_until
 
 
 class Event(NamedTuple):
@@ -113,12 +114,15 @@ def test_resumed_anywhere_nothing_is_lost_or_told_twice(
     add_videos(database, 6)
     made = create_batch(cap=None)
     wakes = dispatch_batch(database, made["id"])
-    with ThreadPoolExecutor(1) as pool:
-        listening = pool.submit(read, app.test_client(), made)
+    with open_stream(app.test_client(), made) as answer:
+        stream = told(lines_of(answer))
+        whole = [next(stream)]
         for wake in wakes:
-            time.sleep(0.12)
             finish_runs(database, [wake], failed=wake is wakes[2])
-        whole = listening.result(30)
+            whole.append(next(stream))
+            while whole[-1].name != "job":
+                whole.append(next(stream))
+        whole += stream
     assert sorted(jobs_of(whole)) == [(n, "failed" if n == 2 else "succeeded") for n in range(6)]
     assert len({one.id for one in whole}) == len(whole)
     assert sum(one.name == "progress" for one in whole) > 4
@@ -227,23 +231,73 @@ def test_a_quiet_stream_says_that_it_is_there(
         assert [next(lines) for _ in range(2)] == [": still here"] * 2
 
 
+class Clock:
+    """Stands still until it is moved on."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+        self._moved = Condition()
+        self._wake_at: list[float] = []
+        self._over = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._moved:
+            self._over = True
+            self._moved.notify_all()
+
+    @property
+    def asleep(self) -> int:
+        """How many wait for a time that has not come."""
+        with self._moved:
+            return sum(at > self._now for at in self._wake_at)
+
+    def monotonic(self) -> float:
+        return self._now
+
+    def sleep(self, seconds: float) -> None:
+        with self._moved:
+            wake_at = self._now + seconds
+            self._wake_at.append(wake_at)
+            self._moved.wait_for(lambda: self._now >= wake_at or self._over)
+            self._wake_at.remove(wake_at)
+            if self._over:
+                raise TimeoutError("the test is over")
+
+    def advance(self, seconds: float) -> None:
+        with self._moved:
+            self._now += seconds
+            self._moved.notify_all()
+
+
 def test_many_that_listen_look_once(
     app: APIFlask, database: Engine, create_batch: CreateBatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(events, "POLL_EVERY_S", 0.2)
+    clock = Clock()
+    monkeypatch.setattr(events, "time", clock)
+    monkeypatch.setattr(events, "POLL_EVERY_S", 1.0)
     add_videos(database, 1)
     made, other, looks = create_batch(), create_batch(), []
     engine = app.extensions["sceneworks"].engine
     event.listen(engine, "before_cursor_execute", lambda *told: looks.append(told[2]) if "INSERT" in told[2] else None)
-    with ThreadPoolExecutor(8) as pool:
+    with ThreadPoolExecutor(8) as pool, clock:
         listening = [pool.submit(read, app.test_client(), one) for one in (made, other) * 4]
-        time.sleep(1.0)
+        wait_until("all wait for the next look", lambda: clock.asleep == 8)
+        assert len(looks) <= 2  # the first of each batch
+        first = len(looks)
+        for number in range(1, 6):
+            clock.advance(events.POLL_EVERY_S)
+            wait_until("all wait for the next look", lambda: clock.asleep == 8)
+            assert len(looks) == first + number
         for one in (made, other):
             finish_runs(database, dispatch_batch(database, one["id"]))
+        clock.advance(events.POLL_EVERY_S)
         heard = [one.result(30) for one in listening]
     assert all(jobs_of(found) == [(0, "succeeded")] for found in heard)
     assert all("batch_ends" in statement for statement in looks)
-    assert len(looks) <= 2 + 20  # the first of each batch, then five a second
+    assert len(looks) == first + 6
 
 
 def test_the_database_goes_away(
@@ -262,6 +316,12 @@ def test_the_database_goes_away(
     assert "events.broken_off" in caplog.text
 
 
+def can_open_stream(client: httpx.Client, url: str) -> bool:
+    """Whether a stream can be had; it is closed again."""
+    with client.stream("GET", url) as answer:
+        return answer.status_code == 200
+
+
 def test_behind_gunicorn_streams_leave_room_and_are_given_back(api_server: ApiServer) -> None:
     database = api_server.database
     videos = [factories.add_video(database).id for _ in range(3)]
@@ -276,9 +336,10 @@ def test_behind_gunicorn_streams_leave_room_and_are_given_back(api_server: ApiSe
                 assert answer.status_code == 200
             assert client.get(place).json()["code"] == "model_unavailable"
             assert client.get(f"{api_server.url}/v1/jobs").status_code == 200
-        for _ in videos:  # what is written to closed streams says that they are closed
+        for _ in videos[:-1]:  # what is written to closed streams says that they are closed
             finish_runs(database, dispatch_batch(database, made.id))
-            time.sleep(1.1)
+        wait_until("a stream is given back", lambda: can_open_stream(client, place))
+        finish_runs(database, dispatch_batch(database, made.id))
         with client.stream("GET", place) as answer:
             found = list(told(answer.iter_lines()))
     assert jobs_of(found) == [(n, "succeeded") for n in range(3)]

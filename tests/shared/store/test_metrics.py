@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
@@ -22,6 +21,8 @@ from shared.values import JobState, Progress, RunState, Stage, derive_job_state
 from shared.values.batches import Batch, BatchState
 from tests.shared.store.test_batches import NOW, end, feed, made
 from tests.support import factories
+from tests.support.statements import lock_is_awaited
+from tests.support.waiting import wait_until
 
 
 def counted(engine: Engine, name: str) -> dict[tuple[str, ...], int]:
@@ -231,7 +232,7 @@ def test_nobody_counts_while_a_job_is_tried_again(database: Engine) -> None:
         with database.begin() as connection:
             connection.execute(lock)  # as beat does first
             retried = pool.submit(jobs.retry_job, database, item.job_id or "", 3)
-            time.sleep(0.3)
+            wait_until("the retry waits", lambda: lock_is_awaited(database))
             assert not retried.done()
             connection.execute(text("UPDATE batches SET outcome = CAST(:told AS jsonb)"), {"told": '{"videos": []}'})
         retried.result(10)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from array import array
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +20,8 @@ from shared.store.search.embeddings import QueryVector, VideoPart
 from shared.store.videos import videos
 from shared.values import Artifact, Embedding, JobState, Progress, Run, RunState, new_id
 from tests.support import factories
+from tests.support.statements import lock_is_awaited
+from tests.support.waiting import wait_until
 
 A, B = "a" * 64, "b" * 64
 SHOTS, FILMS = SearchFilter("shot"), SearchFilter("video")
@@ -101,18 +102,20 @@ def test_a_fence_lost_while_vectors_are_written_takes_them_back(database: Engine
 
 
 def test_the_heartbeat_and_a_cancel_get_through_while_vectors_are_written(database: Engine) -> None:
-    on_insert(database, "PERFORM pg_sleep(0.5)")
+    on_insert(database, "PERFORM pg_advisory_xact_lock(7)")
     job = factories.create_job(database, analyses=(factories.make_analysis("r2plus1d"),))
     claim = factories.claim_run(database, job.runs[0].id)
     assert claim is not None
     found = [Embedding(seq, None, array("f", [1, seq])) for seq in range(2)]
     rest = {"progress": Progress((), 1.0), "weights": A, "decode_failures": 0, "results": [], "artifacts": []}
     with ThreadPoolExecutor(1) as pool:
-        end = pool.submit(runs.finish_run, database, claim, embeddings=found, **rest)
-        time.sleep(0.2)
-        assert runs.touch_run(database, claim, Progress(), 30) is not None
-        assert jobs.cancel_job(database, job.id).state is JobState.CANCELLING
-        assert not end.done()
+        with database.begin() as connection:
+            connection.execute(text("SELECT pg_advisory_xact_lock(7)"))
+            end = pool.submit(runs.finish_run, database, claim, embeddings=found, **rest)
+            wait_until("vectors are being written", lambda: lock_is_awaited(database))
+            assert runs.touch_run(database, claim, Progress(), 30) is not None
+            assert jobs.cancel_job(database, job.id).state is JobState.CANCELLING
+            assert not end.done()
         assert end.result() == ()
     assert count(database) == 2
 
