@@ -39,19 +39,19 @@ demo: $(READY) ## Run everything, find the shots of VIDEO=path (or of a clip of 
 up: $(READY) ## Run the whole system in var/ until Ctrl-C.
 	@$(BIN)/sceneworks up $(ARGS)
 
-check: lint type ## What to run before each commit: style, contracts, types, fast tests; under 2 minutes on two cores.
+check: lint type ## Run before each commit: style, contracts, types, fast tests; under 2 minutes on two cores.
 	@$(BIN)/python -m pytest $(PARALLEL) -m $(FAST) $(ARGS)
 
-format: $(READY) ## Put the code into the house's format, and mend what can be mended.
+format: $(READY) ## Format the code, and fix what ruff can fix.
 	@$(BIN)/ruff check --fix --quiet . && $(BIN)/ruff format .
 
-coverage: $(READY) ## Run all tests and tell which lines none of them reaches; lines of child processes are not seen.
+coverage: $(READY) ## Run all tests and list the lines that none reaches; child processes are not measured.
 	@$(BIN)/python -m pytest $(PARALLEL) --cov=api --cov=shared --cov=worker --cov-report=term-missing:skip-covered $(ARGS)
 
 test: $(READY) ## Run all tests, on servers of their own or on DATABASE_URL and REDIS_URL. ARGS goes to pytest.
 	@$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
-test-slow: $(READY) ## Run the tests that take longest: whole films, and bench.
+test-slow: $(READY) ## Run the tests that take longest: whole videos, every model, the wheel.
 	@$(BIN)/python -m pytest -m slow $(ARGS)
 
 test-flow: $(READY) ## Run the tests with real processes from upload to result, kills included.

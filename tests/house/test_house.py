@@ -1,4 +1,4 @@
-"""The house holds: import contracts, types, style, budgets, and the menu standing where it has to stand."""
+"""The rules of the repository: import contracts, types, style, budgets, names, and what each model must have."""
 
 from __future__ import annotations
 
@@ -23,6 +23,12 @@ pytestmark = pytest.mark.house
 FUNCTION_LINES, FILE_LINES, NETWORK_LINES, FOLDER_ENTRIES = 40, 400, 600, 12
 IN_EVERY_FOLDER = {"README.md", "__init__.py", "py.typed"}
 GROWING = (Path("migrations/versions"), Path("tests/golden"))
+ONE_WORD_SHARE = 0.4
+# Participles and other words that say nothing about what a function does.
+FORBIDDEN_FUNCTIONS = {
+    "asked", "found", "gone", "kept", "known", "made", "meant", "near", "said", "seen", "shown", "standing", "taken", "told",
+    "wanted", "whose",
+}  # fmt: skip
 FORBIDDEN_NAMES = {"utils", "util", "common", "helpers", "helper", "base", "manager", "core", "misc", "docs", "scripts"}
 HEAVY = ("torch", "numpy", "av", "decord", "transformers", "cv2", "PIL")
 COMPANIONS = {
@@ -72,7 +78,7 @@ def test_each_import_contract_can_break(number: str, tmp_path: Path) -> None:
     with target.open("a") as file:
         file.write(f"\n{line}\n")
     done = run("lint-imports", "--no-cache", cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)})
-    broken = re.findall(r"^(\d)\. .* BROKEN(?: \(.*\))?$", done.stdout, flags=re.MULTILINE)
+    broken = re.findall(r"^(\d+)\. .* BROKEN(?: \(.*\))?$", done.stdout, flags=re.MULTILINE)
     assert broken == [number], done.stdout + done.stderr
 
 
@@ -154,6 +160,20 @@ def test_names_say_something() -> None:
     assert not parts & FORBIDDEN_NAMES
 
 
+@pytest.mark.parametrize("folder", ["api", "shared", "worker"])
+def test_functions_are_named_by_verb_and_object(folder: str) -> None:
+    """Most names have more than one word; special methods are named by the language."""
+    names = [function.node.name for function in functions() if function.path.parts[0] == folder]
+    names = [name for name in names if not (name.startswith("__") and name.endswith("__"))]
+    one_word = [name for name in names if "_" not in name.strip("_")]
+    assert len(one_word) < ONE_WORD_SHARE * len(names), sorted(one_word)
+
+
+def test_no_function_is_named_by_a_bare_participle() -> None:
+    product = [function for function in functions() if function.path.parts[0] != "tests"]
+    assert not [str(function) for function in product if function.node.name.strip("_") in FORBIDDEN_FUNCTIONS]
+
+
 def test_nothing_points_outside() -> None:
     """No path of the machine it was written on, and no secret."""
     for path, line in _lines("*"):
@@ -177,21 +197,21 @@ def _lines(pattern: str) -> list[tuple[Path, str]]:
     return [(path, line) for path in read for line in text(path).splitlines()]
 
 
-# The menu ------------------------------------------------------------------------------------------------------------
+# The catalog ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_menu_names_itself() -> None:
+def test_the_catalog_is_consistent() -> None:
     assert [spec.name for spec in CATALOG.values()] == list(CATALOG)
     assert not [need for spec in CATALOG.values() for need in spec.needs if need not in CATALOG]
 
 
-def test_every_model_has_a_room() -> None:
-    rooms = {path.parts[2] for path in python_files() if path.match("worker/models/*/stages.py")}
-    assert rooms == set(CATALOG)
+def test_every_model_has_a_folder() -> None:
+    folders = {path.parts[2] for path in python_files() if path.match("worker/models/*/stages.py")}
+    assert folders == set(CATALOG)
 
 
 @pytest.mark.parametrize("name", CATALOG)
-def test_a_room_has_its_files(name: str) -> None:
+def test_the_folder_of_a_model_is_complete(name: str) -> None:
     for part in ("README.md", "config.py", "network.py", "stages.py", "weights.py"):
         assert (ROOT / "worker" / "models" / name / part).is_file(), part
     assert import_module(f"worker.models.{name}.stages").MODEL.name == name
