@@ -1,4 +1,4 @@
-"""The documents are true: commands, settings, routes, error codes, addresses, links and versions are those of the code."""
+"""The documents are true: commands, settings, routes, error codes, links and versions are those of the code."""
 
 from __future__ import annotations
 

@@ -26,8 +26,8 @@ GROWING = (Path("migrations/versions"), Path("tests/golden"))
 ONE_WORD_SHARE = 0.4
 # Participles and other words that say nothing about what a function does.
 FORBIDDEN_FUNCTIONS = {
-    "asked", "found", "gone", "kept", "known", "made", "meant", "near", "said", "seen", "shown", "standing", "taken", "told",
-    "wanted", "whose",
+    "asked", "found", "gone", "kept", "known", "made", "meant", "near", "said", "seen", "shown", "standing", "taken",
+    "told", "wanted", "whose",
 }  # fmt: skip
 FORBIDDEN_NAMES = {"utils", "util", "common", "helpers", "helper", "base", "manager", "core", "misc", "docs", "scripts"}
 HEAVY = ("torch", "numpy", "av", "decord", "transformers", "cv2", "PIL")
