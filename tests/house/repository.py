@@ -1,4 +1,4 @@
-"""What stands in the repository: its files, its functions, and commands run against it."""
+"""The repository as data: its files, its functions, and commands run in it."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("api", "migrations", "shared", "tests", "worker")
-NOT_OURS = {"__pycache__", "node_modules"}
+GENERATED_FOLDERS = {"__pycache__", "node_modules"}
 
 
 @cache
 def files() -> tuple[Path, ...]:
     """Every file of the repository, relative to its root: by git, or by the file system where there is no git."""
-    listed = run("git", "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
-    if listed.returncode != 0 or not listed.stdout:
+    listing = run("git", "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    if listing.returncode != 0 or not listing.stdout:
         return tuple(sorted(_walk()))
-    return tuple(sorted(path for path in map(Path, listed.stdout.split("\0")[:-1]) if (ROOT / path).is_file()))
+    return tuple(sorted(path for path in map(Path, listing.stdout.split("\0")[:-1]) if (ROOT / path).is_file()))
 
 
 def _walk() -> Iterator[Path]:
@@ -31,7 +31,7 @@ def _walk() -> Iterator[Path]:
     for folder in (*FOLDERS, ".ci", "examples"):
         for path in (ROOT / folder).rglob("*"):
             relative = path.relative_to(ROOT)
-            if path.is_file() and not NOT_OURS & set(relative.parts) and path.suffix != ".pyc":
+            if path.is_file() and not GENERATED_FOLDERS & set(relative.parts) and path.suffix != ".pyc":
                 yield relative
 
 
@@ -41,13 +41,13 @@ def python_files() -> tuple[Path, ...]:
 
 
 def text(path: Path | str) -> str:
-    """Contents of a file of the repository; bytes that are no UTF-8 are replaced."""
+    """Contents of a file of the repository; bytes that are not UTF-8 are replaced."""
     return (ROOT / path).read_text(encoding="utf-8", errors="replace")
 
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A function or method as it is written."""
+    """A function or method in a source file."""
 
     path: Path
     node: ast.FunctionDef | ast.AsyncFunctionDef
@@ -61,8 +61,8 @@ class Function:
         return (self.node.end_lineno or self.node.lineno) - self.node.lineno + 1
 
     @property
-    def bare(self) -> list[str]:
-        """What lacks an annotation: names of arguments, and `return`."""
+    def missing_annotations(self) -> list[str]:
+        """Names of arguments without an annotation, and `return` where it has none."""
         spec = self.node.args
         plain = [*spec.posonlyargs, *spec.args, *spec.kwonlyargs, *filter(None, (spec.vararg, spec.kwarg))]
         missing = [arg.arg for arg in plain if arg.annotation is None and arg.arg not in {"self", "cls"}]
@@ -78,15 +78,15 @@ def functions() -> Iterator[Function]:
 
 
 def run(*command: str, cwd: Path = ROOT, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """A command with the environment's own tools first on the path; two minutes at most."""
+    """Run a command with the tools of this environment first on the path; two minutes at most."""
     tools = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     return subprocess.run(
         command, cwd=cwd, env=os.environ | tools | (env or {}), capture_output=True, text=True, timeout=120, check=False
     )
 
 
-def fresh(code: str) -> str:
-    """Standard output of that code in a fresh interpreter; fails with its standard error."""
+def run_in_new_interpreter(code: str) -> str:
+    """Run code in a new interpreter and return its standard output; a failure shows its standard error."""
     done = run(sys.executable, "-c", code)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -94,12 +94,12 @@ def fresh(code: str) -> str:
 
 def code_blocks(path: Path | str, *languages: str) -> list[str]:
     """The fenced blocks of a document in one of those languages."""
-    found = re.findall(r"^```(\w+)\n(.*?)^```$", text(path), flags=re.MULTILINE | re.DOTALL)
-    return [body for language, body in found if language in languages]
+    blocks = re.findall(r"^```(\w+)\n(.*?)^```$", text(path), flags=re.MULTILINE | re.DOTALL)
+    return [body for language, body in blocks if language in languages]
 
 
 def commands(path: Path | str) -> list[str]:
-    """Lines of the shell blocks of a document, continuation lines joined, comments and prompts taken away."""
+    """Lines of the shell blocks of a document, continuation lines joined, without comments and prompts."""
     lines = "\n".join(code_blocks(path, "sh", "bash", "console")).replace("\\\n", " ").splitlines()
-    bare = (re.sub(r"\s+#\s.*$", "", line).removeprefix("$ ").strip() for line in lines)
-    return [line for line in bare if line and not line.startswith("#")]
+    stripped = (re.sub(r"\s+#\s.*$", "", line).removeprefix("$ ").strip() for line in lines)
+    return [line for line in stripped if line and not line.startswith("#")]

@@ -1,4 +1,4 @@
-"""What Docker would run, judged without Docker: the schema, a linter, and what the system needs of its services."""
+"""docker-compose.yml and Dockerfile, checked without Docker: schema, linter, and the needs of each service."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from tests.house.repository import ROOT, files, run, text
 
 COMPOSE = "docker-compose.yml"
 ONE_SHOT = {"migrate"}
-NO_DOOR = {"beat", "scanner"}
-"""Answer nobody: their end is what is noticed, and their work is done by any other beat, or scanner."""
+WITHOUT_ENDPOINT = {"beat", "scanner"}
+"""Answer no request: their exit is noticed, and another beat or scanner does their work."""
 GUNICORN_GRACE_S = 30
 DATA = {"postgres": "/var/lib/postgresql", "valkey": "/data"}
 VARIABLE = re.compile(r"(?<!\$)\$\{(\w+)(:?[-?])?([^}]*)\}")
@@ -53,20 +53,20 @@ def test_the_dockerfile_is_clean() -> None:
 
 
 def test_every_service_that_answers_is_watched(services: dict[str, dict[str, Any]]) -> None:
-    blind = {name for name, service in services.items() if "healthcheck" not in service}
-    assert blind == ONE_SHOT | NO_DOOR
+    unchecked = {name for name, service in services.items() if "healthcheck" not in service}
+    assert unchecked == ONE_SHOT | WITHOUT_ENDPOINT
 
 
-def test_services_come_back_and_end_in_good_order(services: dict[str, dict[str, Any]]) -> None:
+def test_services_restart_and_stop_in_time(services: dict[str, dict[str, Any]]) -> None:
     for name, service in services.items():
         assert service["restart"] == ("no" if name in ONE_SHOT else "unless-stopped"), name
         assert _seconds(service["stop_grace_period"]) >= GUNICORN_GRACE_S, name
         assert service["logging"]["options"]["max-size"], name
 
 
-def test_a_stopping_worker_has_time_to_hand_its_run_back(services: dict[str, dict[str, Any]]) -> None:
-    """As long as the lease lasts: after that the run is somebody else's."""
-    for service in filter(_works, services.values()):
+def test_a_stopping_worker_has_time_to_hand_back_its_run(services: dict[str, dict[str, Any]]) -> None:
+    """As long as the lease lasts: after that another worker may claim the run."""
+    for service in filter(_is_worker, services.values()):
         assert _seconds(service["stop_grace_period"]) > Settings.model_fields["lease_s"].default
 
 
@@ -90,7 +90,7 @@ def test_servers_are_out_of_reach(compose: dict[str, Any], services: dict[str, d
     assert all(port.startswith("127.0.0.1:") for port in published)
 
 
-def test_data_lies_in_named_volumes(compose: dict[str, Any], services: dict[str, dict[str, Any]]) -> None:
+def test_data_is_in_named_volumes(compose: dict[str, Any], services: dict[str, dict[str, Any]]) -> None:
     mounts = [mount for service in services.values() for mount in service.get("volumes", ())]
     assert {mount.partition(":")[0] for mount in mounts} == set(compose["volumes"])
     for name, folder in DATA.items():
@@ -105,14 +105,14 @@ def test_api_and_workers_share_the_files(services: dict[str, dict[str, Any]]) ->
 
 def test_no_password_has_a_default() -> None:
     secret = re.compile(r"PASSWORD|KEYS?\b|AUTH|TOKEN|SECRET")
-    asked = [found for found in VARIABLE.findall(text(COMPOSE)) if secret.search(found[0])]
-    assert {name for name, _, _ in asked} == {
+    secrets = [variable for variable in VARIABLE.findall(text(COMPOSE)) if secret.search(variable[0])]
+    assert {name for name, _, _ in secrets} == {
         "POSTGRES_PASSWORD",
         "VALKEY_PASSWORD",
         "SCENEWORKS_API_KEYS",
         "FLOWER_BASIC_AUTH",
     }
-    assert all(mark == ":?" and message for _, mark, message in asked)
+    assert all(mark == ":?" and message for _, mark, message in secrets)
 
 
 def test_settings_in_compose_exist(services: dict[str, dict[str, Any]]) -> None:
@@ -134,7 +134,7 @@ def test_defaults_in_compose_are_the_settings_own() -> None:
             assert default == str(field.default), name
 
 
-def test_valkey_keeps_what_it_was_told(services: dict[str, dict[str, Any]]) -> None:
+def test_valkey_persists_messages(services: dict[str, dict[str, Any]]) -> None:
     command = " ".join(services["valkey"]["command"])
     for setting in ("--appendonly yes", "--appendfsync everysec", "--maxmemory-policy noeviction", "requirepass $$"):
         assert setting in command
@@ -189,16 +189,16 @@ def test_torch_is_one_version_everywhere() -> None:
     assert len(pins) == 1
 
 
-def test_everything_copied_is_let_in() -> None:
+def test_everything_copied_is_in_the_build_context() -> None:
     """`.dockerignore` keeps all out but what the Dockerfile copies."""
-    let_in = {line[1:] for line in text(".dockerignore").splitlines() if line.startswith("!")}
+    in_context = {line[1:] for line in text(".dockerignore").splitlines() if line.startswith("!")}
     copied = {
         Path(name).parts[0]
         for line in re.findall(r"^COPY (.*)$", text("Dockerfile"), flags=re.MULTILINE)
         for name in line.split()[:-1]
     }
-    assert copied == let_in
-    assert let_in <= {path.parts[0] for path in files()}
+    assert copied == in_context
+    assert in_context <= {path.parts[0] for path in files()}
 
 
 def test_celery_in_compose_is_the_locked_one() -> None:
@@ -236,7 +236,7 @@ def _worker_parts() -> list[str]:
     return re.findall(r"^COPY (worker\S*)", api, flags=re.MULTILINE)
 
 
-def _works(service: dict[str, Any]) -> bool:
+def _is_worker(service: dict[str, Any]) -> bool:
     return "worker.main" in (service.get("command") or ())
 
 
@@ -250,4 +250,4 @@ def _seconds(duration: str) -> float:
 
 
 def _default(value: str) -> str:
-    return VARIABLE.sub(lambda found: found[3], value)
+    return VARIABLE.sub(lambda match: match[3], value)

@@ -68,10 +68,10 @@ def _parse(command: Any, name: str, words: list[str], parent: Any = None) -> Non
     context = command.make_context(name, words, parent=parent)
     if hasattr(command, "commands"):
         rest = [*context._protected_args, *context.args]
-        found, below, left = command.resolve_command(context, rest)
-        assert found
+        command_name, below, left = command.resolve_command(context, rest)
+        assert command_name
         assert below
-        _parse(below, found, left, context)
+        _parse(below, command_name, left, context)
 
 
 def test_the_readme_starts_with_the_two_commands() -> None:

