@@ -1,4 +1,4 @@
-"""What every command needs: where the service is, what is asked of it, and how its answers reach a terminal."""
+"""What every command needs: the address of the service, options, printing, and exit codes."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from api.client.http import ApiClient, JsonObject
+    from shared.errors import SceneworksError
 
 EXIT_FAILED, EXIT_REFUSED, EXIT_UNREACHABLE, EXIT_INTERRUPTED = 1, 2, 3, 130
 
@@ -29,7 +30,7 @@ ParamOption = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class ServiceAddress:
-    """Where the service is."""
+    """Address of the service, and the API key for it."""
 
     url: str
     key: str
@@ -37,28 +38,27 @@ class ServiceAddress:
 
 @contextmanager
 def connect_client(context: typer.Context) -> Iterator[ApiClient]:
-    """The service; what goes wrong meanwhile is said."""
+    """Open a client of the service; an error inside the block is printed and ends the program with its exit code."""
     from api.client.http import ApiClient
 
-    with exit_on_error(), ApiClient(context.obj.url, context.obj.key) as service:
-        yield service
+    with exit_on_error(), ApiClient(context.obj.url, context.obj.key) as client:
+        yield client
 
 
 @contextmanager
 def exit_on_error() -> Iterator[None]:
-    """Turn what went wrong into words and an exit code."""
+    """Turn an error into a message on standard error and an exit code."""
     from shared.errors import SceneworksError
     from shared.extras import ExtraMissing
 
     try:
         yield
     except SceneworksError as error:
-        from api.client.render.jobs import format_error
-
         print_errors([format_error(error)])
         raise typer.Exit(EXIT_REFUSED) from None
-    except BrokenPipeError:  # the reader has what it wanted: `... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor does the interpreter write on at its end
+    except BrokenPipeError:  # the reader has read enough: `... | head`
+        # At its end the interpreter flushes standard output, which would raise the same error once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(0) from None
     except ConnectionError as error:
         print_errors([str(error)])
@@ -68,8 +68,18 @@ def exit_on_error() -> Iterator[None]:
         raise typer.Exit(EXIT_FAILED) from None
 
 
-def read_analyses(models: list[str], assignments: list[str] | None) -> list[JsonObject]:
-    """What is asked for. A parameter without a model's name goes to every model."""
+def format_error(error: SceneworksError) -> str:
+    """Format an error for a terminal: its code, its detail, and a line for each fault inside the request."""
+    lines = [f"{error.code}: {error.detail}"]
+    lines += [f"  {fault.pointer}: {fault.detail}" for fault in error.errors]
+    return "\n".join(lines)
+
+
+def parse_analyses(models: list[str], assignments: list[str] | None) -> list[JsonObject]:
+    """Build the `analyses` of a request from models and `[MODEL.]NAME=VALUE`.
+
+    A parameter without the name of a model goes to every model.
+    """
     analyses: dict[str, dict[str, Any]] = {model: {} for model in models}
     for assignment in assignments or []:
         name, equals, value = assignment.partition("=")
@@ -82,7 +92,7 @@ def read_analyses(models: list[str], assignments: list[str] | None) -> list[Json
 
 
 def _parse_value(text: str) -> Any:
-    """JSON where it is JSON, otherwise the text itself."""
+    """Parse JSON where it is JSON, otherwise return the text itself."""
     try:
         return json.loads(text)
     except json.JSONDecodeError:
@@ -90,7 +100,7 @@ def _parse_value(text: str) -> Any:
 
 
 def print_record(record: Any, as_json: bool, render: Callable[[Any], Any]) -> None:
-    """Print a record, as it is or as people read it."""
+    """Print a record, as JSON or as `render` formats it."""
     if as_json:
         print_line(json.dumps(record, indent=2))
     else:
@@ -98,21 +108,21 @@ def print_record(record: Any, as_json: bool, render: Callable[[Any], Any]) -> No
 
 
 def create_console(stderr: bool = False) -> Console:
-    """Where tables and progress go."""
+    """Create the console for tables and progress."""
     from rich.console import Console
 
     console = Console(stderr=stderr, highlight=False)
     if not console.is_terminal:
-        console.width = 240  # a table in a file is not squeezed to a width nobody set
+        console.width = 240  # otherwise rich folds tables in files and pipes at 80 columns
     return console
 
 
 def print_errors(lines: list[str]) -> None:
-    """Say on standard error what went wrong."""
+    """Print lines to standard error."""
     for line in lines:
         typer.echo(line, err=True)
 
 
 def print_line(text: str) -> None:
-    """Print a line."""
+    """Print a line to standard output."""
     typer.echo(text)

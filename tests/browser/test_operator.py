@@ -43,7 +43,7 @@ def empty(database: Engine) -> None:
 
 
 @pytest.fixture
-def compared(database: Engine, files: ContentStorage, tmp_path: Path) -> tuple[Job, Job]:
+def compared_jobs(database: Engine, files: ContentStorage, tmp_path: Path) -> tuple[Job, Job]:
     """The clip with seven shots, and once more with other parameters: every kind of change is among them."""
     first = create_finished_job(database, files, tmp_path, SAMPLE_CLIP, [0, 120, 240, 480, 720, 960, 1200])
     again = factories.create_job(database, first.video_id, analyses=(OTHER,))
@@ -113,7 +113,7 @@ def test_a_group_of_failures_is_retried(visit: OpenPage, database: Engine) -> No
 
 def test_a_batch_after_its_dry_run(visit: OpenPage, database: Engine) -> None:
     """What is shown is what starts; then paused, resumed and cancelled."""
-    films = [factories.add_video(database) for _ in range(3)]
+    video_ids = [factories.add_video(database) for _ in range(3)]
     page = visit("/operator", refused={400})
     page.get_by_role("link", name="New batch").first.click()
     page.get_by_label("Name").fill("all <of> it")
@@ -135,7 +135,7 @@ def test_a_batch_after_its_dry_run(visit: OpenPage, database: Engine) -> None:
     (batch,) = batches.list_batches(database, limit=9)
     (asked,) = batch.work.analyses
     assert (asked[1]["detector"], asked[1]["threshold"], batch.work.cap) == ("hsv_luv", 0.4, 1)
-    assert (batch.videos, batch.kind) == (len(films), "reprocess")
+    assert (batch.videos, batch.kind) == (len(video_ids), "reprocess")
     for button, state in (("Pause", "paused"), ("Resume", "queued")):
         page.get_by_role("button", name=f"{button} all").click()
         expect(page.locator("#batch .badge")).to_have_text(state)
@@ -185,8 +185,10 @@ def test_a_schedule_with_its_next_times(visit: OpenPage, database: Engine) -> No
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (390, "dark")])
-def test_two_runs_as_lanes(width: int, scheme: str, visit: OpenPage, compared: tuple[Job, Job], tmp_path: Path) -> None:
-    first, again = compared
+def test_two_runs_as_lanes(
+    width: int, scheme: str, visit: OpenPage, compared_jobs: tuple[Job, Job], tmp_path: Path
+) -> None:
+    first, again = compared_jobs
     page = visit(f"/runs/{again.runs[0].id}/diff?base_run_id={first.runs[0].id}", width, 900, scheme)
     lanes = page.locator(".lane")
     expect(lanes).to_have_count(2)
@@ -205,8 +207,8 @@ def test_two_runs_as_lanes(width: int, scheme: str, visit: OpenPage, compared: t
     assert count_colours(page, ".lanes") > 20
 
 
-def test_a_click_plays_the_film_from_there(visit: OpenPage, compared: tuple[Job, Job]) -> None:
-    page = visit(f"/runs/{compared[1].runs[0].id}/diff")  # against the one that it has superseded
+def test_a_click_plays_the_video_from_there(visit: OpenPage, compared_jobs: tuple[Job, Job]) -> None:
+    page = visit(f"/runs/{compared_jobs[1].runs[0].id}/diff")  # against the one that it has superseded
     wait_for_condition(page, "player.readyState >= 2")
     lanes = page.locator(".lane")
     lanes.nth(1).locator(".block").nth(1).click()
@@ -226,9 +228,9 @@ def test_a_click_plays_the_film_from_there(visit: OpenPage, compared: tuple[Job,
     )
 
 
-def test_what_a_batch_has_changed(visit: OpenPage, database: Engine, compared: tuple[Job, Job]) -> None:
-    """Its sums, and the films that changed most with the way to their lanes."""
-    first, again = compared
+def test_what_a_batch_has_changed(visit: OpenPage, database: Engine, compared_jobs: tuple[Job, Job]) -> None:
+    """Its sums, and the videos that changed most with the way to their lanes."""
+    first, again = compared_jobs
     asked = (("shots", OTHER.params.model_dump(mode="json")),)
     batch = batches.create_batch(database, NewBatch("again", Workload(asked, Selection(videos=(first.video_id,)))))
     batches.dispatch_jobs(database, batch.id, datetime.now(UTC), 3)

@@ -1,4 +1,4 @@
-"""The scenes of a film: bands, the curve, a threshold that groups anew, and a scene that is played to its end."""
+"""The scenes of a video: bands, the curve, a threshold that groups anew, and a scene that is played to its end."""
 
 from __future__ import annotations
 
@@ -38,12 +38,17 @@ def ranges(database: Engine, job: Job) -> list[TimeRange]:
     return [one.result.range for one in found if one.result.range]
 
 
-def with_scenes(
-    database: Engine, files: ContentStorage, folder: Path, film: Path, cuts: list[int], scores: dict[str, list[float]]
+def create_scenes_job(
+    database: Engine,
+    files: ContentStorage,
+    folder: Path,
+    video_path: Path,
+    cuts: list[int],
+    scores: dict[str, list[float]],
 ) -> Job:
-    """A job on a real film whose shots begin at those frames, with what models said about their ends."""
-    job = create_job(database, files, film, *scores)
-    finish_shots_run(database, files, folder, film, job, cuts)
+    """A job on a real video whose shots begin at those frames, with what models said about their ends."""
+    job = create_job(database, files, video_path, *scores)
+    finish_shots_run(database, files, folder, video_path, job, cuts)
     for model, probabilities in scores.items():
         finish_scenes(database, job, model, ranges(database, job), probabilities)
     return job
@@ -53,7 +58,7 @@ def with_scenes(
 def told(database: Engine, files: ContentStorage, tmp_path_factory: pytest.TempPathFactory) -> Job:
     """The clip with twelve shots and the scenes of both models."""
     scores = {"bassl": list(PROBABILITIES), "scrl": [1 - one for one in PROBABILITIES]}
-    return with_scenes(
+    return create_scenes_job(
         database, files, tmp_path_factory.mktemp("told"), SAMPLE_CLIP, list(range(0, 1440, 120)), scores
     )  # fmt: skip
 
@@ -166,12 +171,12 @@ def test_the_keyboard_alone(visit: OpenPage, told: Job) -> None:
 def test_a_scene_is_played_to_its_end(
     where: str, visit: OpenPage, database: Engine, files: ContentStorage, tmp_path: Path
 ) -> None:
-    """From its first frame; the film then stands on its last frame, not on the first of the next one."""
-    film = make_video_file(
+    """From its first frame; the video then stands on its last frame, not on the first of the next one."""
+    video_path = make_video_file(
         tmp_path / "grey.mp4", *GREY_VIDEO, "-c:v", "libx264", "-bf", "2", "-qp", "4", "-metadata", f"title={where}"
     )
     scores = {"scrl": [0.1, 0.9, 0.2, 0.8, 0.0]}
-    page = visit(f"/jobs/{with_scenes(database, files, tmp_path, film, [0, 20, 30, 42, 60], scores).id}")
+    page = visit(f"/jobs/{create_scenes_job(database, files, tmp_path, film, [0, 20, 30, 42, 60], scores).id}")
     expect(page.locator("#bands button")).to_have_count(3)
     wait_for_condition(page, "player.readyState >= 2")
     page.evaluate("times = []; player.addEventListener('seeking', () => times.push(player.currentTime))")
@@ -212,13 +217,13 @@ def test_two_models_and_a_switch(visit: OpenPage, told: Job) -> None:
     expect(page.locator("#choose output")).to_have_text("0.6")
 
 
-def test_scenes_come_while_the_film_is_watched(
+def test_scenes_come_while_the_video_is_watched(
     visit: OpenPage, database: Engine, files: ContentStorage, tmp_path: Path
 ) -> None:
     """They appear without a reload, and the player that is at work stays."""
-    film = make_video_file(tmp_path / "grey.mp4", *GREY_VIDEO, "-c:v", "libx264", "-g", "5")
-    job = create_job(database, files, film, "bassl", "scrl")
-    finish_shots_run(database, files, tmp_path, film, job, [0, 30, 60])
+    video_path = make_video_file(tmp_path / "grey.mp4", *GREY_VIDEO, "-c:v", "libx264", "-g", "5")
+    job = create_job(database, files, video_path, "bassl", "scrl")
+    finish_shots_run(database, files, tmp_path, video_path, job, [0, 30, 60])
     page = visit(f"/jobs/{job.id}")
     wait_for_condition(page, "player.readyState >= 2")
     page.evaluate("player.currentTime = 2; same = player; void 0")
@@ -237,10 +242,10 @@ def test_scenes_come_while_the_film_is_watched(
 
 
 def test_thousands_of_shots_regroup(visit: OpenPage, database: Engine, files: ContentStorage, tmp_path: Path) -> None:
-    film = make_video_file(tmp_path / "long.mp4", "-f", "lavfi", "-i", "testsrc=size=64x64:rate=25:duration=120")
+    video_path = make_video_file(tmp_path / "long.mp4", "-f", "lavfi", "-i", "testsrc=size=64x64:rate=25:duration=120")
     chance = Random(7)
     scores = {"bassl": [chance.random() for _ in range(3000)]}
-    job = with_scenes(database, files, tmp_path, film, list(range(3000)), scores)
+    job = create_scenes_job(database, files, tmp_path, video_path, list(range(3000)), scores)
     page = visit(f"/jobs/{job.id}")
     expect(page.locator("#total")).to_have_text("3000")
     expect(page.locator("#strip li[class]")).to_have_count(3000)

@@ -1,4 +1,4 @@
-"""Likeness: a grid of pictures, the likest first; a click plays what a picture stands for."""
+"""Search by example: a grid of keyframes, most similar first; a click plays what a image stands for."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COLOURS = {"red": (254, 0, 0), "lime": (0, 255, 1), "blue": (0, 0, 254)}
 
 @pytest.fixture(scope="module")
 def alike(database: Engine, files: ContentStorage, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The job of a red film of three shots of a second; a lime and a blue one of two shots each are there, too."""
+    """The job of a red video of three shots of a second; a lime and a blue one of two shots each are there, too."""
     folder, made = tmp_path_factory.mktemp("alike"), {}
     for colour in COLOURS:
         source = ["-f", "lavfi", "-i", f"color={colour}:size=128x72:rate=24:duration=3", "-pix_fmt", "yuv420p"]
@@ -50,7 +50,7 @@ def test_a_grid_of_pictures(width: int, height: int, scheme: str, visit: OpenPag
         "blue.mp4 00:00:00:00 0.000",
     ]  # fmt: skip
     page.locator("#likeness").scroll_into_view_if_needed()
-    pictures = "[...document.querySelectorAll('#likeness img')]"
+    images = "[...document.querySelectorAll('#likeness img')]"
     wait_for_condition(page, f"{pictures}.every((one) => one.naturalWidth > 0)")
     page.screenshot(path=tmp_path / "likeness.png", full_page=True)
     seen = page.evaluate(
@@ -77,7 +77,7 @@ def test_a_click_plays_the_shot(visit: OpenPage, alike: str) -> None:
 
 def test_another_shot_is_asked_with(visit: OpenPage, alike: str) -> None:
     page = visit(f"/jobs/{alike}")
-    expect(page.locator("#likeness .meta")).to_have_text("shots like this film")
+    expect(page.locator("#likeness .meta")).to_have_text("shots like this video")
     page.get_by_label("Like", exact=True).select_option("shot 3")
     page.get_by_role("button", name="Show").click()
     expect(page.locator("#likeness .meta")).to_have_text("shots like shot 3")

@@ -1,4 +1,4 @@
-"""A job with its film: the strip, the time line, and the player at the very frame."""
+"""A job with its video: the strip, the time line, and the player at the very frame."""
 
 from __future__ import annotations
 
@@ -84,8 +84,10 @@ def test_a_click_on_the_time_line(visit: OpenPage, finished_job: Job) -> None:
 def test_the_player_shows_the_first_frame_of_the_shot(
     options: list[str], visit: OpenPage, database: Engine, files: ContentStorage, tmp_path: Path
 ) -> None:
-    """Also in films that do not start at 0: what is on the screen is the frame that the result names."""
-    film = make_video_file(tmp_path / "grey.mp4", *GREY_VIDEO, "-c:v", "libx264", "-bf", "2", "-qp", "4", *options)
+    """Also in videos that do not start at 0: what is on the screen is the frame that the result names."""
+    video_path = make_video_file(
+        tmp_path / "grey.mp4", *GREY_VIDEO, "-c:v", "libx264", "-bf", "2", "-qp", "4", *options
+    )
     cuts = [0, 1, 37, 38, 80]
     page = visit(f"/jobs/{create_finished_job(database, files, tmp_path, film, cuts).id}")
     page.locator("#line").focus()
@@ -97,12 +99,12 @@ def test_the_player_shows_the_first_frame_of_the_shot(
 @pytest.mark.parametrize(
     "codec", [["-c:v", "mpeg4"], ["-c:v", "libx265", "-tag:v", "hvc1", "-x265-params", "log-level=error"]]
 )
-def test_a_film_that_the_browser_cannot_play(
+def test_a_video_that_the_browser_cannot_play(
     codec: list[str], visit: OpenPage, database: Engine, files: ContentStorage, tmp_path: Path
 ) -> None:
     """It says so, and the keyframes can still be looked at. With sound, since a player would play that alone."""
     sound = ["-f", "lavfi", "-i", "sine=440:duration=4", "-c:a", "aac", "-shortest"]
-    film = make_video_file(tmp_path / "film.mp4", *GREY_VIDEO, *sound, *codec)
+    video_path = make_video_file(tmp_path / "film.mp4", *GREY_VIDEO, *sound, *codec)
     page = visit(f"/jobs/{create_finished_job(database, files, tmp_path, film, [0, 25, 60]).id}")
     expect(page.locator("#stills .error")).to_contain_text("This browser cannot play")
     page.locator("#strip a").nth(2).click()
@@ -112,8 +114,8 @@ def test_a_film_that_the_browser_cannot_play(
 
 
 def test_thousands_of_shots(visit: OpenPage, database: Engine, files: ContentStorage, tmp_path: Path) -> None:
-    """They come in pages, their pictures when they are looked at, and the page stays quick."""
-    film = make_video_file(tmp_path / "long.mp4", "-f", "lavfi", "-i", "testsrc=size=64x64:rate=25:duration=120")
+    """They come in pages, their images when they are looked at, and the page stays quick."""
+    video_path = make_video_file(tmp_path / "long.mp4", "-f", "lavfi", "-i", "testsrc=size=64x64:rate=25:duration=120")
     page = visit(f"/jobs/{create_finished_job(database, files, tmp_path, film, list(range(3000))).id}")
     expect(page.locator("#total")).to_have_text("3000")
     expect(page.locator("#more")).to_have_count(0)

@@ -1,4 +1,4 @@
-"""A summary: its film plays, the curve has what was chosen, and a click on it goes there in the whole film."""
+"""A summary: its video plays, the curve has what was chosen, and a click on it goes there in the whole video."""
 
 from __future__ import annotations
 
@@ -35,13 +35,15 @@ CHOSEN = ((15, 45), (60, 75))
 
 
 @pytest.fixture(scope="module")
-def summed_up(database: Engine, files: ContentStorage, tmp_path_factory: pytest.TempPathFactory) -> Job:
-    """Four seconds of grey, where frame n is of level 2n, with the summary film of two highlights."""
+def summarized_job(database: Engine, files: ContentStorage, tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """Four seconds of grey, where frame n is of level 2n, with the summary video of two highlights."""
     folder = tmp_path_factory.mktemp("summary")
     sound = ["-f", "lavfi", "-i", "sine=440:duration=4", "-c:a", "aac", "-shortest"]
-    film = make_video_file(folder / "grey.mp4", *GREY_VIDEO, *sound, "-c:v", "libx264", "-bf", "2", "-qp", "4")
-    job = create_job(database, files, film, factories.make_analysis("clip_it", sentences=("a <grey> rabbit", "dusk")))
-    with VideoReader(film) as reader:
+    video_path = make_video_file(folder / "grey.mp4", *GREY_VIDEO, *sound, "-c:v", "libx264", "-bf", "2", "-qp", "4")
+    job = create_job(
+        database, files, video_path, factories.make_analysis("clip_it", sentences=("a <grey> rabbit", "dusk"))
+    )
+    with VideoReader(video_path) as reader:
         frames = sum(1 for _ in reader.read_frames())
         line = reader.timeline
         short = concatenate_ranges(reader, [line.time_range(*bound) for bound in CHOSEN], folder / "summary.mp4")
@@ -70,9 +72,9 @@ def summed_up(database: Engine, files: ContentStorage, tmp_path_factory: pytest.
 
 @pytest.mark.parametrize(("width", "height", "scheme"), [(1200, 900, "light"), (375, 800, "dark")])
 def test_what_a_summary_looks_like(
-    width: int, height: int, scheme: str, visit: OpenPage, summed_up: Job, tmp_path: Path
+    width: int, height: int, scheme: str, visit: OpenPage, summarized_job: Job, tmp_path: Path
 ) -> None:
-    page = visit(f"/jobs/{summed_up.id}", width, height, scheme)
+    page = visit(f"/jobs/{summarized_job.id}", width, height, scheme)
     wait_for_condition(page, "document.getElementById('summary-film').readyState >= 2")
     page.screenshot(path=tmp_path / "summary.png")
     expect(page.locator("#summary .meta")).to_have_text("2 highlights, 1.8 s of 4.0 s")
@@ -88,9 +90,9 @@ def test_what_a_summary_looks_like(
     assert fits_width(page)
 
 
-def test_the_summary_plays(visit: OpenPage, summed_up: Job) -> None:
-    """Sound and picture, and the curve shows where in the film it is."""
-    page = visit(f"/jobs/{summed_up.id}")
+def test_the_summary_plays(visit: OpenPage, summarized_job: Job) -> None:
+    """Sound and image, and the curve shows where in the video it is."""
+    page = visit(f"/jobs/{summarized_job.id}")
     wait_for_condition(page, "document.getElementById('summary-film').readyState >= 2")
     assert page.evaluate("document.getElementById('summary-film').duration") == pytest.approx(1.8, abs=0.05)
     assert read_level(page, "summary-film") == 15
@@ -104,8 +106,8 @@ def test_the_summary_plays(visit: OpenPage, summed_up: Job) -> None:
 
 
 @pytest.mark.parametrize("how", ["curve", "keys", "list"])
-def test_a_highlight_is_played_in_the_whole_film(how: str, visit: OpenPage, summed_up: Job) -> None:
-    page = visit(f"/jobs/{summed_up.id}")
+def test_a_highlight_is_played_in_the_whole_video(how: str, visit: OpenPage, summarized_job: Job) -> None:
+    page = visit(f"/jobs/{summarized_job.id}")
     if how == "curve":
         page.locator("#score a").nth(1).click()
     elif how == "keys":
@@ -120,8 +122,8 @@ def test_a_highlight_is_played_in_the_whole_film(how: str, visit: OpenPage, summ
     assert page.evaluate("document.getElementById('summary-film').paused")
 
 
-def test_any_moment_of_the_curve(visit: OpenPage, summed_up: Job) -> None:
-    page = visit(f"/jobs/{summed_up.id}")
+def test_any_moment_of_the_curve(visit: OpenPage, summarized_job: Job) -> None:
+    page = visit(f"/jobs/{summarized_job.id}")
     box = page.locator("#score svg").bounding_box()
     assert box is not None
     page.locator("#score svg").click(position={"x": box["width"] * 0.5, "y": box["height"] - 3})

@@ -19,7 +19,7 @@ from tests.house.repository import ROOT, commands, files, run, text
 
 DOCUMENTS = [path for path in files() if path.suffix == ".md"]
 ROW = re.compile(r"^\| `([^`]+)` \| (.*) \|$", flags=re.MULTILINE)
-PROGRAMS = {"sceneworks": ("api.client.commands.jobs", "app"), "sceneworks-worker": ("worker.cli", "app")}
+PROGRAMS = {"sceneworks": ("api.client.commands", "app"), "sceneworks-worker": ("worker.cli", "app")}
 
 
 def _list_calls(program: str) -> list[tuple[Path, str]]:

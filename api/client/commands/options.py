@@ -1,23 +1,29 @@
-"""Options that several commands share: which films, what is done with them, and how many at a time."""
+"""Options that several commands share: which videos, what is done with them, and how many at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from api.client.terminal import exit_on_error, read_analyses
+from api.client.terminal import parse_analyses
 
 if TYPE_CHECKING:
-    from api.client.http import JsonObject
-    from api.client.sse import BatchClient
+    from api.client.http import ApiClient, JsonObject
+
+
+class OutputFormat(StrEnum):
+    """How results are printed."""
+
+    TABLE = "table"
+    JSON = "json"
+    JSONL = "jsonl"
+    CSV = "csv"
 
 
 class OnlyFilter(StrEnum):
-    """Which of the films are meant."""
+    """Which of the videos are selected."""
 
     ALL = "all"
     MISSING = "missing"
@@ -27,30 +33,31 @@ class OnlyFilter(StrEnum):
 
 
 class JobPriority(StrEnum):
-    """Of the jobs."""
+    """Priority of jobs."""
 
     LOW = "low"
     NORMAL = "normal"
     HIGH = "high"
 
 
+FormatOption = Annotated[OutputFormat, typer.Option("--format", "-f", help="table, json, jsonl or csv.")]
 LabelOption = Annotated[
     list[str] | None, typer.Option("--label", metavar="NAME:VALUE", help="A label; may be given again.")
 ]
 SourceOption = Annotated[
-    list[str] | None, typer.Option("--source", help="Films of this source, by name or id; may be given again.")
+    list[str] | None, typer.Option("--source", help="Videos of this source, by name or id; may be given again.")
 ]
-VideoOption = Annotated[list[str] | None, typer.Option("--video", help="This film, by id; may be given again.")]
+VideoOption = Annotated[list[str] | None, typer.Option("--video", help="This video, by id; may be given again.")]
 LabelFilterOption = Annotated[
     list[str] | None,
-    typer.Option("--label", metavar="NAME:VALUE", help="Films with this label; may be given again."),
+    typer.Option("--label", metavar="NAME:VALUE", help="Videos with this label; may be given again."),
 ]
 OnlyOption = Annotated[
     OnlyFilter | None,
-    typer.Option(help="Films that lack the model, have it by other weights or parameters than now, or failed."),
+    typer.Option(help="Videos that lack the model, have it by other weights or parameters than now, or failed."),
 ]
-CodeOption = Annotated[str | None, typer.Option(help="With --only failed: with this error code.")]
-PriorityOption = Annotated[JobPriority | None, typer.Option(help="Of the jobs.", show_default="low")]
+CodeOption = Annotated[str | None, typer.Option(help="With --only failed: those with this error code.")]
+PriorityOption = Annotated[JobPriority | None, typer.Option(help="Priority of the jobs.", show_default="low")]
 CapOption = Annotated[int | None, typer.Option(min=0, help="Jobs unfinished at once; 0: no limit.", show_default="32")]
 HoursOption = Annotated[
     str | None, typer.Option(metavar="HH:MM-HH:MM", help="Jobs start in these hours only; `always` for all.")
@@ -62,17 +69,8 @@ JobLabelOption = Annotated[
 ]
 
 
-@contextmanager
-def connect_batch_client(context: typer.Context) -> Iterator[BatchClient]:
-    """The service; what goes wrong meanwhile is said."""
-    from api.client.sse import BatchClient
-
-    with exit_on_error(), BatchClient(context.obj.url, context.obj.key) as client:
-        yield client
-
-
 def parse_labels(pairs: list[str] | None, option: str = "--label") -> dict[str, str]:
-    """`show:x` -> {"show": "x"}; a usage error for a pair without a colon."""
+    """Parse labels, `show:x` -> {"show": "x"}; BadParameter for a pair without a name or a colon."""
     labels = {}
     for pair in pairs or []:
         name, separator, value = pair.partition(":")
@@ -83,14 +81,14 @@ def parse_labels(pairs: list[str] | None, option: str = "--label") -> dict[str, 
 
 
 def build_selection(
-    client: BatchClient,
+    client: ApiClient,
     source: list[str] | None,
     video: list[str] | None,
     label: list[str] | None,
     only: OnlyFilter | None,
     code: str | None,
 ) -> JsonObject:
-    """Which films, as the API takes it: what is not said is left out."""
+    """Build the `selection` of a request. Options that are not given are left out: the service has the defaults."""
     fields = {
         "sources": [client.get_source(name)["id"] for name in source or []],
         "videos": video,
@@ -112,10 +110,10 @@ def build_work(
     timezone: str | None,
     job_label: list[str] | None,
 ) -> JsonObject:
-    """What is done with them, as the API takes it: what is not said is left out."""
+    """Build the body of a batch or a schedule from options, without those that are not given."""
     body: dict[str, Any] = {}
     if model:
-        body["analyses"] = read_analyses(model, param)
+        body["analyses"] = parse_analyses(model, param)
     elif param:
         raise typer.BadParameter("Parameters go with --model.", param_hint="--param")
     if selection:
@@ -123,7 +121,7 @@ def build_work(
     if priority:
         body["priority"] = priority.value
     if cap is not None:
-        body["cap"] = cap or None
+        body["cap"] = cap or None  # 0 on the command line is null, no limit, in the API
     if hours is not None:
         body["hours"] = parse_hours(hours, timezone)
     if job_label:
@@ -132,7 +130,7 @@ def build_work(
 
 
 def parse_hours(text: str, timezone: str | None) -> JsonObject | None:
-    """`22:00-06:00` as the API takes it; None for `always`."""
+    """Parse `22:00-06:00` into the `hours` of a request; None for `always`."""
     if text == "always":
         return None
     since, separator, until = text.partition("-")

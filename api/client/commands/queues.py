@@ -1,4 +1,4 @@
-"""`sceneworks queue`: how the queues stand, and what is decided about them."""
+"""`sceneworks queue`: state and mode of the queue of each model."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from api.client.commands.options import connect_batch_client
-from api.client.terminal import AsJson, print_record
+from api.client.terminal import AsJson, connect_client, print_record
 
 app = typer.Typer(help="Queues: one for each model.", no_args_is_help=True)
 
@@ -17,21 +16,21 @@ QueueArgument = Annotated[str, typer.Argument(metavar="MODEL", help="Name of a m
 @app.command("list")
 def list_queues(context: typer.Context, as_json: AsJson = False) -> None:
     """List the queues with their depth and age."""
-    from api.client.render.batches import build_queues_table
+    from api.client.render.queues import build_queues_table
 
-    with connect_batch_client(context) as client:
+    with connect_client(context) as client:
         print_record(client.list_queues(), as_json, build_queues_table)
 
 
 @app.command("pause")
 def pause_queue(context: typer.Context, model: QueueArgument, as_json: AsJson = False) -> None:
-    """Let no run of the model start; those that run go on."""
+    """Start no run of the model; those that run go on."""
     _set_queue_mode(context, model, "paused", as_json)
 
 
 @app.command("drain")
 def drain_queue(context: typer.Context, model: QueueArgument, as_json: AsJson = False) -> None:
-    """Do what is queued, refuse new jobs, let batches wait."""
+    """Finish what is queued, refuse new jobs, let batches wait."""
     _set_queue_mode(context, model, "draining", as_json)
 
 
@@ -42,5 +41,5 @@ def resume_queue(context: typer.Context, model: QueueArgument, as_json: AsJson =
 
 
 def _set_queue_mode(context: typer.Context, model: str, mode: str, as_json: bool) -> None:
-    with connect_batch_client(context) as client:
+    with connect_client(context) as client:
         print_record(client.set_queue_mode(model, mode), as_json, lambda queue: f"{queue['model']} {queue['mode']}")

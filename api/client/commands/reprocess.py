@@ -1,4 +1,4 @@
-"""`sceneworks reprocess`: bring an archive up to date, or say what that would come to."""
+"""`sceneworks reprocess`: bring videos up to date, or show the plan for it."""
 
 from __future__ import annotations
 
@@ -20,16 +20,15 @@ from api.client.commands.options import (
     ZoneOption,
     build_selection,
     build_work,
-    connect_batch_client,
 )
-from api.client.terminal import AsJson, ModelOption, ParamOption, print_record
+from api.client.terminal import AsJson, ModelOption, ParamOption, connect_client, print_record
 
 
 def reprocess_videos(
     context: typer.Context,
     model: ModelOption,
     param: ParamOption = None,
-    name: Annotated[str | None, typer.Option(help="What to call the batch.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the batch.")] = None,
     source: SourceOption = None,
     video: VideoOption = None,
     label: LabelFilterOption = None,
@@ -40,14 +39,14 @@ def reprocess_videos(
     hours: HoursOption = None,
     timezone: ZoneOption = None,
     job_label: JobLabelOption = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would come to, and do nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what it would do, and do nothing.")] = False,
     wait: WaitOption = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run models on the films that lack them, or have them by other weights or parameters; prints the batch's id."""
+    """Run models on videos that lack them, or have them by other weights or parameters; prints the batch's id."""
     from api.client.render.batches import build_plan_table
 
-    with connect_batch_client(context) as client:
+    with connect_client(context) as client:
         selection = build_selection(client, source, video, label, only, code)
         body = build_work(
             model, param, selection, priority=priority, cap=cap, hours=hours, timezone=timezone, job_label=job_label

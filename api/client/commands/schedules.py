@@ -1,4 +1,4 @@
-"""`sceneworks schedule`: when an archive is worked on."""
+"""`sceneworks schedule`: batches by a timetable."""
 
 from __future__ import annotations
 
@@ -21,20 +21,19 @@ from api.client.commands.options import (
     ZoneOption,
     build_selection,
     build_work,
-    connect_batch_client,
 )
-from api.client.terminal import AsJson, ModelOption, ParamOption, print_line, print_record
+from api.client.terminal import AsJson, ModelOption, ParamOption, connect_client, print_line, print_record
 
-app = typer.Typer(help="Schedules: when an archive is worked on.", no_args_is_help=True)
+app = typer.Typer(help="Schedules: batches by a timetable.", no_args_is_help=True)
 
 EDITABLE_FIELDS = (
     "name", "cron", "every_s", "timezone", "catch_up", "analyses", "selection", "priority", "cap", "hours", "labels",
 )  # fmt: skip
-"""What a schedule says, and an edit may change."""
+"""Fields of a schedule that an edit may change; the rest of its record is derived."""
 
 
 class CatchUp(StrEnum):
-    """What becomes of slots that passed while nothing ran."""
+    """What is done about slots that passed while nothing ran."""
 
     SKIP = "skip"
     ONCE = "once"
@@ -56,7 +55,7 @@ ReplacementModelsOption = Annotated[
 @app.command("add")
 def add_schedule(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="What to call it.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the schedule.")],
     model: ModelOption,
     param: ParamOption = None,
     cron: CronOption = None,
@@ -75,7 +74,7 @@ def add_schedule(
     as_json: AsJson = False,
 ) -> None:
     """Make a schedule; prints its id. Hours are in its time zone."""
-    with connect_batch_client(context) as client:
+    with connect_client(context) as client:
         selection = build_selection(client, source, video, label, only, code)
         body = build_work(
             model, param, selection, priority=priority, cap=cap, hours=hours, timezone=timezone, job_label=job_label
@@ -107,9 +106,9 @@ def edit_schedule(
     as_json: AsJson = False,
 ) -> None:
     """Change what is given, from now on; all else stays."""
-    from api.client.render.batches import build_schedule_table
+    from api.client.render.schedules import build_schedule_table
 
-    with connect_batch_client(context) as client:
+    with connect_client(context) as client:
         schedule = client.get_schedule(name)
         body = {key: schedule[key] for key in EDITABLE_FIELDS}
         selection = build_selection(client, source, video, label, only, code)
@@ -125,24 +124,24 @@ def edit_schedule(
 @app.command("list")
 def list_schedules(context: typer.Context, as_json: AsJson = False) -> None:
     """List the schedules with their next times."""
-    from api.client.render.batches import build_schedules_table
+    from api.client.render.schedules import build_schedules_table
 
-    with connect_batch_client(context) as client:
+    with connect_client(context) as client:
         print_record(client.list_schedules(), as_json, build_schedules_table)
 
 
 @app.command("show")
 def show_schedule(context: typer.Context, name: NameArgument, as_json: AsJson = False) -> None:
-    """Show a schedule, its next slots, and what became of the last."""
-    from api.client.render.batches import build_schedule_table
+    """Show a schedule, its next slots, and the outcome of the last."""
+    from api.client.render.schedules import build_schedule_table
 
-    with connect_batch_client(context) as client:
+    with connect_client(context) as client:
         print_record(client.get_schedule(name), as_json, build_schedule_table)
 
 
 @app.command("pause")
 def pause_schedule(context: typer.Context, name: NameArgument, as_json: AsJson = False) -> None:
-    """Let no slot fire until it is resumed."""
+    """Fire no slot until it is resumed."""
     _control_schedule(context, name, "pause", as_json)
 
 
@@ -154,16 +153,16 @@ def resume_schedule(context: typer.Context, name: NameArgument, as_json: AsJson 
 
 @app.command("run")
 def run_schedule(context: typer.Context, name: NameArgument, as_json: AsJson = False) -> None:
-    """Do it now, beside the timetable; prints the batch's id."""
-    with connect_batch_client(context) as client:
+    """Run it now, in addition to the timetable; prints the batch's id."""
+    with connect_client(context) as client:
         batch = client.control_schedule(client.get_schedule(name)["id"], "run")
         print_line(json.dumps(batch, indent=2) if as_json else batch["id"])
 
 
 @app.command("remove")
 def remove_schedule(context: typer.Context, name: NameArgument) -> None:
-    """Forget a schedule; batches that it has made go on."""
-    with connect_batch_client(context) as client:
+    """Remove a schedule; its batches go on."""
+    with connect_client(context) as client:
         schedule = client.get_schedule(name)
         client.remove_schedule(schedule["id"])
         print_line(schedule["id"])
@@ -172,7 +171,7 @@ def remove_schedule(context: typer.Context, name: NameArgument) -> None:
 def _build_timetable(
     cron: str | None, every: int | None, timezone: str | None, catch_up: CatchUp | None
 ) -> dict[str, Any]:
-    """The timetable, as far as it is given: cron takes the place of an interval, and the other way round."""
+    """Build the fields of the timetable that are given. Cron replaces an interval, and the other way round."""
     timetable: dict[str, Any] = {}
     if cron is not None or every is not None:
         timetable |= {"cron": cron, "every_s": every}
@@ -184,7 +183,7 @@ def _build_timetable(
 
 
 def _control_schedule(context: typer.Context, name: str, action: str, as_json: bool) -> None:
-    from api.client.render.batches import build_schedule_table
+    from api.client.render.schedules import build_schedule_table
 
-    with connect_batch_client(context) as client:
+    with connect_client(context) as client:
         print_record(client.control_schedule(client.get_schedule(name)["id"], action), as_json, build_schedule_table)

@@ -1,1 +1,1 @@
-"""Answers of the API as text for a terminal."""
+"""Records of the API as text for a terminal: one module for each noun."""

@@ -1,45 +1,45 @@
-// Starts what the page at hand has.
+// Starts the sections that this page has.
 
-import { film } from "./shots.js";
-import { likeness } from "./search.js";
-import { live } from "./live_update.js";
-import { masks } from "./masks.js";
-import { scenes } from "./scenes.js";
-import { submit } from "./submit_form.js";
-import { summary } from "./summary.js";
+import { startShots } from "./shots.js";
+import { startSearch } from "./search.js";
+import { startLiveUpdates } from "./live_update.js";
+import { startMasks } from "./masks.js";
+import { startScenes } from "./scenes.js";
+import { startSubmitForm } from "./submit_form.js";
+import { startSummary } from "./summary.js";
 
-let view = null, attach = null; // the film, and what brings the scenes over it
+let view = null, attachScenes = null; // the view of the shots; the function that draws scenes over it
 
-function startFilm() {
+function startShotsSection() {
   const section = document.getElementById("film");
-  view = section && film(section);
-  if (view) attach?.(view);
+  view = section && startShots(section);
+  if (view) attachScenes?.(view);
 }
 
-function startScenes() {
+function startScenesSection() {
   const section = document.getElementById("scenes");
-  attach?.(null);
-  document.querySelector("#film #scene-tools")?.remove(); // those of the scenes before
-  attach = section && scenes(section);
-  if (view) attach?.(view);
+  attachScenes?.(null);
+  document.querySelector("#film #scene-tools")?.remove(); // drawn by the scenes that are replaced
+  attachScenes = section && startScenes(section);
+  if (view) attachScenes?.(view);
 }
 
-/** What starts a section by its id, where it is there. */
-function starting(id, start) {
+/** Returns a function that starts the section with this id, if the page has it. */
+function createStarter(id, start) {
   return () => {
     const section = document.getElementById(id);
     if (section) start(section);
   };
 }
 
-const starts = {
-  "film-place": startFilm,
-  "scenes-place": startScenes,
-  "summary-place": starting("summary", summary),
-  "masks-place": starting("masks", masks),
-  "likeness-place": starting("likeness", likeness),
+const starters = {
+  "film-place": startShotsSection,
+  "scenes-place": startScenesSection,
+  "summary-place": createStarter("summary", startSummary),
+  "masks-place": createStarter("masks", startMasks),
+  "likeness-place": createStarter("likeness", startSearch),
 };
-const refresh = live((place) => starts[place.id]?.());
+const refresh = startLiveUpdates((place) => starters[place.id]?.());
 const form = document.getElementById("submit");
-if (form) submit(form, refresh);
-for (const start of Object.values(starts)) start();
+if (form) startSubmitForm(form, refresh);
+for (const start of Object.values(starters)) start();

@@ -1,15 +1,15 @@
-// Masks over a film: drawn on a canvas with each picture that the player shows, one colour a query.
+// Masks over a video: drawn on a canvas for each frame that the player shows, in one colour for each query.
 
-import { player } from "./player.js";
-import { outline, tracks } from "./mask_tracks.js";
+import { createPlayer } from "./player.js";
+import { createMaskPath, openTracks } from "./mask_tracks.js";
 
-const WIDEST = 1280; // px of the canvas: masks of larger films are drawn smaller
+const MAX_CANVAS_WIDTH = 1280; // px: masks of larger videos are scaled down, which is faster to fill
 const OPACITY = 0.55;
-const SPEAK_EVERY = 200; // ms between two updates of the numbers
-const NOTHING = "nothing";
+const SCORE_INTERVAL_MS = 200; // between two updates of the scores
+const NO_MASK_TEXT = "nothing";
 
 /** Starts the section. */
-export function masks(section) {
+export function startMasks(section) {
   const video = section.querySelector("#masked");
   if (!video) return;
   const { offset, lines, size, start, end } = section.dataset;
@@ -18,25 +18,25 @@ export function masks(section) {
     canvas: section.querySelector("#over"),
     start: Number(start),
     end: Number(end),
-    queries: [...section.querySelectorAll("[data-query]")].map(queryOf),
+    queries: [...section.querySelectorAll("[data-query]")].map(readQuery),
     seconds: null,
-    exact: false, // whether pictures tell their times
+    exact: false, // whether the browser reports the time of each frame
     spokeAt: 0,
   };
-  video.src = video.getAttribute("src").split("#")[0]; // its first picture is to be that of the film
-  view.screen = player(video, Number(offset), () => moved(view));
-  view.lines = tracks(lines, Number(size), view.start, view.end, (error) => came(view, error));
-  watch(view, video);
-  video.addEventListener("error", () => instead(view, video), { once: true });
-  filling(section);
+  video.src = video.getAttribute("src").split("#")[0]; // without a start time, so that the first frame shown is that of the video
+  view.screen = createPlayer(video, Number(offset), () => handleTimeChange(view));
+  view.lines = openTracks(lines, Number(size), view.start, view.end, (error) => handleTracksLoaded(view, error));
+  watchFrames(view, video);
+  video.addEventListener("error", () => showOverlayVideo(view, video), { once: true });
+  addFullScreenButton(section);
   for (const { box } of view.queries) {
     box.hidden = false;
-    box.addEventListener("change", () => draw(view));
+    box.addEventListener("change", () => drawMasks(view));
   }
   view.screen.goTo(view.start, false);
 }
 
-function queryOf(row) {
+function readQuery(row) {
   return {
     number: Number(row.dataset.query),
     colour: row.dataset.colour,
@@ -45,84 +45,84 @@ function queryOf(row) {
   };
 }
 
-/** Draws with each picture, by the time of that very picture; by the player's clock where it does not tell. */
-function watch(view, video) {
+/** Draws for each frame by the time of that frame, where the browser reports it; else handleTimeChange draws. */
+function watchFrames(view, video) {
   if (!("requestVideoFrameCallback" in video)) return;
   const shown = (_, { mediaTime }) => {
     view.exact = true;
-    view.seconds = view.screen.since(mediaTime);
-    draw(view);
+    view.seconds = view.screen.secondsAt(mediaTime);
+    drawMasks(view);
     if (video.isConnected) video.requestVideoFrameCallback(shown);
   };
   video.requestVideoFrameCallback(shown);
-  video.addEventListener("seeked", () => { // of a film that stands still, not every picture is told of
+  video.addEventListener("seeked", () => { // while paused, the callback is not called for every frame
     if (!video.paused) return;
-    view.seconds = view.screen.since(video.currentTime);
-    draw(view);
+    view.seconds = view.screen.secondsAt(video.currentTime);
+    drawMasks(view);
   });
 }
 
-/** A film that this browser cannot play: the overlay film, where there is one. */
-function instead(view, video) {
-  const said = view.section.querySelector(".error"), { overlay } = view.section.dataset;
-  said.textContent = `This browser cannot play the film${overlay ? ": here is the one with the masks drawn in." : "."}`;
-  said.hidden = false;
+/** Plays the overlay video, if there is one, in place of a video that this browser cannot play. */
+function showOverlayVideo(view, video) {
+  const message = view.section.querySelector(".error"), { overlay } = view.section.dataset;
+  message.textContent = `This browser cannot play the video${overlay ? ": here is the one with the masks drawn in." : "."}`;
+  message.hidden = false;
   view.canvas.hidden = true;
   if (overlay) video.src = overlay;
 }
 
-/** Full screen with the canvas: the player's own would leave it behind. */
-function filling(section) {
+/** Adds full screen for video and canvas together: the control of the player would leave the canvas out. */
+function addFullScreenButton(section) {
   const button = section.querySelector("#fill"), layers = section.querySelector(".layers");
   button.hidden = !document.fullscreenEnabled;
   button.addEventListener("click", () => layers.requestFullscreen());
 }
 
-function moved(view) {
+function handleTimeChange(view) {
   if (view.exact) return;
   view.seconds = view.screen.seconds();
-  draw(view);
+  drawMasks(view);
 }
 
-function came(view, error) {
-  const said = view.section.querySelector(".error");
-  said.hidden = error === null;
-  if (error) said.textContent = `The masks could not be loaded (${error.message}).`;
-  else draw(view);
+function handleTracksLoaded(view, error) {
+  const message = view.section.querySelector(".error");
+  message.hidden = error === null;
+  if (error) message.textContent = `The masks could not be loaded (${error.message}).`;
+  else drawMasks(view);
 }
 
-function draw(view) {
+function drawMasks(view) {
   const { canvas, seconds, start, end } = view;
   const context = canvas.getContext("2d");
   context.setTransform(1, 0, 0, 1, 0, 0);
   context.clearRect(0, 0, canvas.width, canvas.height);
   const inside = seconds !== null && seconds > start - 0.0005 && seconds < end;
-  const lines = inside ? view.lines.at(seconds) : [];
+  const lines = inside ? view.lines.linesAt(seconds) : [];
   canvas.dataset.frame = lines?.[0]?.frame ?? "";
-  if (lines === null) return; // on their way
+  if (lines === null) return; // still loading; drawn again when they are there
   for (const line of lines) {
     const query = view.queries.find(({ number }) => number === line.query);
-    if (query?.box.checked && line.box) drawLine(context, canvas, line, query.colour);
+    if (query?.box.checked && line.box) drawMask(context, canvas, line, query.colour);
   }
-  say(view, lines);
+  updateScores(view, lines);
 }
 
-function drawLine(context, canvas, line, colour) {
+function drawMask(context, canvas, line, colour) {
   const [height, width] = line.mask.size;
-  const part = Math.min(1, WIDEST / width), size = [Math.round(width * part), Math.round(height * part)];
+  const part = Math.min(1, MAX_CANVAS_WIDTH / width), size = [Math.round(width * part), Math.round(height * part)];
   if (canvas.width !== size[0] || canvas.height !== size[1]) [canvas.width, canvas.height] = size;
   context.setTransform(part, 0, 0, part, 0, 0);
   context.fillStyle = `rgba(${colour}, ${OPACITY})`;
-  context.fill(outline(line.mask));
+  context.fill(createMaskPath(line.mask));
   const [x, y, wide, high] = line.box, thick = Math.max(1, width / 480);
   context.strokeStyle = `rgb(${colour})`;
   context.lineWidth = thick;
   context.strokeRect(x - thick / 2, y - thick / 2, wide + thick, high + thick);
-  label(context, line, colour, x, y, width);
+  drawLabel(context, line, colour, x, y, width);
 }
 
-/** Number of the query and its score, over the box or, where there is no room, inside it. */
-function label(context, line, colour, x, y, width) {
+/** Draws the number of the query and its score above the box or, where there is no room, inside it. */
+function drawLabel(context, line, colour, x, y, width) {
   const high = Math.max(10, width / 45), words = `${line.query + 1}: ${line.score.toFixed(2)}`;
   const top = y > high * 1.2 ? y - high * 1.2 : y;
   context.font = `600 ${high}px system-ui, sans-serif`;
@@ -133,18 +133,18 @@ function label(context, line, colour, x, y, width) {
   context.fillText(words, x + high * 0.25, top + high * 0.1);
 }
 
-/** The same in words, not with every picture: nobody could read it. */
-function say(view, lines) {
+/** Writes the scores into the table, less often than frames change: nobody could read them. */
+function updateScores(view, lines) {
   const now = performance.now();
-  if (!view.screen.video.paused && now - view.spokeAt < SPEAK_EVERY) return;
+  if (!view.screen.video.paused && now - view.spokeAt < SCORE_INTERVAL_MS) return;
   view.spokeAt = now;
   for (const { number, words } of view.queries) {
     const line = lines.find(({ query }) => query === number);
-    const text = line ? `${line.score.toFixed(3)}, ${line.box ? place(line.box) : NOTHING}` : "";
+    const text = line ? `${line.score.toFixed(3)}, ${line.box ? formatBox(line.box) : NO_MASK_TEXT}` : "";
     if (words.textContent !== text) words.textContent = text;
   }
 }
 
-function place([x, y, wide, high]) {
+function formatBox([x, y, wide, high]) {
   return `${wide} x ${high} at ${x}, ${y}`;
 }

@@ -1,97 +1,97 @@
-// A film in a player, by the times of the results: seconds since its first frame, whatever the player calls that frame.
+// A player addressed by the times of the results: seconds since the first frame, at whatever time the player has it.
 
-const INSIDE = 0.001; // seconds past the cut: players round times, and a hair before it is the frame before it
-const PATIENCE = 1_000; // ms to wait for the first picture, once the player knows what the film is
+const SEEK_MARGIN_S = 0.001; // seek a little past the cut: players round times, and just before it lies the previous frame
+const FIRST_FRAME_TIMEOUT_MS = 1_000; // wait for the first frame, once the player has the metadata
 
-/** Takes a player in hand. `offset` is what it calls the first frame as far as the probe can tell; `moved()` is called
- * whenever the time may have changed, with every picture while it plays. */
-export function player(video, offset, moved) {
-  const state = { video, offset, moved, measured: false, wanted: null, plays: false, stretch: null };
-  for (const kind of ["timeupdate", "seeking", "seeked", "ended"]) video.addEventListener(kind, () => follow(state));
-  video.addEventListener("seeking", () => leave(state));
-  video.addEventListener("play", () => run(state));
-  measure(state);
+/** Wraps a video element. `offset` is its time of the first frame according to the probe; `moved()` is called whenever
+ * the time may have changed, for every frame while it plays. */
+export function createPlayer(video, offset, moved) {
+  const state = { video, offset, moved, measured: false, target: null, plays: false, range: null };
+  for (const kind of ["timeupdate", "seeking", "seeked", "ended"]) video.addEventListener(kind, () => notifyMoved(state));
+  video.addEventListener("seeking", () => dropRangeWhenLeft(state));
+  video.addEventListener("play", () => followFrames(state));
+  measureOffset(state);
   return {
     video,
-    /** Where the film stands; null while it is on its way to where it was sent. */
-    seconds: () => (state.wanted === null ? since(state, video.currentTime) : null),
-    /** The same of another time of the player, such as that of a picture. */
-    since: (time) => since(state, time),
-    /** Goes to a frame by its first moment, and plays on from there. */
-    goTo: (seconds, plays) => goTo(state, seconds, plays, null),
+    /** Returns the present time; null while a seek is pending. */
+    seconds: () => (state.target === null ? secondsSinceFirstFrame(state, video.currentTime) : null),
+    /** Converts a time of the player, such as that of a frame. */
+    secondsAt: (time) => secondsSinceFirstFrame(state, time),
+    /** Seeks to a frame by its start, and plays from there if `plays`. */
+    goTo: (seconds, plays) => goToTime(state, seconds, plays, null),
     /** Plays from one time to another and stops on the last frame before the latter. */
-    play: (start, end) => goTo(state, start, true, { start, end }),
+    play: (start, end) => goToTime(state, start, true, { start, end }),
   };
 }
 
-function since(state, time) {
+function secondsSinceFirstFrame(state, time) {
   return Math.max(0, time - state.offset);
 }
 
-function goTo(state, seconds, plays, stretch) {
-  Object.assign(state, { wanted: seconds, plays, stretch });
+function goToTime(state, seconds, plays, range) {
+  Object.assign(state, { target: seconds, plays, range });
   if (state.measured) {
-    seek(state);
+    seekToTarget(state);
     return;
   }
-  state.video.removeAttribute("poster"); // behind it no picture is shown, and the first one lets it seek
+  state.video.removeAttribute("poster"); // no frame is shown behind a poster, and the first frame is what the offset is measured by
   if (state.video.preload === "none") state.video.preload = "metadata";
-  setTimeout(() => wait(state, state.video.readyState > 0), PATIENCE);
+  setTimeout(() => waitForFirstFrame(state, state.video.readyState > 0), FIRST_FRAME_TIMEOUT_MS);
 }
 
-/** Goes by the probe's word when no first picture comes, though the film is there. */
-function wait(state, known) {
+/** Falls back to the offset of the probe when no first frame is reported though the video is there. */
+function waitForFirstFrame(state, known) {
   if (state.measured) return;
-  if (known || state.video.error) seek(state);
-  else setTimeout(() => wait(state, state.video.readyState > 0), PATIENCE);
+  if (known || state.video.error) seekToTarget(state);
+  else setTimeout(() => waitForFirstFrame(state, state.video.readyState > 0), FIRST_FRAME_TIMEOUT_MS);
 }
 
-function seek(state) {
+function seekToTarget(state) {
   state.measured = true;
-  if (state.wanted !== null) state.video.currentTime = state.offset + state.wanted + INSIDE;
-  state.wanted = null;
-  if (!state.plays) return; // never from elsewhere: before it is measured, a player may be anywhere
+  if (state.target !== null) state.video.currentTime = state.offset + state.target + SEEK_MARGIN_S;
+  state.target = null;
+  if (!state.plays) return; // and not before: until the offset is measured, the player may stand anywhere
   state.plays = false;
-  state.video.play().catch(() => follow(state)); // refused or overtaken: the player shows that it stands still
+  state.video.play().catch(() => notifyMoved(state)); // refused, or interrupted by another seek: the player shows that it is paused
 }
 
-/** Finds out what this player calls the first frame. Players disagree about a film that does not start at 0 (some count
- * from its own start, some shift it to 0), so the time of the first picture shown is taken, and the probe's without. */
-function measure(state) {
+/** Measures the player's time of the first frame. Players disagree about a video that does not start at 0 (some keep its
+ * times, some shift them to 0), so the time of the first frame shown is taken; without that report, the probe's. */
+function measureOffset(state) {
   state.measured = !("requestVideoFrameCallback" in state.video);
   if (state.measured) return;
   state.video.requestVideoFrameCallback((_, { mediaTime }) => {
     if (state.measured) return;
     state.offset = mediaTime;
-    seek(state);
+    seekToTarget(state);
   });
-  if (state.video.readyState > 0) state.video.load(); // the first picture may have been shown before: once more
+  if (state.video.readyState > 0) state.video.load(); // the first frame may have been shown already: load again
 }
 
-/** A reader who goes elsewhere by the player's own controls is not held back at the end of what was to be played. */
-function leave(state) {
+/** Drops the range to be played when the reader seeks out of it by the controls of the player. */
+function dropRangeWhenLeft(state) {
   const seconds = state.video.currentTime - state.offset;
-  const outside = state.stretch && (seconds < state.stretch.start || seconds >= state.stretch.end);
-  if (state.wanted === null && outside) state.stretch = null;
+  const outside = state.range && (seconds < state.range.start || seconds >= state.range.end);
+  if (state.target === null && outside) state.range = null;
 }
 
-/** Holds the film where the stretch that was to be played ends; whether it has. */
-function held(state) {
-  const { video, stretch, offset } = state;
-  if (!stretch || video.seeking || video.currentTime - offset < stretch.end) return false;
+/** Pauses at the end of the range to be played; returns whether it did. */
+function stopAtRangeEnd(state) {
+  const { video, range, offset } = state;
+  if (!range || video.seeking || video.currentTime - offset < range.end) return false;
   video.pause();
-  video.currentTime = offset + Math.max(stretch.start, stretch.end - 10 * INSIDE);
-  state.stretch = null;
+  video.currentTime = offset + Math.max(range.start, range.end - 10 * SEEK_MARGIN_S);
+  state.range = null;
   return true;
 }
 
-/** While the film plays, the time moves with every picture. */
-function run(state) {
+/** Reports the time with every animation frame while the video plays. */
+function followFrames(state) {
   if (state.video.paused || state.video.ended || !state.video.isConnected) return;
-  follow(state);
-  requestAnimationFrame(() => run(state));
+  notifyMoved(state);
+  requestAnimationFrame(() => followFrames(state));
 }
 
-function follow(state) {
-  if (state.wanted === null && !held(state)) state.moved(); // held: told again when it stands there
+function notifyMoved(state) {
+  if (state.target === null && !stopAtRangeEnd(state)) state.moved(); // after a stop the seek reports it
 }

@@ -1,17 +1,17 @@
-// The scenes of a film: bands over the time line and over the filmstrip, the probability that a scene ends with each
+// The scenes of a video: bands over the time line and over the filmstrip, the probability that a scene ends with each
 // shot, and a threshold by which the shots are grouped anew, here and at once.
 
-import { drawing, play } from "./shots.js";
+import { createDrawing, playRange } from "./shots.js";
 
-const COLOURS = 6;
-const ROWS = 5_000; // of one page of results: the most that the API gives
-const FEW = 600; // cells of the strip that are coloured at once; more of them, when the slider rests
-const REST = 150; // ms
-const LABEL = 22; // px that a number needs inside its band
+const COLOUR_COUNT = 6;
+const PAGE_SIZE = 5_000; // of results: the most that the API gives
+const MAX_CELLS_AT_ONCE = 600; // more cells of the strip than these are coloured only when the slider rests
+const DELAY_MS = 150;
+const MIN_LABEL_PX = 22; // room for a number inside its band
 
-/** Starts the section. Returns what brings the bands over a film: to be called with the view of each film that comes, and
- * with null when other scenes take the place of these. */
-export function scenes(section) {
+/** Starts the section. Returns a function that draws the bands over the shots: call it with each new view of the shots,
+ * and with null when other scenes replace these. */
+export function startScenes(section) {
   const tools = section.querySelector("#scene-tools");
   const state = {
     section, tools,
@@ -21,17 +21,17 @@ export function scenes(section) {
     graph: tools.querySelector("#graph"),
     bands: tools.querySelector("#bands"),
     list: section.querySelector("#scene-list"),
-    kept: new Map(), // run -> shots and threshold
-    shots: [], groups: [], threshold: 0, run: null, wanted: null, view: null, planned: false, later: 0, over: null,
+    loaded: new Map(), // run -> shots and threshold
+    shots: [], groups: [], threshold: 0, run: null, requested: null, view: null, planned: false, later: 0, over: null,
   };
   state.list.open = false;
-  listen(state);
-  choose(state, state.runs.find((run) => run.hasAttribute("aria-current")));
-  return (view) => attach(state, view);
+  addListeners(state);
+  selectRun(state, state.runs.find((run) => run.hasAttribute("aria-current")));
+  return (view) => attachToShots(state, view);
 }
 
-/** Puts the bands over the time line of a film, and over its strip. */
-function attach(state, view) {
+/** Draws the bands over the time line of the shots, and colours their strip. */
+function attachToShots(state, view) {
   state.over?.abort();
   state.view = null;
   clearTimeout(state.later);
@@ -41,34 +41,34 @@ function attach(state, view) {
   if (!place) return;
   state.view = view;
   place.replaceChildren(state.tools);
-  view.section.addEventListener("cells", () => overStrip(state), { signal });
-  view.section.addEventListener("shot", () => mark(state), { signal });
+  view.section.addEventListener("cells", () => colourStrip(state), { signal });
+  view.section.addEventListener("shot", () => markCurrentScene(state), { signal });
   view.strip.addEventListener("click", (event) => {
     const cell = event.target.closest("li");
-    if (!event.target.closest("a") && cell?.className) playScene(state, sceneOf(state, cell));
+    if (!event.target.closest("a") && cell?.className) playScene(state, sceneOfCell(state, cell));
   }, { signal });
-  draw(state);
+  drawScenes(state);
 }
 
-function listen(state) {
+function addListeners(state) {
   const { tools, slider, bands, list } = state;
   tools.addEventListener("click", (event) => {
     const run = event.target.closest(".switch");
     if (!run || event.ctrlKey || event.metaKey || event.shiftKey) return;
     event.preventDefault();
-    choose(state, run);
+    selectRun(state, run);
   });
-  slider.addEventListener("input", () => set(state, Number(slider.value)));
+  slider.addEventListener("input", () => setThreshold(state, Number(slider.value)));
   tools.querySelector("#reset").addEventListener("click", () => {
-    set(state, Number(state.run.dataset.threshold));
+    setThreshold(state, Number(state.run.dataset.threshold));
     slider.focus();
   });
   bands.addEventListener("click", (event) => {
     const band = event.target.closest("button");
     if (band) playScene(state, Number(band.dataset.at));
   });
-  bands.addEventListener("keydown", (event) => walk(state, event));
-  list.addEventListener("toggle", () => fillList(state));
+  bands.addEventListener("keydown", (event) => handleBandKey(state, event));
+  list.addEventListener("toggle", () => fillSceneList(state));
   list.addEventListener("click", (event) => {
     const link = event.target.closest("tbody a");
     if (!link || !state.view?.playable || event.ctrlKey || event.metaKey || event.shiftKey) return;
@@ -78,37 +78,37 @@ function listen(state) {
   });
 }
 
-/** Shows the scenes of a run: its probabilities are fetched once. */
-async function choose(state, run) {
-  const said = state.tools.querySelector(".error");
-  state.wanted = run;
+/** Shows the scenes of a run; its probabilities are fetched only once. */
+async function selectRun(state, run) {
+  const message = state.tools.querySelector(".error");
+  state.requested = run;
   try {
-    if (!state.kept.has(run)) {
-      const shots = await boundaries(state.section.dataset.job, run.dataset);
-      state.kept.set(run, { shots, threshold: Number(run.dataset.threshold) });
+    if (!state.loaded.has(run)) {
+      const shots = await fetchBoundaries(state.section.dataset.job, run.dataset);
+      state.loaded.set(run, { shots, threshold: Number(run.dataset.threshold) });
     }
   } catch (error) {
-    said.textContent = `The probabilities could not be loaded (${error.message}).`;
-    said.hidden = false;
+    message.textContent = `The probabilities could not be loaded (${error.message}).`;
+    message.hidden = false;
     return;
   }
-  if (state.wanted !== run) return; // another one was chosen meanwhile
+  if (state.requested !== run) return; // another one was selected meanwhile
   state.run = run;
-  said.hidden = true;
+  message.hidden = true;
   for (const one of state.runs) one.removeAttribute("aria-current");
   run.setAttribute("aria-current", "true");
-  state.shots = state.kept.get(run).shots;
-  state.threshold = state.kept.get(run).threshold;
-  state.groups = grouped(state.shots, state.threshold);
-  draw(state);
+  state.shots = state.loaded.get(run).shots;
+  state.threshold = state.loaded.get(run).threshold;
+  state.groups = groupShots(state.shots, state.threshold);
+  drawScenes(state);
 }
 
 /** The shots of a run, each with the probability that a scene ends with it. */
-async function boundaries(job, { model, run }) {
+async function fetchBoundaries(job, { model, run }) {
   const found = [];
   let token = null;
   do {
-    const query = new URLSearchParams({ model, kind: "boundary", limit: ROWS, ...(token && { page_token: token }) });
+    const query = new URLSearchParams({ model, kind: "boundary", limit: PAGE_SIZE, ...(token && { page_token: token }) });
     const answer = await fetch(`/v1/jobs/${job}/results?${query}`);
     if (!answer.ok) throw new Error(`status ${answer.status}`);
     const page = await answer.json();
@@ -121,8 +121,8 @@ async function boundaries(job, { model, run }) {
 }
 
 /** First and last shot of each scene: it ends with a shot strictly above the threshold, both as float32, or with the
- * film. The rule of the service, to the last bit. */
-export function grouped(shots, threshold) {
+ * video. This is the rule of the service, to the last bit: float32 and strictly above. */
+export function groupShots(shots, threshold) {
   const bound = Math.fround(threshold), found = [];
   let first = 0;
   shots.forEach(({ score }, shot) => {
@@ -133,33 +133,33 @@ export function grouped(shots, threshold) {
   return found;
 }
 
-/** Groups by another threshold, once for each picture of the screen however fast the slider moves. */
-function set(state, threshold) {
-  state.threshold = state.kept.get(state.run).threshold = threshold;
+/** Groups by another threshold, at most once for each animation frame however fast the slider moves. */
+function setThreshold(state, threshold) {
+  state.threshold = state.loaded.get(state.run).threshold = threshold;
   if (state.planned) return;
   state.planned = true;
   requestAnimationFrame(() => {
     state.planned = false;
-    state.groups = grouped(state.shots, state.threshold);
-    draw(state);
+    state.groups = groupShots(state.shots, state.threshold);
+    drawScenes(state);
   });
 }
 
-function draw(state) {
+function drawScenes(state) {
   if (!state.groups.length) return;
-  say(state);
-  fillList(state);
+  updateHeading(state);
+  fillSceneList(state);
   if (!state.view) return;
   drawGraph(state);
   drawBands(state);
   clearTimeout(state.later);
-  if (state.view.cells.length <= FEW) overStrip(state);
-  else state.later = setTimeout(() => overStrip(state), REST);
-  mark(state);
+  if (state.view.cells.length <= MAX_CELLS_AT_ONCE) colourStrip(state);
+  else state.later = setTimeout(() => colourStrip(state), DELAY_MS);
+  markCurrentScene(state);
 }
 
-/** The number of scenes, the threshold, and the address of these very scenes. */
-function say(state) {
+/** Shows the number of scenes, the threshold, and links to exactly these scenes. */
+function updateHeading(state) {
   const { tools, slider, threshold, run, groups } = state;
   const count = `${groups.length} scene${groups.length === 1 ? "" : "s"}`;
   const regrouped = threshold !== Number(run.dataset.threshold);
@@ -174,17 +174,17 @@ function say(state) {
   const query = new URLSearchParams({ format: "modelscope", model: run.dataset.model, ...(regrouped && { threshold }) });
   state.section.querySelector("#published").href = `${place}?${query}`;
   const exports = state.section.querySelector("#exports");
-  exports.hidden = regrouped; // they are of the run's own scenes
+  exports.hidden = regrouped; // the exports have only the scenes by the threshold of the run
   for (const link of exports.querySelectorAll("a")) {
     link.href = `${place}?${new URLSearchParams({ kind: "scene", run_id: run.dataset.run, format: link.dataset.format })}`;
   }
 }
 
-/** The curve, drawn where each shot ends; what is above the threshold stands out. */
+/** Draws the curve with a point at the end of each shot; what is above the threshold stands out. */
 function drawGraph({ graph, view, shots, threshold }) {
   const bound = Math.fround(threshold), height = (score) => (10 * (1 - score)).toFixed(4);
   const line = shots.map(({ end, score }) => `${end} ${height(score)}`).join("L");
-  graph.replaceChildren(drawing(view, {
+  graph.replaceChildren(createDrawing(view, {
     area: `M${shots[0].end} 10L${line}V10Z`,
     curve: `M${line}`,
     ends: shots.filter(({ score }) => score > bound).map(({ end, score }) => `M${end} ${height(score)}V10`).join(""),
@@ -203,21 +203,21 @@ function drawBands({ bands, view, groups, shots }) {
     band.type = "button";
     band.tabIndex = -1;
     band.dataset.at = at;
-    band.className = colour(at);
+    band.className = colourClass(at);
     band.style.left = `${(100 * scene.start) / view.duration}%`;
     band.style.width = `${(100 * length) / view.duration}%`;
-    if (length * second >= LABEL) band.textContent = at + 1;
-    band.title = `Scene ${at + 1}, from ${shots[scene.first].timecode}, ${lasting(length)}`;
-    band.setAttribute("aria-label", `${band.title}, ${shotsOf(scene)}`);
+    if (length * second >= MIN_LABEL_PX) band.textContent = at + 1;
+    band.title = `Scene ${at + 1}, from ${shots[scene.first].timecode}, ${formatDuration(length)}`;
+    band.setAttribute("aria-label", `${band.title}, ${formatShots(scene)}`);
     return band;
   }));
-  const reached = bands.children[Math.max(0, sceneAt(groups, view.cells[view.current]?.start ?? 0))];
+  const reached = bands.children[Math.max(0, sceneIndexAt(groups, view.cells[view.current]?.start ?? 0))];
   reached.tabIndex = 0;
   if (focused) reached.focus({ preventScroll: true });
 }
 
 /** Colours the cells of the strip; only those that change are touched. */
-function overStrip({ view, groups }) {
+function colourStrip({ view, groups }) {
   if (!groups.length) return; // not loaded yet
   let at = 0;
   view.strip.classList.add("scened");
@@ -226,27 +226,27 @@ function overStrip({ view, groups }) {
     const next = view.cells[index + 1]?.start, item = link.parentElement;
     const opens = index === 0 || view.cells[index - 1].start < groups[at].start;
     const closes = next === undefined || (at < groups.length - 1 && groups[at + 1].start <= next);
-    const classes = `${colour(at)}${opens ? " opens" : ""}${closes ? " closes" : ""}`;
+    const classes = `${colourClass(at)}${opens ? " opens" : ""}${closes ? " closes" : ""}`;
     if (item.className !== classes) item.className = classes;
     if ((item.dataset.scene ?? "") !== (opens ? `Scene ${at + 1}` : "")) item.dataset.scene = opens ? `Scene ${at + 1}` : "";
   });
 }
 
-function colour(at) {
-  return `c${at % COLOURS}`;
+function colourClass(at) {
+  return `c${at % COLOUR_COUNT}`;
 }
 
 /** Marks the scene of the current shot. */
-function mark({ bands, view, groups }) {
-  const band = bands.children[sceneAt(groups, view.cells[view.current]?.start ?? 0)];
+function markCurrentScene({ bands, view, groups }) {
+  const band = bands.children[sceneIndexAt(groups, view.cells[view.current]?.start ?? 0)];
   const before = bands.querySelector("[aria-current]");
   if (!band || before === band) return;
   before?.removeAttribute("aria-current");
   band.setAttribute("aria-current", "true");
 }
 
-/** The list follows while it is open. Its rows are made like the first one, which the server has drawn. */
-function fillList({ list, groups, shots, threshold }) {
+/** Fills the list while it is open. Its rows are copies of the first one, which the server has rendered. */
+function fillSceneList({ list, groups, shots, threshold }) {
   if (!list.open || !groups.length) return;
   const body = list.querySelector("tbody"), pattern = body.rows[0];
   const place = pattern.querySelector("a").href.split("#")[0];
@@ -257,21 +257,21 @@ function fillList({ list, groups, shots, threshold }) {
     link.href = `${place}#t=${offset + scene.start},${offset + scene.end}`;
     link.dataset.at = at;
     link.lastChild.textContent = at + 1;
-    link.querySelector("i").className = `chip ${colour(at)}`;
+    link.querySelector("i").className = `chip ${colourClass(at)}`;
     from.textContent = shots[scene.first].timecode;
-    length.textContent = lasting(scene.end - scene.start);
-    which.textContent = shotsOf(scene).replace(/^shots? /, "");
-    end.textContent = score > Math.fround(threshold) ? score.toFixed(3) : "end of the film";
+    length.textContent = formatDuration(scene.end - scene.start);
+    which.textContent = formatShots(scene).replace(/^shots? /, "");
+    end.textContent = score > Math.fround(threshold) ? score.toFixed(3) : "end of the video";
     return row;
   }));
 }
 
-function shotsOf({ first, last }) {
+function formatShots({ first, last }) {
   return first === last ? `shot ${first + 1}` : `shots ${first + 1} to ${last + 1}`;
 }
 
 /** Arrow keys, Home and End go from band to band; one of them can be reached by Tab. */
-function walk({ bands }, event) {
+function handleBandKey({ bands }, event) {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   const all = bands.children, now = Number(document.activeElement.dataset.at), last = all.length - 1;
   const next = { ArrowLeft: Math.max(0, now - 1), ArrowRight: Math.min(last, now + 1), Home: 0, End: last }[event.key];
@@ -283,15 +283,15 @@ function walk({ bands }, event) {
 }
 
 function playScene({ view, groups }, at) {
-  if (view) play(view, groups[at].start, groups[at].end);
+  if (view) playRange(view, groups[at].start, groups[at].end);
 }
 
-function sceneOf({ view, groups }, item) {
-  return sceneAt(groups, view.cells[Number(item.querySelector("a").dataset.at)].start);
+function sceneOfCell({ view, groups }, item) {
+  return sceneIndexAt(groups, view.cells[Number(item.querySelector("a").dataset.at)].start);
 }
 
-/** Number of the scene at a time, by halving: there may be thousands. */
-function sceneAt(groups, seconds) {
+/** Returns the index of the scene at a time, by binary search: there may be thousands. */
+function sceneIndexAt(groups, seconds) {
   let low = 0, high = groups.length - 1;
   while (low < high) {
     const middle = Math.ceil((low + high) / 2);
@@ -301,8 +301,8 @@ function sceneAt(groups, seconds) {
   return low;
 }
 
-/** A length of time as the server writes it: `0.52 s`, `8.3 s`, `2:05`, `1:02:05`. */
-function lasting(seconds) {
+/** Formats a duration as the server does: `0.52 s`, `8.3 s`, `2:05`, `1:02:05`. */
+function formatDuration(seconds) {
   if (seconds < 59.95) return `${seconds.toFixed(seconds < 1 ? 2 : 1)} s`;
   const whole = Math.round(seconds), two = (number) => String(number).padStart(2, "0");
   const minutes = Math.floor(whole / 60);

@@ -1,34 +1,34 @@
-// Films and shots that are alike: a click on a picture plays what it stands for, over the grid.
+// Similar videos and shots: a click on a keyframe plays its shot or video above the grid.
 
-import { player } from "./player.js";
+import { createPlayer } from "./player.js";
 
-const AGAIN = [1_000, 3_000, 9_000]; // ms after which a picture that did not come is asked for again
+const RETRY_DELAYS_MS = [1_000, 3_000, 9_000]; // after which a keyframe that failed to load is requested again
 
 /** Starts the section. */
-export function likeness(section) {
-  for (const picture of section.querySelectorAll(".grid img")) insist(picture);
+export function startSearch(section) {
+  for (const image of section.querySelectorAll(".grid img")) retryImage(image);
   const screen = section.querySelector("#like-screen");
   section.querySelector(".grid")?.addEventListener("click", (event) => {
     const link = event.target.closest("a");
     if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
     event.preventDefault();
-    open(screen, link);
+    playNeighbour(screen, link);
   });
 }
 
-/** Few pictures are decoded at a time: one that was refused comes later. */
-function insist(picture) {
-  const { src } = picture, pauses = [...AGAIN];
+/** Requests an image again later: the service decodes only a few keyframes at a time, and refuses the others. */
+function retryImage(image) {
+  const { src } = image, delays = [...RETRY_DELAYS_MS];
   const again = () => {
-    const pause = pauses.shift();
-    if (pause) setTimeout(() => { picture.src = src; }, pause);
+    const delay = delays.shift();
+    if (delay) setTimeout(() => { image.src = src; }, delay);
   };
-  picture.addEventListener("error", again);
-  if (picture.complete && !picture.naturalWidth) again();
+  image.addEventListener("error", again);
+  if (image.complete && !image.naturalWidth) again();
 }
 
-/** In a player of its own, since what a player calls the first frame is found out once for each film. */
-function open(screen, link) {
+/** Plays a neighbour in a new video element, since a player measures its offset once for each video. */
+function playNeighbour(screen, link) {
   const { offset, start, end, name } = link.dataset;
   const before = screen.querySelector("video"), video = before.cloneNode();
   const caption = screen.querySelector("figcaption");
@@ -39,9 +39,9 @@ function open(screen, link) {
   caption.textContent = name;
   video.addEventListener("error", () => { caption.textContent = `${name}: this browser cannot play it.`; });
   screen.hidden = false;
-  const film = player(video, Number(offset), () => {});
-  if (end) film.play(Number(start), Number(end));
-  else film.goTo(Number(start), true);
+  const player = createPlayer(video, Number(offset), () => {});
+  if (end) player.play(Number(start), Number(end));
+  else player.goTo(Number(start), true);
   for (const other of link.closest(".grid").querySelectorAll("[aria-current]")) other.removeAttribute("aria-current");
   link.setAttribute("aria-current", "true");
   screen.scrollIntoView({ block: "nearest" });

@@ -1,10 +1,10 @@
-// A summary: its film, the whole film, and the scores, by which the whole film is gone through.
+// A summary: its video, the whole video, and the curve of scores, by which one moves through the whole video.
 
-import { player } from "./player.js";
+import { createPlayer } from "./player.js";
 
 /** Starts the section: a highlight is played to its end, any other moment of the curve from there on, and the curve shows
- * where the film stands that moved last. */
-export function summary(section) {
+ * the position of whichever video moved last. */
+export function startSummary(section) {
   const whole = section.querySelector("#whole-film"), short = section.querySelector("#summary-film");
   const svg = section.querySelector("#score svg");
   if (!whole || !svg) return;
@@ -13,15 +13,15 @@ export function summary(section) {
     highlights: [...svg.querySelectorAll("a")].map((link) => (
       { link, start: Number(link.dataset.start), end: Number(link.dataset.end) }
     )),
-    film: player(whole, Number(section.dataset.offset), () => mark(view, view.film.seconds())),
-    cut: short && player(short, 0, () => mark(view, inFilm(view, view.cut.seconds()))),
+    wholePlayer: createPlayer(whole, Number(section.dataset.offset), () => markPosition(view, view.wholePlayer.seconds())),
+    summaryPlayer: short && createPlayer(short, 0, () => markPosition(view, toVideoTime(view, view.summaryPlayer.seconds()))),
   };
   if (short) { // one at a time
     whole.addEventListener("play", () => short.pause());
     short.addEventListener("play", () => whole.pause());
   }
   whole.addEventListener("error", () => {
-    whole.parentElement.querySelector("figcaption").textContent = "This browser cannot play the whole film.";
+    whole.parentElement.querySelector("figcaption").textContent = "This browser cannot play the whole video.";
   });
   section.addEventListener("click", (event) => {
     const link = event.target.closest("a[data-start]");
@@ -29,21 +29,21 @@ export function summary(section) {
     event.preventDefault();
     const box = svg.getBoundingClientRect();
     const seconds = ((event.clientX - box.left) / box.width) * Number(section.dataset.duration);
-    go(view, link ? Number(link.dataset.start) : seconds, link ? Number(link.dataset.end) : null);
+    playHighlight(view, link ? Number(link.dataset.start) : seconds, link ? Number(link.dataset.end) : null);
   });
 }
 
-/** Plays the whole film from a time, to another where there is one; where this browser cannot, that of the summary. */
-function go(view, start, end) {
-  if (view.film.video.error && view.cut) {
-    const there = inCut(view, start);
-    if (there !== null) view.cut.goTo(there, true);
-  } else if (end === null) view.film.goTo(start, true);
-  else view.film.play(start, end);
+/** Plays the whole video from a time, up to `end` unless null; the summary if the browser cannot play the whole. */
+function playHighlight(view, start, end) {
+  if (view.wholePlayer.video.error && view.summaryPlayer) {
+    const there = toSummaryTime(view, start);
+    if (there !== null) view.summaryPlayer.goTo(there, true);
+  } else if (end === null) view.wholePlayer.goTo(start, true);
+  else view.wholePlayer.play(start, end);
 }
 
-/** What a time of the summary is in the film: the highlights lie in it back to back. */
-function inFilm({ highlights }, seconds) {
+/** Converts a time of the summary to one of the video: the summary is its highlights back to back. */
+function toVideoTime({ highlights }, seconds) {
   let before = 0;
   for (const { start, end } of highlights) {
     if (seconds < before + end - start) return start + seconds - before;
@@ -52,8 +52,8 @@ function inFilm({ highlights }, seconds) {
   return highlights.at(-1).end;
 }
 
-/** The other way round; null for a time that the summary does not have. */
-function inCut({ highlights }, seconds) {
+/** Converts a time of the video to one of the summary; null for a time outside of every highlight. */
+function toSummaryTime({ highlights }, seconds) {
   let before = 0;
   for (const { start, end } of highlights) {
     if (seconds >= start && seconds < end) return before + seconds - start;
@@ -62,7 +62,7 @@ function inCut({ highlights }, seconds) {
   return null;
 }
 
-function mark({ head, highlights }, seconds) {
+function markPosition({ head, highlights }, seconds) {
   head.setAttribute("d", `M${seconds} 0V10`);
   for (const { link, start, end } of highlights) {
     if (seconds >= start && seconds < end) link.setAttribute("aria-current", "true");

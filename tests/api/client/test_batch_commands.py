@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 from api.client import sse
 from api.client.commands import sources as source_commands
-from api.client.commands.jobs import app
-from api.client.render.batches import format_duration
+from api.client.commands import app
+from api.client.render.tables import format_duration
 from shared.errors import SourceUnreachable
 from shared.store.jobs import jobs
 from shared.store.jobs.jobs import NewJob
@@ -84,7 +84,7 @@ def test_archive(api_server: ApiServer, root: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir(root)
     made = run(api_server, "source", "add", "show", ".", "--watch", "3600", "--label", "show:x").stdout.strip()
     assert made.startswith("src_")
-    assert "scan asked for" in run(api_server, "source", "list").stdout
+    assert "scan requested" in run(api_server, "source", "list").stdout
     with scanning(api_server, root):
         assert "present 1" in run(api_server, "source", "scan", "show", "--wait").stdout
     listed = run(api_server, "source", "list").stdout

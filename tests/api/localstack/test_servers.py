@@ -17,8 +17,8 @@ import pytest
 import redis
 
 from api.localstack import launch
+from api.localstack.errors import FolderInUse
 from api.localstack.servers import Postgres, Server, Valkey
-from shared.errors import Conflict
 from tests.support.waiting import wait_until
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -27,7 +27,7 @@ KINDS: tuple[type[Server], ...] = (Postgres, Valkey)
 OWNER = """
 import sys, time
 from pathlib import Path
-from api.local.servers import Postgres, Valkey
+from api.localstack.servers import Postgres, Valkey
 folder = Path(sys.argv[1])
 with Postgres(folder / "postgres", durable=False) as postgres, Valkey(folder / "valkey", durable=False) as valkey:
     print(postgres.pid, valkey.pid, postgres.url, valkey.url, flush=True)
@@ -95,7 +95,7 @@ def test_killed_and_started_again_it_has_its_data_and_its_address(kind: type[Ser
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_folder_has_one_owner(kind: type[Server], tmp_path: Path) -> None:
     with kind(tmp_path, durable=False) as server:
-        with pytest.raises(Conflict, match=f"Another process has {kind.name} running"):
+        with pytest.raises(FolderInUse, match=f"Another process has {kind.name} running"):
             kind(tmp_path).start()
         assert server.is_alive()
 

@@ -25,7 +25,7 @@ from api.localstack.demo import find_sample_clip
 from tests.support.waiting import wait_until
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-COMMAND = [sys.executable, "-c", "from api.client import main; main()"]
+COMMAND = [sys.executable, "-c", "from api.client.commands import main; main()"]
 ADDRESS = re.compile(r"Sceneworks is up: (http://127\.0\.0\.1:\d+)/ .* Flower (http://127\.0\.0\.1:\d+)/")
 
 pytestmark = pytest.mark.flow
@@ -270,7 +270,7 @@ def test_the_demo_shows_the_shots_and_stops_everything(tmp_path: Path) -> None:
     assert processes(tmp_path / "var") == {}
 
     seen, status = in_a_terminal([*COMMAND, *arguments], until_it_says="Ctrl-C stops it.")
-    assert "found by an earlier run" in seen
+    assert "reused from an earlier run" in seen
     assert status == 0, seen
     assert processes(tmp_path / "var") == {}
 

@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 from typer.testing import CliRunner
 
 from api.client import http
-from api.client.commands.jobs import app
+from api.client.commands import app
 from shared.store.jobs import jobs
 from shared.store.videos import videos
 from shared.values import Artifact, Run, new_id

@@ -64,7 +64,7 @@ def test_the_form_comes_from_the_menu(client: FlaskClient) -> None:
                 rf'<(?:input|select|textarea)[^>]*id="{spec.name}.{name}" name="{name}".*?</div>', html, re.DOTALL
             )
             assert any(sign in blank for sign in default_signs(field)), blank
-            assert ("data-needed" in blank) == ("default" not in field)
+            assert ("data-required" in blank) == ("default" not in field)
     assert "No jobs yet." in html
 
 

@@ -114,7 +114,7 @@ def test_batches_by_pages_with_what_can_be_decided(client: FlaskClient, database
     page = client.get("/operator")
     names = re.findall(r'class="name" href="/operator/batches/[^"]*">(batch-\d\d)', page.text)
     assert names == [f"batch-{at:02d}" for at in range(13, 1, -1)]
-    assert "0 % of 3 films · 3 waiting" in section(page, "batches")
+    assert "0 % of 3 videos · 3 waiting" in section(page, "batches")
     more = re.search(r'rel="next" href="([^"#]+)', page.text)
     assert more
     assert re.findall(r">(batch-\d\d)<", client.get(html.unescape(more[1])).text) == ["batch-01", "batch-00"]

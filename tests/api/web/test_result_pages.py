@@ -80,8 +80,8 @@ def test_the_words_of_a_summary(client: FlaskClient, database: Engine) -> None:
     job = summed_up(database, highlight(0, (0, 10), "part"), caption("a video", "neutral"))
     text = words(section(client, job, "summary"))
     assert "No sentences were given, so the neutral text guided it: a video ." in text
-    assert "No segment of the film fits into the budget: a part of the best one was taken." in text
-    assert "The film has no frames to choose from." in words(section(client, summed_up(database), "summary"))
+    assert "No segment of the video fits into the budget: a part of the best one was taken." in text
+    assert "The video has no frames to choose from." in words(section(client, summed_up(database), "summary"))
 
 
 def test_each_question_has_its_summary(client: FlaskClient, database: Engine) -> None:
@@ -148,7 +148,7 @@ def test_masks(client: FlaskClient, database: Engine, files: ContentStorage, tmp
 def test_no_frames_in_the_range(client: FlaskClient, database: Engine) -> None:
     job = factories.create_job(database, analyses=(factories.make_analysis("mttr", queries=("a",)),))
     finish_run(database, job, "mttr", [])
-    assert "No frame of the film lies in the range that was asked for." in section(client, job, "masks")
+    assert "No frame of the video lies in the requested range." in section(client, job, "masks")
 
 
 def job_of(database: Engine, run_id: str) -> str:
@@ -174,8 +174,8 @@ def test_films_that_cannot_be_compared(client: FlaskClient, database: Engine) ->
     factories.add_embeddings(database, [[1.0, 0.0]], per="video", weights="b" * 64)
     factories.add_embeddings(database, [[1.0, 1.0]], per="video")
     text = words(section(client, mine, "likeness"))
-    assert "films like this film" in text
-    assert "1 film has embeddings of other weights, which cannot be compared." in text
+    assert "videos like this video" in text
+    assert "1 video has embeddings of other weights, which cannot be compared." in text
     zero = job_of(database, factories.add_embeddings(database, [[0.0, 0.0]], per="video").id)
     assert "This embedding has no direction: its numbers are all zero." in section(client, zero, "likeness")
 

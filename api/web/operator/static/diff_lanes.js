@@ -1,15 +1,15 @@
-// Two runs of a film as lanes on one time line: a click plays the film from there and marks what belongs together.
+// Two runs on one video as lanes on one time line: a click plays the video from there and marks what is paired.
 
-import { player } from "/web/player.js";
+import { createPlayer } from "/web/player.js";
 
 const section = document.getElementById("diff");
-if (section) start(section);
+if (section) startDiff(section);
 
-function start(section) {
+function startDiff(section) {
   const video = section.querySelector("#player"), duration = Number(section.dataset.duration);
-  const lanes = [...section.querySelectorAll(".lanes")].map((frame) => place(frame, duration));
-  const film = player(video, Number(section.dataset.offset), () => follow(lanes, film.seconds(), duration));
-  for (const lane of lanes) listen(section, lane, film);
+  const lanes = [...section.querySelectorAll(".lanes")].map((frame) => layOutLanes(frame, duration));
+  const player = createPlayer(video, Number(section.dataset.offset), () => followPlayback(lanes, player.seconds(), duration));
+  for (const lane of lanes) addListeners(section, lane, player);
   const zoom = section.querySelector("#zoom");
   zoom.addEventListener("input", () => {
     for (const { frame, wide, now } of lanes) {
@@ -20,8 +20,8 @@ function start(section) {
   zoom.closest(".zoom").hidden = false;
 }
 
-/** Puts each stretch where it lies in the film, and a mark where the film stands. */
-function place(frame, duration) {
+/** Places each block by its times, and a mark at the position of the player. */
+function layOutLanes(frame, duration) {
   const wide = frame.querySelector(".wide"), blocks = [...frame.querySelectorAll(".block")];
   for (const block of blocks) {
     const { start, end } = block.dataset;
@@ -36,47 +36,47 @@ function place(frame, duration) {
   return { frame, wide, blocks, now };
 }
 
-function follow(lanes, seconds, duration) {
+function followPlayback(lanes, seconds, duration) {
   if (seconds === null) return;
   for (const { now } of lanes) now.style.left = `${Math.min(1, seconds / duration) * 100}%`;
 }
 
-function listen(section, lane, film) {
+function addListeners(section, lane, player) {
   lane.frame.addEventListener("click", (event) => {
     const block = event.target.closest(".block");
     if (!block || event.ctrlKey || event.metaKey || event.shiftKey) return;
     event.preventDefault();
-    choose(section, lane, block);
-    film.goTo(Number(block.dataset.start), true);
-    film.video.scrollIntoView({ block: "nearest" });
+    selectBlock(section, lane, block);
+    player.goTo(Number(block.dataset.start), true);
+    player.video.scrollIntoView({ block: "nearest" });
   });
   lane.frame.addEventListener("keydown", (event) => {
     const block = event.target.closest(".block"), step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
     const across = { ArrowDown: 1, ArrowUp: 0 }[event.key];
     if (!block || (step === undefined && across === undefined)) return;
     event.preventDefault();
-    const next = step === undefined ? facing(lane, block, across) : beside(block, step);
+    const next = step === undefined ? matchingBlock(lane, block, across) : nextBlock(block, step);
     if (!next) return;
-    choose(section, lane, next);
+    selectBlock(section, lane, next);
     next.focus();
   });
 }
 
-/** The next stretch of the same lane. */
-function beside(block, step) {
+/** Returns the next block of the same lane. */
+function nextBlock(block, step) {
   const item = block.closest("li");
   return (step > 0 ? item.nextElementSibling : item.previousElementSibling)?.querySelector(".block");
 }
 
-/** What it belongs to on the other lane, else what lies there at its start. */
-function facing(lane, block, side) {
+/** Returns the paired block of the other lane, else the block there at the start of this one. */
+function matchingBlock(lane, block, side) {
   const other = lane.frame.querySelector(`[data-side="${side}"]`);
   const mate = other.querySelector(`[data-pair="${block.dataset.pair}"]`);
   const start = Number(block.dataset.start);
   return mate ?? [...other.querySelectorAll(".block")].findLast((one) => Number(one.dataset.start) <= start);
 }
 
-function choose(section, lane, block) {
+function selectBlock(section, lane, block) {
   for (const one of section.querySelectorAll(".block[aria-current], .block.mate")) {
     one.removeAttribute("aria-current");
     one.classList.remove("mate");

@@ -1,7 +1,0 @@
-"""`python -m api.client`: the command `sceneworks`, where it is not installed."""
-
-from __future__ import annotations
-
-from api.client import main
-
-main()
