@@ -96,7 +96,7 @@ class System:
         return self.start_process("celery", "-A", "shared.queue", "beat", "--pidfile=")
 
     def add_video(self, path: Path) -> StoredVideo:
-        """A film in the store and in the ledger."""
+        """A video in the store and in the database."""
         stored = self.files.put_file(path)
         video, _ = ledger_videos.add_video(
             self.engine,
@@ -116,7 +116,7 @@ class System:
         return created.job
 
     def wait_for_progress(self, job: Job) -> None:
-        """Until the film is being read."""
+        """Until the video is being read."""
         wait_until("the run makes progress", lambda: jobs.get_job(self.engine, job.id).runs[0].fraction > 0.05)
 
     def wait_for_end(self, job: Job) -> Job:
@@ -166,7 +166,7 @@ def run_sample_job(client: httpx.Client, *analyses: dict[str, Any]) -> dict[str,
 
 
 def run_job(client: httpx.Client, path: Path, *analyses: dict[str, Any], patience_s: float = 240) -> dict[str, Any]:
-    """A job on a film, once it has ended."""
+    """A job on a video, once it has ended."""
     sent = client.post("/v1/videos", params={"name": path.name}, content=path.read_bytes())
     body = {"video_id": sent.raise_for_status().json()["id"], "analyses": analyses}
     job: dict[str, Any] = client.post("/v1/jobs", json=body).raise_for_status().json()
@@ -203,7 +203,7 @@ def system(
 
 @pytest.fixture(scope="session")
 def long_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A real film that takes some seconds to read: one clip forty times over, 57,640 frames."""
+    """A real video that takes some seconds to read: one clip forty times over, 57,640 frames."""
     path = tmp_path_factory.mktemp("films") / "long.mp4"
     command = [
         get_ffmpeg_exe(),

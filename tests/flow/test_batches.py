@@ -28,7 +28,7 @@ OTHERS = {"model": "shots", "params": {"detector": "hsv_luv", "min_shot_frames":
 
 @pytest.fixture
 def archive(tmp_path: Path) -> Path:
-    """Clips of eight seconds, each from another place of the film, all of other bytes."""
+    """Clips of eight seconds, each from another place of the video, all of other bytes."""
     folder = tmp_path / "archive"
     folder.mkdir()
     first = folder / "000.mp4"

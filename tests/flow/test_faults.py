@@ -1,4 +1,4 @@
-"""Things that go wrong around a run: the ledger goes away, the caller lets go, film or weights are not there."""
+"""Things that go wrong around a run: the database goes away, the caller lets go, video or weights are not there."""
 
 from __future__ import annotations
 

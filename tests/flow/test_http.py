@@ -39,7 +39,7 @@ def test_a_film_becomes_shots(system: System, api_url: str) -> None:
         assert [run["reused"] for run in again["runs"]] == [True, True]
     executed = read_events(system.folder, "run.executed")
     assert len(executed) == 2  # the twins were shared
-    assert all(event["decoded"] == event["frames"] == 1441 for event in executed)  # each film decoded once
+    assert all(event["decoded"] == event["frames"] == 1441 for event in executed)  # each video decoded once
 
 
 def _pictures_are_right(client: httpx.Client, archive: dict[str, Any], shots: list[dict[str, Any]]) -> None:

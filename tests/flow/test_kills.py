@@ -23,7 +23,7 @@ pytestmark = pytest.mark.flow
 
 @pytest.fixture
 def shots_of_long_film(long_video: Path) -> int:
-    """Frames of the film: what every run of it has to account for, to the last one."""
+    """Frames of the video: what every run of it has to account for, to the last one."""
     from worker.video.probe import probe_video
 
     return probe_video(long_video).frames

@@ -132,7 +132,7 @@ def _fetched(client: httpx.Client, files: list[dict[str, Any]], kind: str, folde
 
 def _summary(client: httpx.Client, rows: list[dict[str, Any]], files: list[dict[str, Any]], film: Path,
              folder: Path) -> None:  # fmt: skip
-    """The summary film has the frames of the highlights, and no more than the budget lets through."""
+    """The summary video has the frames of the highlights, and no more than the budget lets through."""
     spans = [(row["start"]["frame"], row["end"]["frame"]) for row in rows if row["kind"] == "highlight"]
     frames = sum(end - start for start, end in spans)
     assert 0 < frames <= 0.15 * probe_video(film).frames
@@ -163,7 +163,7 @@ def _likeness(client: httpx.Client, video_id: str, rows: list[dict[str, Any]]) -
 
 
 def _plays(browser: Browser, api: str, files: list[dict[str, Any]]) -> None:
-    """Every film that the job has made plays in Chromium."""
+    """Every video that the job has made plays in Chromium."""
     films = [file for file in files if file["media_type"].startswith("video/")]
     assert {file["kind"] for file in films} == {"summary_video", "overlay_video"}
     page = browser.new_page()

@@ -1,4 +1,4 @@
-"""Scenes over HTTP: weights imported by the command, shots and scenes by real workers, the film decoded once."""
+"""Scenes over HTTP: weights imported by the command, shots and scenes by real workers, the video decoded once."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def test_motion_writes_a_picture_and_numbers(film: Path, tmp_path: Path) -> None
     assert all(Path(file).stat().st_size > 1000 for file in files)
     done = worker("motion", film, "--start", "1000", "--out", tmp_path / "out")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "invalid_request: The film ends before 1000 s." in done.stderr
+    assert "invalid_request: The video ends before 1000 s." in done.stderr
 
 
 @pytest.mark.parametrize(

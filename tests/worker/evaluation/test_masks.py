@@ -33,7 +33,7 @@ def test_regions_by_hand() -> None:
 
 
 def test_an_outline_by_hand() -> None:
-    """Above and to the left of the object, and on its last row and column; none on the picture's edge."""
+    """Above and to the left of the object, and on its last row and column; none on the frame's edge."""
     drawn = ["00000", "01110", "01010", "01110", "00000"]
     assert mask_boundary(block(2, 2, 2, 2, (5, 5))).astype(int).tolist() == [[int(c) for c in row] for row in drawn]
     assert not mask_boundary(np.ones((5, 5), np.uint8)).any()
@@ -84,7 +84,7 @@ def test_masks_that_do_not_go_together_are_refused() -> None:
     with pytest.raises(ValueError, match="argument 2 is shorter"):
         score_masks([block(0, 0, 1, 1)], [])
     for measure in (region_j, boundary_f):
-        with pytest.raises(ValueError, match="not of one picture"):
+        with pytest.raises(ValueError, match="not of one image"):
             measure(block(0, 0, 1, 1, (4, 4)), block(0, 0, 1, 1, (4, 5)))
 
 

@@ -1,4 +1,4 @@
-"""Motion vectors against films whose motion is known, and the dense map against a loop over every pixel."""
+"""Motion vectors against videos whose motion is known, and the dense map against a loop over every pixel."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def texture(height: int, width: int) -> npt.NDArray[np.uint8]:
 
 
 def moving(out: Path, codec: str, step: tuple[int, int] = STEP, **options: str) -> Path:
-    """A film of a texture of which each frame shows another part."""
+    """A video of a texture of which each frame shows another part."""
     across, down = step
     whole = texture(HEIGHT + abs(down) * FRAMES, WIDTH + abs(across) * FRAMES)
     with av.open(out, "w") as container:
@@ -105,7 +105,7 @@ def loop(vectors_V: MotionVectorArray, height: int, width: int) -> npt.NDArray[n
 
 
 def vectors(*rows: tuple[int, int, int, int, int, int]) -> MotionVectorArray:
-    """(dst_x, dst_y, src_x, src_y, w, h) of blocks taken from an earlier picture."""
+    """(dst_x, dst_y, src_x, src_y, w, h) of blocks taken from an earlier frame."""
     made = np.zeros(len(rows), NO_VECTORS.dtype)
     for name, values in zip(COLUMNS, zip(*rows, strict=True), strict=True):
         made[name] = values
@@ -129,12 +129,12 @@ def test_a_later_vector_counts_where_it_may_and_an_earlier_one_stays_where_it_ma
     map_HW2 = build_dense_map(made, 16, 16)
     assert map_HW2[2, 2].tolist() == [-5, 0]
     assert map_HW2[12, 2].tolist() == [0, -1]
-    assert map_HW2[15, 12].tolist() == [0, 0]  # taken from below the picture
+    assert map_HW2[15, 12].tolist() == [0, 0]  # taken from below the frame
 
 
 @pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
 def test_the_dense_map_of_a_film_with_b_frames_is_that_of_the_loop(codec: str, tmp_path: Path) -> None:
-    """With blocks of several sizes; vectors to later pictures are left out."""
+    """With blocks of several sizes; vectors to later frames are left out."""
     moved, sizes = set(), set()
     for motion in read_motion(moving(tmp_path / "b.mp4", codec, (2, -1), bf="2", flags="+mv4")):
         assert (motion.vectors_V["source"] < 0).all()
@@ -189,7 +189,7 @@ def test_times_are_exact_from_anywhere(get_video_path: Callable[[str], Path]) ->
 
 
 def test_a_part_has_the_vectors_of_the_whole(get_video_path: Callable[[str], Path]) -> None:
-    """Whatever the number of threads: with a thread a frame, decoders give vectors of pictures not yet finished."""
+    """Whatever the number of threads: with a thread a frame, decoders give vectors of frames not yet finished."""
     whole = list(read_motion(get_video_path("plain.mp4"), threads=2))
     for since in (0, 1):
         for motion in read_motion(get_video_path("plain.mp4"), Fraction(since), threads=1):
@@ -211,7 +211,7 @@ def test_a_film_of_one_frame_has_none(get_video_path: Callable[[str], Path], tmp
     assert made.format_text().startswith("1 frames (1 I) from 00:00:00:00")
 
 
-# Numbers and picture -------------------------------------------------------------------------------------------------
+# Numbers and frame -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("whole", [False, True], ids=["grid", "dense"])
@@ -262,5 +262,5 @@ def test_an_intra_frame_is_not_drawn_but_the_next(films: dict[str, Path], tmp_pa
     with Image.open(path) as picture:
         assert picture.size == (WIDTH, HEIGHT)
         seen = np.asarray(picture).astype(int)
-    assert (seen.max(axis=2) - seen.min(axis=2) > 100).mean() > 0.02  # coloured arrows on a grey film
+    assert (seen.max(axis=2) - seen.min(axis=2) > 100).mean() > 0.02  # coloured arrows on a grey video
     assert ArrowSheet([99]).save_png(tmp_path / "none.png") is None

@@ -1,4 +1,4 @@
-"""What a file is: facts that are exact, and files that are no films told apart."""
+"""What a file is: facts that are exact, and files that are no videos told apart."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_cut_after_its_index(get_video_path: Film, tmp_path: Path) -> None:
 
 def test_no_picture_can_be_decoded(get_video_path: Film, tmp_path: Path) -> None:
     index = get_video_path("plain.mp4").read_bytes().rindex(b"moov") / get_video_path("plain.mp4").stat().st_size
-    with pytest.raises(MediaCorrupt, match="no picture"):
+    with pytest.raises(MediaCorrupt, match="no frame"):
         probe_video(write_damaged(get_video_path("plain.mp4"), tmp_path / "noise.mp4", 0.001, index - 0.001))
 
 

@@ -28,7 +28,7 @@ BROKEN = {".ogg", ".ogv"}
 
 
 def read(path: Path, threads: int = 0) -> list[tuple[int, str]]:
-    """(pts, MD5) of all frames; the decoder's pictures are not held."""
+    """(pts, MD5) of all frames; the decoder's frames are not held."""
     with VideoReader(path, threads) as reader:
         return [(frame.pts, digest_frame(frame.av_frame)) for frame in reader.read_frames()]
 
@@ -58,7 +58,7 @@ def test_every_frame_of_every_container(ending: str) -> None:
 @pytest.mark.parametrize("name", VIDEO_MAKERS)
 @pytest.mark.parametrize("known", [False, True], ids=["before", "after"])
 def test_frames_by_number(name: str, known: bool, get_video_path: Film) -> None:
-    """The same frames whether or not the film was read before, in ascending order, each once."""
+    """The same frames whether or not the video was read before, in ascending order, each once."""
     whole = read(get_video_path(name))
     with VideoReader(get_video_path(name)) as reader:
         if known:
@@ -250,7 +250,7 @@ def test_a_part_of_a_damaged_film_has_the_numbers_of_its_times(tmp_path: Path) -
 
 
 def test_frames_before_the_first_that_can_be_decoded_are_not_counted(tmp_path: Path) -> None:
-    """A recording that begins in the middle of a group of pictures: B-frames stand before its first key frame."""
+    """A recording that begins in the middle of a group of frames: B-frames stand before its first key frame."""
     run_ffmpeg(*pattern_input(seconds=4), "-c:v", "mpeg2video", "-bf", "2", "-g", "12", tmp_path / "whole.ts")
     run_ffmpeg("-ss", "1.3", "-i", tmp_path / "whole.ts", "-c", "copy", tmp_path / "cut.ts")
     with VideoReader(tmp_path / "cut.ts") as reader:
@@ -271,7 +271,7 @@ def test_pyav_takes_over_where_decord_pads_its_rows(tmp_path: Path) -> None:
         found = [
             (frame.index, digest_frame(frame.av_frame)) for frame in reader.read_frames_at([0, 7], allow_decord=True)
         ]
-        assert (reader.served_by, reader.decord_refusal) == ("pyav", "decord cannot hand out pictures of this size")
+        assert (reader.served_by, reader.decord_refusal) == ("pyav", "decord cannot return frames of this size")
         assert found == [
             (at, digest_frame(frame.av_frame)) for at, frame in enumerate(reader.read_frames()) if at in {0, 7}
         ]

@@ -21,7 +21,7 @@ Film = Callable[[str], Path]
 
 
 def noise(width: int, height: int, pixel_format: str) -> Frame:
-    """A picture in which every sample differs from its neighbours."""
+    """A frame in which every sample differs from its neighbours."""
     seen = np.random.default_rng(width).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return Frame(0, 0, VideoFrame.from_ndarray(seen, format="rgb24").reformat(format=pixel_format))
 
@@ -70,7 +70,7 @@ def test_the_step_by_the_width(width: int, step: int) -> None:
 def test_thinning_before_converting_changes_nothing(
     size: tuple[int, int], pixel_format: str, turn: int, get_video_path: Film
 ) -> None:
-    """Every f-th pixel of the whole picture in BGR, whichever way it was reached."""
+    """Every f-th pixel of the whole frame in BGR, whichever way it was reached."""
     frame = noise(*size, pixel_format)
     video = replace(probe_video(get_video_path("plain.mp4")), rotation=turn)
     whole = np.rot90(frame.av_frame.to_ndarray(format="bgr24"), turn // 90)

@@ -34,7 +34,7 @@ def spans(*bounds: tuple[int, int]) -> list[TimeRange]:
 
 @pytest.fixture
 def archive(tmp_path: Path) -> Path:
-    """Two shots with three pictures each, as the keeper writes them."""
+    """Two shots with three frames each, as the keeper writes them."""
     import zipfile
 
     path = tmp_path / "keyframes.zip"

@@ -29,7 +29,7 @@ def nothing(indices: Sequence[int]) -> Iterable[Frame]:
 
 
 def keep_at_the_end(path: Path, archive: Path, budget: int) -> KeyframeStore:
-    """A picker that can name its pictures only when the film is over: the hardest case for what is held."""
+    """A picker that can name its frames only when the video is over: the hardest case for what is held."""
     with VideoReader(path) as reader:
         keeper = KeyframeStore(archive, reader.video, 60, budget)
         for frame in reader.read_frames():
@@ -87,7 +87,7 @@ def test_members_stand_in_the_order_of_frames_even_when_some_were_late(get_video
 
 
 def test_what_is_held_stays_within_the_budget(tmp_path: Path) -> None:
-    """A shot of 600 frames: both tiers together never hold more than five quarters, and a picture."""
+    """A shot of 600 frames: both tiers together never hold more than five quarters, and a frame."""
     run_ffmpeg(*pattern_input("320x240", "50", 12), *X264_OPTIONS, tmp_path / "long.mp4")
     weight, most = 320 * 240 * 3 // 2, 0
     with VideoReader(tmp_path / "long.mp4") as reader:

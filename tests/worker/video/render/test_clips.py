@@ -1,4 +1,4 @@
-"""Films made of stretches of others: every frame the right one at the right time, and the sound where it belongs."""
+"""Videos made of stretches of others: every frame the right one at the right time, and the sound where it belongs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ BEEPS = {
     "beeps.webm": ("24", "-c:a", "libopus", "-pix_fmt", "yuv420p"),
     "beeps.avi": ("25", "-bf", "0", "-c:a", "pcm_s16le", "-ar", "37800"),
 }
-"""Twenty seconds with a beep of 50 ms at each full second: rate of the pictures, and how the sound is kept."""
+"""Twenty seconds with a beep of 50 ms at each full second: rate of the frames, and how the sound is kept."""
 
 
 def seen(path: Path) -> list[ImageArray]:
@@ -47,12 +47,12 @@ def times(path: Path) -> list[Fraction]:
 
 
 def nearest(picture: ImageArray, pictures: list[ImageArray]) -> int:
-    """Which of the pictures is most like this one."""
+    """Which of the frames is most like this one."""
     return int(np.argmin([np.abs(picture.astype(int) - other).mean() for other in pictures]))
 
 
 def summarised(path: Path, spans: Spans, out: Path) -> tuple[Path, list[TimeRange]]:
-    """The film of these frames, and their ranges."""
+    """The video of these frames, and their ranges."""
     with VideoReader(path) as reader:
         assert sum(1 for _ in reader.read_frames()) >= spans[-1][1]
         ranges = [reader.timeline.time_range(*span) for span in spans]
@@ -125,7 +125,7 @@ def beeps(tmp_path_factory: pytest.TempPathFactory) -> Film:
 
 
 def beginnings(path: Path) -> npt.NDArray[np.float64]:
-    """Seconds (since the first picture, which begins the file) at which sound begins after at least 0.1 s of none."""
+    """Seconds (since the first frame, which begins the file) at which sound begins after at least 0.1 s of none."""
     sound = np.abs(
         np.frombuffer(run_ffmpeg("-i", path, "-map", "0:a", "-ac", "1", "-ar", "48000", "-f", "f32le", "-"), "<f4")
     )
@@ -135,11 +135,11 @@ def beginnings(path: Path) -> npt.NDArray[np.float64]:
 
 @pytest.mark.parametrize("name", BEEPS)
 def test_sound_stays_with_the_pictures(name: str, beeps: Film, tmp_path: Path) -> None:
-    """Forty ranges of uneven length, each begun anew: the last beep is as near to its picture as the first."""
+    """Forty ranges of uneven length, each begun anew: the last beep is as near to its frame as the first."""
     spans = [(frame, frame + 5 + frame % 4) for frame in range(3, 460, 11)]
     out, ranges = summarised(beeps(name), spans, tmp_path / "cuts.mp4")
     begins = [float(begun) for begun in accumulate((span.seconds for span in ranges), initial=Fraction(0))]
-    late = Fraction(name == "beeps.avi", 25)  # there the first picture is shown a frame after the sound begins
+    late = Fraction(name == "beeps.avi", 25)  # there the first frame is shown a frame after the sound begins
     wanted = [
         begun + float(second - late - span.start.seconds)
         for begun, span in zip(begins, ranges, strict=False)
@@ -154,7 +154,7 @@ def test_sound_stays_with_the_pictures(name: str, beeps: Film, tmp_path: Path) -
 
 
 def test_sound_that_begins_late_or_ends_early_is_silence(tmp_path: Path) -> None:
-    """Sound from 1.5 s to 2.5 s of a film of 4 s: what lies outside is silent, and no time is lost."""
+    """Sound from 1.5 s to 2.5 s of a video of 4 s: what lies outside is silent, and no time is lost."""
     path = tmp_path / "some.mkv"
     run_ffmpeg(
         *pattern_input(seconds=4),
@@ -242,7 +242,7 @@ def test_frames_that_are_not_there_are_missed(get_video_path: Film, tmp_path: Pa
 def test_a_film_of_pictures_in_the_time_of_another(
     name: str, get_video_path: Film, beeps: Film, tmp_path: Path
 ) -> None:
-    """Pictures that stand for frames 7 to 30 of a film: shown when those are, with the sound of that range."""
+    """Frames that stand for frames 7 to 30 of a video: shown when those are, with the sound of that range."""
     path = beeps(name) if name in BEEPS else get_video_path(name)
     there = times(path)
     with VideoReader(path) as reader:
@@ -252,7 +252,7 @@ def test_a_film_of_pictures_in_the_time_of_another(
         out = make_film(
             drawn, tmp_path / "film.mp4", reader.clock.fps, times=reader.timeline, first_frame=7, audio=(reader, span)
         )
-        with pytest.raises(ValueError, match="more pictures"):
+        with pytest.raises(ValueError, match="more images"):
             make_film(
                 [np.zeros((8, 8, 3), np.uint8)] * 2,
                 tmp_path / "no.mp4",

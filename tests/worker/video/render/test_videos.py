@@ -1,4 +1,4 @@
-"""Films and clips made by ffmpeg: exact to the frame, playable everywhere, and quiet about paths when they fail."""
+"""Videos and clips made by ffmpeg: exact to the frame, playable everywhere, and quiet about paths when they fail."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def seen(path: Path) -> list[Picture]:
 
 
 def nearest(picture: Picture, pictures: list[Picture]) -> int:
-    """Which of the pictures is most like this one."""
+    """Which of the frames is most like this one."""
     return int(np.argmin([np.abs(picture.astype(int) - other).mean() for other in pictures]))
 
 
@@ -87,7 +87,7 @@ def test_a_film_of_pictures(size: tuple[int, int], tmp_path: Path) -> None:
 def test_a_film_needs_pictures_of_one_size(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least one"):
         make_film([], tmp_path / "film.mp4", Fraction(25))
-    with pytest.raises(ValueError, match="in a film of"):
+    with pytest.raises(ValueError, match="in a video of"):
         make_film([*colours(64, 64), *colours(32, 32)], tmp_path / "film.mp4", Fraction(25))
     assert not (tmp_path / "film.mp4").exists()
 
