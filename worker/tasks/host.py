@@ -54,6 +54,7 @@ class ModelHost:
         self._fingerprints: dict[str, str] = {}
         self._offers: list[dict[str, Any]] = []
         self._current_run_id: str | None = None
+        self._stopped = threading.Event()
         torch.set_num_threads(self.placement.threads)
 
     def start_serving(self) -> None:
@@ -65,6 +66,10 @@ class ModelHost:
         self._offers = [self._build_offer(name) for name in self._model_names]
         self._publish_setup_state()
         threading.Thread(target=self._presence_loop, name="presence", daemon=True).start()
+
+    def stop_presence(self) -> None:
+        """Stop the presence messages; a pool child simply ends, a process that lives on has to call this."""
+        self._stopped.set()
 
     def _publish_setup_state(self) -> None:
         """Announce which models can be served."""
@@ -131,8 +136,8 @@ class ModelHost:
         log.info("worker.announced", worker=self.id, state=state, device=self.placement.device, reason=reason)
 
     def _presence_loop(self) -> None:
-        never_set = threading.Event()
-        while not never_set.wait(PRESENCE_INTERVAL_S):
+        """Record every few seconds that the worker is alive, and look for weights that were missing."""
+        while not self._stopped.wait(PRESENCE_INTERVAL_S):
             state = "setup_failed" if self.setup_failure else "busy" if self._current_run_id else "ready"
             try:
                 self._retry_missing_weights()

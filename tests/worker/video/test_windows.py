@@ -16,9 +16,7 @@ def make_frame(number: int) -> Frames:
 
 
 @given(st.integers(0, 60), st.integers(1, 12), st.integers(0, 6), st.integers(0, 6))
-def test_windows_cover_each_frame_once_and_hold_the_right_frames(
-    count: int, step: int, lead: int, tail: int
-) -> None:
+def test_windows_cover_each_frame_once_and_hold_the_right_frames(count: int, step: int, lead: int, tail: int) -> None:
     spec = WindowSpec(length=lead + step + tail, step=step, lead=lead)
     windows = list(sliding_windows(map(make_frame, range(count)), spec))
     assert [n for window in windows for n in range(window.start, window.stop)] == list(range(count))
