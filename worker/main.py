@@ -1,6 +1,6 @@
-"""The worker's boot: a Celery parent that holds no model, and one pool child that holds it.
+"""Start a worker: a Celery parent process without a model, and one pool child that holds the model.
 
-The parent never touches a device. The child is spawned, not forked, so that CUDA can be used in it.
+The parent never touches a device. The child is spawned, not forked, because CUDA cannot be used in a forked process.
 """
 
 from __future__ import annotations
@@ -26,14 +26,13 @@ from shared.extras import ExtraMissing, require_extras
 from shared.queue import app
 from shared.settings import get_settings
 from shared.store import workers
+from worker.tasks import WORKER_ID_ENV
 
 log = logs.get_logger(__name__)
-WORKER_ID_ENV = "_SCENEWORKS_WORKER_ID"
-"""Environment variable by which the parent names the worker to its children."""
 
 
 def main() -> None:
-    """Serve the models of SCENEWORKS_MODELS until told to stop; exit 2 when the settings cannot be met."""
+    """Serve the models of SCENEWORKS_MODELS until stopped; exit code 2 if the settings cannot be met."""
     logs.configure_logging()
     try:
         model_names = parse_model_names(get_settings().models)
@@ -61,20 +60,23 @@ def main() -> None:
 
 
 def _refuse_missing_device(device: str) -> None:
-    """Ask a process of its own whether the GPU is there: a parent that touched CUDA could not spawn clean children."""
+    """Check in a child process that the device can be used: the parent must not initialise CUDA."""
     if device in {"auto", "cpu"}:
         return
-    check_script = "import sys; from worker.runtime.placement import place; place(sys.argv[1], 'auto', 'torch', 1)"
+    check_script = (
+        "import sys; from worker.runtime.placement import resolve_placement; "
+        "resolve_placement(sys.argv[1], 'auto', 'torch', 1)"
+    )
     completed = subprocess.run(
         [sys.executable, "-c", check_script, device], capture_output=True, text=True, check=False
     )
     if completed.returncode:
-        raise ModelUnavailable(f"The device {device!r} was asked for and cannot be used.")
+        raise ModelUnavailable(f"The device {device!r} was requested and cannot be used.")
 
 
 @worker_shutting_down.connect  # type: ignore[untyped-decorator]
 def _request_child_stop(**_: Any) -> None:
-    """A polite stop: the child hands its run back at its next sign of progress, and the parent waits for it."""
+    """Warm shutdown: the child returns its run to the queue at its next progress report; the parent waits for it."""
     _update_worker(workers.request_stop)
 
 
@@ -87,7 +89,8 @@ def _update_worker(update: Callable[[Engine, str], None]) -> None:
     try:
         update(get_engine(), os.environ[WORKER_ID_ENV])
     except SQLAlchemyError as error:
-        log.warning("worker.unheard", reason=type(error).__name__)
+        # The row then says so itself: a worker without a heartbeat counts as lost.
+        log.warning("worker.heartbeat_failed", reason=type(error).__name__)
 
 
 if __name__ == "__main__":

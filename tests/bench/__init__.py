@@ -1,4 +1,4 @@
-"""Measurements: `sceneworks-worker bench`. What is compared runs by turns in one session: medians and ratios."""
+"""Measurements: `python -m tests.bench`. Whatever is compared runs alternately in one session: medians and ratios."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tests.bench.embedding import bench_r2plus1d
+from tests.bench.large_queue import DEFAULT_VIDEOS, bench_large_queue
 from tests.bench.masks import bench_mttr
 from tests.bench.measurement import sample_video
 from tests.bench.scenes import bench_bassl
@@ -17,56 +18,60 @@ from tests.bench.video_length import MINUTES, bench_length, save_length
 DEFAULT_ROUNDS = 3
 
 BASELINE_BENCHES: dict[str, tuple[str, float | None, Callable[[Path, float, float | None, int, int], None]]] = {
-    "clip_it": ("a summary, and a second question about the same film", None, bench_clip_it),
+    "clip_it": ("a summary, and a second query about the same video", None, bench_clip_it),
     "mttr": ("masks for two queries", 3.0, bench_mttr),
     "r2plus1d": ("an embedding", 10.0, bench_r2plus1d),
 }
-"""Rooms measured against the published pipeline's way: what they yield, seconds of the film, the measurement."""
+"""Models measured against the published pipeline: what they compute, seconds of the video, the measurement."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The command; gives its exit code."""
+    """Run the command; return its exit code."""
     options = _build_parser().parse_args(arguments)
     match options.command:
         case "shots":
-            bench_shots(options.film or sample_video(), options.seconds, options.rounds)
+            bench_shots(options.video or sample_video(), options.seconds, options.rounds)
         case "bassl":
             bench_bassl(
-                options.film or sample_video(), options.start, options.seconds, options.rounds, options.published_rounds
+                options.video or sample_video(), options.start, options.seconds, options.rounds, options.baseline_rounds
             )
         case "length":
-            bench_length(options.model, options.film or sample_video(), options.minutes, options.rate)
-        case "published":
+            bench_length(options.model, options.video or sample_video(), options.minutes, options.rate)
+        case "queue":
+            bench_large_queue(options.videos)
+        case "baseline":
             save_baseline(options.frames, options.out)
         case "length_of":
-            save_length(options.model, options.film, options.out)
+            save_length(options.model, options.video, options.out)
         case name:
             run_bench = BASELINE_BENCHES[name][2]
-            for video_path in options.films or [sample_video()]:
-                run_bench(video_path, options.start, options.seconds, options.rounds, options.published_rounds)
+            for video_path in options.videos or [sample_video()]:
+                run_bench(video_path, options.start, options.seconds, options.rounds, options.baseline_rounds)
     return 0
 
 
 def _build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="sceneworks-worker bench", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     shots = commands.add_parser("shots", help="the model shots against ffmpeg and the published package")
-    bassl = commands.add_parser("bassl", help="shots and bassl against the published pipeline's way")
+    bassl = commands.add_parser("bassl", help="shots and bassl against the baseline")
     for command, seconds in ((shots, None), (bassl, 120.0)):
-        command.add_argument("--film", type=Path, help="a video; by default the clip of the package iscc-samples")
+        command.add_argument("--video", type=Path, help="a video; by default the clip of the package iscc-samples")
         _add_measuring_options(command, seconds)
     _add_baseline_options(bassl)
     for name, (description, seconds, _) in BASELINE_BENCHES.items():
-        bench_parser = commands.add_parser(name, help=f"{description}, against the published pipeline's way")
-        bench_parser.add_argument("films", nargs="*", type=Path, help="videos; by default the clip of iscc-samples")
+        bench_parser = commands.add_parser(name, help=f"{description}, against the baseline")
+        bench_parser.add_argument("videos", nargs="*", type=Path, help="videos; by default the clip of iscc-samples")
         _add_measuring_options(bench_parser, seconds)
         _add_baseline_options(bench_parser)
-    _add_length_options(commands.add_parser("length", help="seconds and memory of a room by the length of the film"))
-    package = commands.add_parser("published", help="run the published TransNet V2 on saved frames")
+    _add_length_options(commands.add_parser("length", help="seconds and memory of a model by the length of the video"))
+    queue = commands.add_parser("queue", help="the API and beat while a batch has many queued runs")
+    queue.add_argument("--videos", type=_parse_rounds, default=DEFAULT_VIDEOS, help="queued (default: %(default)s)")
+    package = commands.add_parser("baseline", help="run the published TransNet V2 on saved frames")
     package.add_argument("frames", type=Path)
     package.add_argument("out", type=Path)
     length_parser = commands.add_parser("length_of", help="one line of `length`, in a process of its own")
-    for argument, kind in (("model", str), ("film", Path), ("out", Path)):
+    for argument, kind in (("model", str), ("video", Path), ("out", Path)):
         length_parser.add_argument(argument, type=kind)
     return parser
 
@@ -79,21 +84,21 @@ def _add_measuring_options(command: argparse.ArgumentParser, seconds: float | No
 def _add_baseline_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--start", type=float, default=0.0, help="from this second on")
     command.add_argument(
-        "--published-rounds",
+        "--baseline-rounds",
         type=_parse_rounds,
         default=1,
-        help="of the published pipeline's way, which takes long (default: %(default)s)",
+        help="rounds of the baseline, which is slow (default: %(default)s)",
     )
 
 
 def _add_length_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("model", choices=("clip_it", "mttr"))
-    command.add_argument("--film", type=Path, help="what is shown again and again; by default the clip of iscc-samples")
+    command.add_argument("--video", type=Path, help="repeated to each length; by default the clip of iscc-samples")
     command.add_argument("--minutes", type=float, nargs="+", default=MINUTES, help="lengths (default: %(default)s)")
     command.add_argument("--rate", type=int, help="frames per second (default: 24; mttr 1)")
 
 
 def _parse_rounds(text: str) -> int:
     if int(text) < 1:
-        raise argparse.ArgumentTypeError("at least one round")
+        raise argparse.ArgumentTypeError("must be at least 1")
     return int(text)

@@ -1,4 +1,4 @@
-"""`sceneworks-worker bench r2plus1d`: from a film to its embedding, against the published pipeline's way, by turns."""
+"""`python -m tests.bench r2plus1d`: from a video to its embedding, against the baseline, alternately."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def bench_r2plus1d(video_path: Path, start: float, seconds: float | None, rounds
     Args:
         video_path: a video.
         start, seconds: the part of it; None: all.
-        rounds, baseline_rounds: how often ours and the published way are measured.
+        rounds, baseline_rounds: how often ours and the baseline are measured.
     """
     placement = resolve_placement("cpu", "auto", "torch", 0)
     torch.set_num_threads(placement.threads)
@@ -38,7 +38,7 @@ def bench_r2plus1d(video_path: Path, start: float, seconds: float | None, rounds
         folder = Path(name)
         path = cut_part(video_path, start, seconds, folder) if seconds else video_path
         bench_networks = load_networks("r2plus1d", R2Plus1D, placement)
-        baseline, baseline_measurement = EmbeddingBaseline(bench_networks.baseline), Measurement("published way, fp32")
+        baseline, baseline_measurement = EmbeddingBaseline(bench_networks.baseline), Measurement("baseline, fp32")
         measurements = [
             ModelMeasurement(f"ours, {precision}", model=bench_networks.build_model("r2plus1d", precision))
             for precision in bench_networks.by_precision
@@ -53,23 +53,23 @@ def bench_r2plus1d(video_path: Path, start: float, seconds: float | None, rounds
                     measurement.run_round(path, PARAMS, folder / f"{number} {turn}")
                     for number, measurement in enumerate(measurements)
                 ]
-        print_header(video_path.name, baseline.frame_count, bench_networks.weights_label, "film to embedding")
+        print_header(video_path.name, baseline.frame_count, bench_networks.weights_label, "video to embedding")
         print_row(baseline_measurement, baseline_measurement, baseline.step_seconds)
         for measurement in measurements:
             print_row(baseline_measurement, measurement, measurement.stage_seconds)
         same_clips_difference = relative_difference(
             compute_embedding(measurements[0].model, baseline), baseline.embedding
         )
-        typer.echo(f"\nours, fp32, on the same pictures: within {same_clips_difference:.2g} of the largest value")
+        typer.echo(f"\nours, fp32, on the same clips: within {same_clips_difference:.2g} of the largest value")
         for measurement, execution in zip(measurements, executions, strict=True):
             own_clips_difference = relative_difference(
                 np.array(execution.outcome.embeddings[0].vector, np.float32), baseline.embedding
             )
-            typer.echo(f"{measurement.name}, on its own pictures: within {own_clips_difference:.2g} of it")
+            typer.echo(f"{measurement.name}, on its own clips: within {own_clips_difference:.2g} of it")
 
 
 def compute_embedding(model: LoadedModel, baseline: EmbeddingBaseline) -> Floats:
-    """What the room makes of the clips that the published way saw: (2048,)."""
+    """What the model makes of the clips that the baseline saw: (2048,)."""
     definition, network = model.definition, model.get_network(PARAMS)
     values = np.concatenate([definition.encode(network, clip_THWC[None], PARAMS) for clip_THWC in baseline.clips])
     embedding: Floats = definition.infer(

@@ -1,6 +1,6 @@
-"""`sceneworks-worker bench mttr`: from a film to masks for two queries, against the published way, by turns.
+"""`python -m tests.bench mttr`: from a video to masks for two queries, against the baseline, alternately.
 
-No film is drawn on either side; ours writes its lines with the masks in them. A query is read by the text encoder in
+No video is drawn on either side; ours writes its lines with the masks in them. A query is read by the text encoder in
 every round, though a worker remembers it.
 """
 
@@ -39,8 +39,8 @@ def bench_mttr(video_path: Path, start: float, seconds: float | None, rounds: in
 
     Args:
         video_path: a video.
-        start, seconds: the part of it; None: all. The published way holds every frame in full size.
-        rounds, baseline_rounds: how often ours and the published way are measured.
+        start, seconds: the part of it; None: all. The baseline holds every frame in full size.
+        rounds, baseline_rounds: how often ours and the baseline are measured.
     """
     placement = resolve_placement("cpu", "auto", "torch", 0)
     torch.set_num_threads(placement.threads)
@@ -48,7 +48,7 @@ def bench_mttr(video_path: Path, start: float, seconds: float | None, rounds: in
         folder = Path(name)
         path = cut_part(video_path, start, seconds, folder) if seconds else video_path
         mttr_networks = load_mttr_networks(placement)
-        baseline, baseline_measurement = _build_baseline(mttr_networks), Measurement("published way, fp32")
+        baseline, baseline_measurement = _build_baseline(mttr_networks), Measurement("baseline, fp32")
         measurements = [
             ModelMeasurement(f"ours, {precision}", model=_build_model(mttr_networks, precision))
             for precision in mttr_networks.by_precision
@@ -66,17 +66,16 @@ def bench_mttr(video_path: Path, start: float, seconds: float | None, rounds: in
             video_path.name,
             len(baseline.video_frames),
             mttr_networks.weights_label,
-            f"film to masks, {len(PARAMS.queries)} queries",
+            f"video to masks, {len(PARAMS.queries)} queries",
         )
         print_row(baseline_measurement, baseline_measurement, baseline.step_seconds)
         for measurement in measurements:
             print_row(baseline_measurement, measurement, measurement.stage_seconds)
-        typer.echo(
-            f"\nours, fp32, on the same pictures: {describe_difference(baseline, predict_track_frames(_build_model(mttr_networks, 'fp32'), baseline))}"
-        )
+        same_frames = predict_track_frames(_build_model(mttr_networks, "fp32"), baseline)
+        typer.echo(f"\nours, fp32, on the same frames: {describe_difference(baseline, same_frames)}")
         for measurement, precision in zip(measurements, mttr_networks.by_precision, strict=True):
             lines = read_track_frames(folder / f"{precision} 0" / "tracks.jsonl")
-            typer.echo(f"{measurement.name}, on its own pictures: {describe_difference(baseline, lines)}")
+            typer.echo(f"{measurement.name}, on its own frames: {describe_difference(baseline, lines)}")
 
 
 def load_mttr_networks(placement: Placement) -> BenchNetworks[MTTR]:
@@ -85,7 +84,7 @@ def load_mttr_networks(placement: Placement) -> BenchNetworks[MTTR]:
 
 
 def build_grounding(mttr_networks: BenchNetworks[MTTR], precision: str) -> Grounding:
-    """What the room loads: the network with a tokenizer that remembers no sentence."""
+    """What the model loads: the network with a tokenizer that remembers no sentence."""
     tokenizer = build_letter_tokenizer() if mttr_networks.loaded is None else mttr_networks.loaded.tokenizer
     return Grounding(mttr_networks.by_precision[precision], tokenizer)
 
@@ -98,7 +97,7 @@ def build_letter_tokenizer() -> RobertaTokenizer:
 
 
 def predict_track_frames(model: LoadedModel, baseline: MaskBaseline) -> Iterator[TrackFrame]:
-    """What the room says of the pictures that the published way saw: a line for each frame and query."""
+    """What the model says of the frames that the baseline saw: a line for each frame and query."""
     network, video_size = model.get_network(PARAMS), baseline.video_frames.shape[1:3]
     for first in range(0, len(baseline.video_frames), WINDOW_STEP):
         window_TCHW = resize_frames(baseline.video_frames[first : first + WINDOWS.length], PARAMS.short_side)
@@ -119,7 +118,7 @@ def describe_difference(baseline: MaskBaseline, lines: Iterable[TrackFrame]) -> 
         differ = int(np.count_nonzero(mask_HW != baseline.masks[line.query][line.frame]))
         frames, differing, pixels = frames + 1, differing + differ, pixels + mask_HW.size
     masked = sum(int(np.count_nonzero(masks)) for masks in baseline.masks)
-    return f"{frames} masks, {differing} of {pixels} pixels differ, {masked} are masked in the published way"
+    return f"{frames} masks, {differing} of {pixels} pixels differ, {masked} are masked in the baseline"
 
 
 def _build_baseline(mttr_networks: BenchNetworks[MTTR]) -> MaskBaseline:

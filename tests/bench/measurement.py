@@ -1,4 +1,4 @@
-"""What all measurements share: the clock, the median, the film."""
+"""Shared by all measurements: clocks, medians, the sample video."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from worker.video.probe import probe_video
 
 
 class SilentReporter:
-    """A report that nobody reads."""
+    """Ignores progress and events."""
 
     def report_progress(self, progress: Progress) -> None:
-        """Not needed."""
+        """Ignore progress."""
 
     def log_event(self, action: str, **facts: Any) -> None:
-        """Not needed."""
+        """Ignore the event."""
 
 
 @dataclass(slots=True)
 class Measurement:
-    """Seconds of one way of doing it, one entry a round."""
+    """Seconds of one of the compared variants, one entry a round."""
 
     name: str
     wall_seconds: list[float] = field(default_factory=list)
@@ -48,7 +48,7 @@ class Measurement:
 
     @contextmanager
     def measure_round(self) -> Iterator[None]:
-        """Measure what happens within, as one more round."""
+        """Measure the body of the context as one more round."""
         wall, cpu = time.perf_counter(), process_cpu_seconds()
         yield
         self.wall_seconds.append(time.perf_counter() - wall)
@@ -57,10 +57,10 @@ class Measurement:
 
 @dataclass(slots=True)
 class ModelMeasurement(Measurement):
-    """A room in one arithmetic, by the loop that serves.
+    """A model in one arithmetic, by the loop that serves.
 
     Args:
-        model: the room, its network loaded.
+        model: the model, its network loaded.
 
     Attributes:
         stage_seconds: seconds of each stage, one entry a round.
@@ -70,7 +70,7 @@ class ModelMeasurement(Measurement):
     stage_seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
     def run_round(self, path: Path, params: Params, scratch: Path, inputs: RunInputs | None = None) -> Execution:
-        """One round, from the film to results; files into `scratch`, which is made."""
+        """Measure one round, from the video to results; files are written to `scratch`, which is created."""
         scratch.mkdir(parents=True)
         with self.measure_round():
             execution = execute_run(
@@ -88,25 +88,24 @@ class ModelMeasurement(Measurement):
 
 
 def print_header(video_name: str, frames: int, weights: str, title: str) -> None:
-    """What was measured on what, and the names of the columns."""
+    """Print the video, the weights and the names of the columns."""
     typer.echo(f"{video_name}: {frames} frames, {len(os.sched_getaffinity(0))} cores; weights {weights}\n")
     typer.echo(f"{title:34} {'wall s':>8} {'ratio':>7} {'CPU s':>8} {'ratio':>7}  rounds; seconds by part")
 
 
 def print_row(base: Measurement, measurement: Measurement, parts: Mapping[str, Sequence[float]]) -> None:
-    """Medians of one way, and how many times as fast as the first it is."""
+    """Print medians of one variant, and how many times faster than `base` it is."""
     wall, cpu = median(measurement.wall_seconds), median(measurement.cpu_seconds)
     ratios = median(base.wall_seconds) / wall, median(base.cpu_seconds) / cpu
     parts_text = ", ".join(
         f"{name} {median(seconds):.2f}" for name, seconds in parts.items() if median(seconds) >= 0.005
     )
-    typer.echo(
-        f"{measurement.name:34} {wall:8.2f} {ratios[0]:7.1f} {cpu:8.2f} {ratios[1]:7.1f}  {len(measurement.wall_seconds)}; {parts_text}"
-    )
+    columns = f"{wall:8.2f} {ratios[0]:7.1f} {cpu:8.2f} {ratios[1]:7.1f}  {len(measurement.wall_seconds)}"
+    typer.echo(f"{measurement.name:34} {columns}; {parts_text}")
 
 
 def process_cpu_seconds() -> float:
-    """Of this process and of the ones it waited for."""
+    """CPU seconds of this process and of its finished children."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
@@ -117,7 +116,7 @@ def median_ratio(base: Sequence[float], other: Sequence[float]) -> float:
 
 
 def cut_part(video_path: Path, start: float, seconds: float, folder: Path) -> Path:
-    """So many seconds of a film, packets copied, from the key frame at or before `start`."""
+    """Copy a part of a video without encoding, from the keyframe at or before `start`."""
     out = folder / "part.mkv"
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-v", "error", "-ss", str(start), "-i", str(video_path)]
     subprocess.run([*command, "-map", "0:V:0", "-t", str(seconds), "-c", "copy", str(out)], check=True)
@@ -127,6 +126,6 @@ def cut_part(video_path: Path, start: float, seconds: float, folder: Path) -> Pa
 def sample_video() -> Path:
     """The clip that comes with the package iscc-samples; InvalidRequest where it is not installed."""
     if find_spec("iscc_samples") is None:
-        raise InvalidRequest("Which film? Give --film, or install the extra `local`, which brings one.")
+        raise InvalidRequest("Which video? Give --video, or install the extra `local`, which brings one.")
     samples: list[Path] = importlib.import_module("iscc_samples").videos()
     return next(path for path in samples if path.name == "demo.mp4")

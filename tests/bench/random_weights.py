@@ -42,9 +42,9 @@ class BenchNetworks(Generic[N]):
 
     Args:
         baseline: as its authors run it: fp32, channels first.
-        by_precision: as the rooms run it, by precision: fp32 first, then that of this processor.
+        by_precision: as the models run it, by precision: fp32 first, then that of this processor.
         weights_label: in words: which.
-        loaded: what the room loads, where weights are imported.
+        loaded: what the model loads, where weights are imported.
     """
 
     baseline: N
@@ -53,7 +53,7 @@ class BenchNetworks(Generic[N]):
     loaded: Any = None
 
     def build_model(self, name: str, precision: str, network: Any = None) -> LoadedModel:
-        """The room with its network in memory; `network` is what it loads, where that is more than a placed one."""
+        """The model with its network in memory; `network` is what it loads, where that is more than a placed one."""
         threads = torch.get_num_threads()
         return LoadedModel(
             load_definition(name),
@@ -69,13 +69,13 @@ def load_networks(
     placement: Placement,
     get_placed: Callable[[Any], DeviceNetwork[N]] = lambda loaded: loaded,
 ) -> BenchNetworks[N]:
-    """The networks of a room.
+    """The networks of a model.
 
     Args:
-        model_name: of the room.
+        model_name: of the model.
         build: makes its network, with any numbers.
         placement: this processor.
-        get_placed: takes the network out of what the room loads.
+        get_placed: takes the network out of what the model loads.
     """
     spec, folders, loaded = CATALOG[model_name].weights, [get_settings().weights_dir], None
     if spec is not None and find_card(spec, folders) is not None:

@@ -1,4 +1,4 @@
-"""`sceneworks-worker bench bassl`: from a film to scenes, against the way of the published pipeline, by turns.
+"""`python -m tests.bench bassl`: from a video to scenes, against the way of the published pipeline, alternately.
 
 Ours is `shots` with `hsv_luv`, keyframes and contact sheet included, then `bassl` from those keyframes, by the loop
 that serves. Both sides have the same weights, loaded before the clock starts.
@@ -38,16 +38,16 @@ from worker.weights import find_card, import_weights, load_imported
 from worker.weights.pinned import state_shapes
 
 KEYFRAMES_PER_BATCH = 32
-"""Keyframes that go through the encoder together when the published way's are scored by ours."""
+"""Keyframes that go through the encoder together when the baseline's are scored by ours."""
 SHOTS_PARAMS = ShotsParams(detector="hsv_luv")
 
 
 @dataclass(slots=True)
 class SceneMeasurement(Measurement):
-    """Both rooms in one arithmetic, and what they last found.
+    """Both models in one arithmetic, and what they last found.
 
     Args:
-        shots, bassl: the rooms, their networks loaded.
+        shots, bassl: the models, their networks loaded.
     """
 
     shots: LoadedModel = field(kw_only=True)
@@ -58,7 +58,7 @@ class SceneMeasurement(Measurement):
     stage_seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
     def run_models(self, path: Path, scratch: Path) -> None:
-        """From the film to scenes; files into `scratch`."""
+        """From the video to scenes; files into `scratch`."""
         video, params = probe_video(path), BasslParams()
         folders = [scratch / name for name in ("shots", "scenes")]
         for folder in folders:
@@ -81,7 +81,7 @@ class SceneMeasurement(Measurement):
         self.stage_seconds["context network"].append(stages["infer"].seconds or 0.0)
 
     def score_keyframes(self, keyframes_NKHWC: ImageArrays) -> Scores:
-        """What the room says of other keyframes (N, 3, 224, 224, 3) -> (N,)."""
+        """What the model says of other keyframes (N, 3, 224, 224, 3) -> (N,)."""
         definition, params, network = self.bassl.definition, BasslParams(), self.bassl.get_network(BasslParams())
         each_PTHWC = keyframes_NKHWC.reshape(-1, 1, *keyframes_NKHWC.shape[2:])
         parts = [
@@ -98,8 +98,8 @@ class SceneComparison:
     """All that was measured.
 
     Args:
-        frames: of the film, as the published way counts them.
-        baseline, baseline_measurement: the published pipeline's way, and its seconds.
+        frames: of the video, as the baseline counts them.
+        baseline, baseline_measurement: the baseline, and its seconds.
         measurements: in fp32 first, then in bf16 where this processor has it.
         weights_label: in words: which.
     """
@@ -112,7 +112,7 @@ class SceneComparison:
 
     @property
     def same_keyframes_difference(self) -> float:
-        """Largest difference of the scores in fp32, both sides looking at the same keyframe pictures."""
+        """Largest difference of the scores in fp32, both sides looking at the same keyframe frames."""
         return _max_difference(self.baseline.scores, self.measurements[0].score_keyframes(self.baseline.keyframes))
 
 
@@ -122,7 +122,7 @@ def bench_bassl(video_path: Path, start: float, seconds: float, rounds: int, bas
     Args:
         video_path: a video.
         start, seconds: the part of it.
-        rounds, baseline_rounds: how often ours and the published way are measured.
+        rounds, baseline_rounds: how often ours and the baseline are measured.
     """
     placement = resolve_placement("cpu", "auto", "torch", 0)
     torch.set_num_threads(placement.threads)
@@ -131,7 +131,7 @@ def bench_bassl(video_path: Path, start: float, seconds: float, rounds: int, bas
         path = cut_part(video_path, start, seconds, folder)
         weights, weights_label = _prepare_weights(folder)
         baseline, measurements = _build_baseline(weights), tuple(_build_measurements(weights, placement))
-        baseline_measurement = Measurement("published way, fp32")
+        baseline_measurement = Measurement("baseline, fp32")
         for turn in range(max(rounds, baseline_rounds)):
             if turn < baseline_rounds:
                 with baseline_measurement.measure_round():
@@ -176,9 +176,10 @@ def _print_comparison(video_name: str, comparison: SceneComparison) -> None:
     typer.echo(
         f"{video_name}: {comparison.frames} frames, {shots} shots, {cores} cores; weights {comparison.weights_label}"
     )
-    rounds = f"{len(comparison.baseline_measurement.wall_seconds)} of the published way, {len(comparison.measurements[0].wall_seconds)} of ours"
-    typer.echo(f"medians of rounds: {rounds}\n")
-    typer.echo(f"{'film to scenes':22} {'wall s':>8} {'ratio':>6} {'CPU s':>8} {'ratio':>6}  encoded; seconds by part")
+    baseline_rounds = len(comparison.baseline_measurement.wall_seconds)
+    own_rounds = len(comparison.measurements[0].wall_seconds)
+    typer.echo(f"medians of rounds: {baseline_rounds} of the baseline, {own_rounds} of ours\n")
+    typer.echo(f"{'video to scenes':22} {'wall s':>8} {'ratio':>6} {'CPU s':>8} {'ratio':>6}  encoded; seconds by part")
     window = comparison.measurements[0].bassl.get_network(BasslParams()).network.window
     _print_row(
         comparison.baseline_measurement,
@@ -191,21 +192,19 @@ def _print_comparison(video_name: str, comparison: SceneComparison) -> None:
             comparison.baseline_measurement, measurement, measurement.encoded_keyframes, measurement.stage_seconds
         )
     low, high = float(comparison.baseline.scores.min()), float(comparison.baseline.scores.max())
-    typer.echo(f"\nscores of the published way: {low:.4f} to {high:.4f}")
-    typer.echo(f"ours, fp32, on the same keyframe pictures: within {comparison.same_keyframes_difference:.2g}")
+    typer.echo(f"\nscores of the baseline: {low:.4f} to {high:.4f}")
+    typer.echo(f"ours, fp32, on the same keyframes: within {comparison.same_keyframes_difference:.2g}")
     for measurement in comparison.measurements:
-        typer.echo(
-            f"{measurement.name}, on its own keyframe pictures: {_describe_own_difference(comparison.baseline, measurement)}"
-        )
+        difference = _describe_own_difference(comparison.baseline, measurement)
+        typer.echo(f"{measurement.name}, on its own keyframes: {difference}")
 
 
 def _print_row(base: Measurement, measurement: Measurement, encoded: int, parts: Mapping[str, Sequence[float]]) -> None:
     wall, cpu = median(measurement.wall_seconds), median(measurement.cpu_seconds)
     ratios = median(base.wall_seconds) / wall, median(base.cpu_seconds) / cpu
     parts_text = ", ".join(f"{name} {median(seconds):.1f}" for name, seconds in parts.items())
-    typer.echo(
-        f"{measurement.name:22} {wall:8.1f} {ratios[0]:6.1f} {cpu:8.1f} {ratios[1]:6.1f}  {encoded} pictures; {parts_text}"
-    )
+    columns = f"{wall:8.1f} {ratios[0]:6.1f} {cpu:8.1f} {ratios[1]:6.1f}"
+    typer.echo(f"{measurement.name:22} {columns}  {encoded} keyframes; {parts_text}")
 
 
 def _describe_own_difference(baseline: SceneBaseline, measurement: SceneMeasurement) -> str:

@@ -1,4 +1,4 @@
-"""`sceneworks-worker bench shots`, by turns in one session.
+"""`python -m tests.bench shots`, alternately in one session.
 
 - The whole run of `shots` with `hsv_luv`, keyframes and contact sheet included, against `ffmpeg -f null` of the file.
 - TransNet V2 by precision, windows and runtime against the published package as shipped, by CPU second. The package
@@ -80,9 +80,9 @@ def compare_with_ffmpeg(path: Path, frames: int, rounds: int, folder: Path) -> l
             _run_shots(path, scratch)
     typer.echo(f"{'whole run':34} {'frames/s':>9} {'ratio':>6}")
     for measurement in (ceiling, ours):
-        typer.echo(
-            f"{measurement.name:34} {frames / median(measurement.wall_seconds):9.0f} {median_ratio(ceiling.wall_seconds, measurement.wall_seconds):6.2f}"
-        )
+        rate = frames / median(measurement.wall_seconds)
+        ratio = median_ratio(ceiling.wall_seconds, measurement.wall_seconds)
+        typer.echo(f"{measurement.name:34} {rate:9.0f} {ratio:6.2f}")
     typer.echo("")
     return [ceiling, ours]
 
@@ -94,7 +94,7 @@ def compare_with_baseline(frames: npt.NDArray[np.uint8], rounds: int, folder: Pa
     package = BoundaryMeasurement("package as shipped, fp32 100/50")
     variants = [(BoundaryMeasurement(name), make(), windows) for name, make, windows in _detector_variants()]
     for _ in range(rounds):
-        _run_baseline_process(package, frames_path, folder / "published.npz")
+        _run_baseline_process(package, frames_path, folder / "baseline.npz")
         for measured, detector, windows in variants:
             with measured.measure_round():
                 measured.probabilities = predict_probabilities(detector, frames, windows)
@@ -102,14 +102,13 @@ def compare_with_baseline(frames: npt.NDArray[np.uint8], rounds: int, folder: Pa
     for measurement in (package, *(measured for measured, _, _ in variants)):
         rate, per_cpu = len(frames) / median(measurement.wall_seconds), len(frames) / median(measurement.cpu_seconds)
         gain = median_ratio(package.cpu_seconds, measurement.cpu_seconds)
-        typer.echo(
-            f"{measurement.name:34} {rate:9.0f} {per_cpu:9.0f} {gain:6.2f}  {compare_boundaries(package.probabilities, measurement.probabilities)}"
-        )
+        boundaries = compare_boundaries(package.probabilities, measurement.probabilities)
+        typer.echo(f"{measurement.name:34} {rate:9.0f} {per_cpu:9.0f} {gain:6.2f}  {boundaries}")
     return [package, *(measured for measured, _, _ in variants)]
 
 
 def predict_probabilities(detector: Detector, frames: npt.NDArray[np.uint8], windows: WindowSpec) -> Probabilities:
-    """The network over a film of small frames (T, 27, 48, 3), window by window -> (T,)."""
+    """The network over a video of small frames (T, 27, 48, 3), window by window -> (T,)."""
     parts = [
         detector(window.frames_THWC[None])[0, LEAD_FRAMES : LEAD_FRAMES + window.stop - window.start]
         for window in sliding_windows(iter(frames), windows)
@@ -131,7 +130,7 @@ def run_baseline(frames: npt.NDArray[np.uint8]) -> tuple[Probabilities, float, f
 
 
 def read_small_frames(path: Path) -> npt.NDArray[np.uint8]:
-    """All frames of a film as TransNet V2 sees them: (T, 27, 48, 3)."""
+    """All frames of a video as TransNet V2 sees them: (T, 27, 48, 3)."""
     view = View.scaled_to(ARCHITECTURE.width, ARCHITECTURE.height)
     with VideoReader(path) as reader:
         return np.stack([apply_view(view, frame, reader.video) for frame in reader.read_frames()])
@@ -182,9 +181,9 @@ def _run_shots(path: Path, scratch: Path) -> None:
 
 
 def _run_baseline_process(package: BoundaryMeasurement, frames_path: Path, out: Path) -> None:
-    subprocess.run([sys.executable, "-m", "tests.bench", "published", str(frames_path), str(out)], check=True)
+    subprocess.run([sys.executable, "-m", "tests.bench", "baseline", str(frames_path), str(out)], check=True)
     with np.load(out) as arrays:
-        package.probabilities = arrays["found"]
+        package.probabilities = arrays["probabilities"]
         package.wall_seconds.append(float(arrays["wall"]))
         package.cpu_seconds.append(float(arrays["cpu"]))
 
@@ -192,7 +191,7 @@ def _run_baseline_process(package: BoundaryMeasurement, frames_path: Path, out: 
 def save_baseline(frames: Path, out: Path) -> None:
     """The published package on frames in an NPY file: probabilities and seconds into an NPZ file."""
     probabilities, wall, cpu = run_baseline(np.load(frames))
-    np.savez(out, found=probabilities, wall=wall, cpu=cpu)
+    np.savez(out, probabilities=probabilities, wall=wall, cpu=cpu)
 
 
 def compare_boundaries(expected: Probabilities, measured: Probabilities) -> str:

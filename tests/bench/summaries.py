@@ -1,6 +1,6 @@
-"""`sceneworks-worker bench clip_it`: from a film to its summary, against the published pipeline's way, by turns.
+"""`python -m tests.bench clip_it`: from a video to its summary, against the baseline, alternately.
 
-The film of the summary is not made on either side. The second question is asked of what the first run kept; the
+The video of the summary is not made on either side. The second question is asked of what the first run kept; the
 published pipeline begins anew for each.
 """
 
@@ -25,15 +25,15 @@ from worker.models.contract import LoadedModel, RunInputs, WindowOutput
 from worker.pipeline.execute import Execution
 from worker.runtime.placement import resolve_placement
 
-FIRST_QUERY = ClipItParams(sentences=("a rabbit comes out of its hole",), film=False)
-SECOND_QUERY = ClipItParams(sentences=("butterflies over a meadow",), film=False)
+FIRST_QUERY = ClipItParams(sentences=("a rabbit comes out of its hole",), summary_video=False)
+SECOND_QUERY = ClipItParams(sentences=("butterflies over a meadow",), summary_video=False)
 FRAMES_PER_BATCH = 8
-"""That go through CLIP together when the published way's are scored by ours."""
+"""That go through CLIP together when the baseline's are scored by ours."""
 
 
 @dataclass(slots=True)
 class TwoQueryMeasurement:
-    """A room that is asked twice about a film, and what it answered first.
+    """A model that is asked twice about a video, and what it answered first.
 
     Args:
         first, second: both questions.
@@ -56,7 +56,7 @@ def bench_clip_it(video_path: Path, start: float, seconds: float | None, rounds:
     Args:
         video_path: a video.
         start, seconds: the part of it; None: all.
-        rounds, baseline_rounds: how often ours and the published way are measured.
+        rounds, baseline_rounds: how often ours and the baseline are measured.
     """
     placement = resolve_placement("cpu", "auto", "torch", 0)
     torch.set_num_threads(placement.threads)
@@ -68,14 +68,14 @@ def bench_clip_it(video_path: Path, start: float, seconds: float | None, rounds:
             _build_baseline(bench_networks),
             [_build_measurement(bench_networks, precision) for precision in bench_networks.by_precision],
         )
-        baseline_measurement = Measurement("published way, fp32")
+        baseline_measurement = Measurement("baseline, fp32")
         for turn in range(max(rounds, baseline_rounds)):
             if turn < baseline_rounds:
                 with baseline_measurement.measure_round():
                     baseline.run_pipeline(path, FIRST_QUERY.sentences)
             for number, measurement in enumerate(measurements if turn < rounds else ()):
                 measurement.run_both(path, folder / f"{number} {turn}")
-        print_header(video_path.name, baseline.frame_count, bench_networks.weights_label, "film to summary")
+        print_header(video_path.name, baseline.frame_count, bench_networks.weights_label, "video to summary")
         print_row(baseline_measurement, baseline_measurement, baseline.step_seconds)
         for query_measurement in (
             query_measurement
@@ -97,12 +97,12 @@ def _build_baseline(bench_networks: BenchNetworks[ClipIt]) -> SummaryBaseline:
 def _build_measurement(bench_networks: BenchNetworks[ClipIt], precision: str) -> TwoQueryMeasurement:
     name, model = f"ours, {precision}", bench_networks.build_model("clip_it", precision)
     return TwoQueryMeasurement(
-        ModelMeasurement(name, model=model), ModelMeasurement(f"{name}, second question", model=model)
+        ModelMeasurement(name, model=model), ModelMeasurement(f"{name}, second query", model=model)
     )
 
 
 def compute_summary(model: LoadedModel, baseline: SummaryBaseline) -> VideoSummary:
-    """What the room makes of the pictures that the published way saw."""
+    """What the model makes of the frames that the baseline saw."""
     definition, network = model.definition, model.get_network(FIRST_QUERY)
     each_T1HWC = baseline.sampled_frames[:, None]
     values = [
@@ -116,15 +116,15 @@ def compute_summary(model: LoadedModel, baseline: SummaryBaseline) -> VideoSumma
 
 
 def _describe_agreement(baseline: SummaryBaseline, measurements: Sequence[TwoQueryMeasurement]) -> Iterator[str]:
-    """In words: how far the answers are from those of the published way."""
+    """In words: how far the answers are from those of the baseline."""
     same_frames_summary = compute_summary(measurements[0].first.model, baseline)
     worst = float(np.abs(same_frames_summary.scores - baseline.scores).max())
     chosen = list(same_frames_summary.selection.segments) if same_frames_summary.selection.rule == "knapsack" else []
-    yield f"\nscores of the published way: {baseline.scores.min():.4f} to {baseline.scores.max():.4f}"
+    yield f"\nscores of the baseline: {baseline.scores.min():.4f} to {baseline.scores.max():.4f}"
     yield (
-        f"ours, fp32, on the same pictures: scores within {worst:.2g}; "
-        f"{'the same' if list(same_frames_summary.segments) == baseline.segments else 'OTHER'} {len(baseline.segments)} segments, "
-        f"{'the same' if chosen == baseline.selected_segments else 'OTHER'} {len(baseline.selected_segments)} of them in the summary"
+        f"ours, fp32, on the same frames: scores within {worst:.2g}; "
+        f"{_same_or_other(list(same_frames_summary.segments), baseline.segments)} segments, "
+        f"{_same_or_other(chosen, baseline.selected_segments)} of them in the summary"
     )
     for measurement in measurements:
         if measurement.first_execution is not None:
@@ -139,4 +139,9 @@ def _describe_agreement(baseline: SummaryBaseline, measurements: Sequence[TwoQue
                 if len(scores_T) == len(baseline.scores)
                 else "of others"
             )
-            yield f"{measurement.first.name}, on its own pictures: scores {agreement}; {lost} of the segments are others"
+            yield f"{measurement.first.name}, on its own frames: scores {agreement}; {lost} of the segments are others"
+
+
+def _same_or_other(measured: Sequence[object], expected: Sequence[object]) -> str:
+    """Say whether two lists are equal, and how long the expected one is."""
+    return f"{'the same' if measured == expected else 'OTHER'} {len(expected)}"

@@ -1,6 +1,6 @@
-"""`sceneworks-worker bench length`: what a room costs by the length of the film, each length in a process of its own.
+"""`python -m tests.bench length`: what a model costs by the length of the video, each length in a process of its own.
 
-The film is a short one, shown again and again. Time should grow with the length, and memory should not.
+The video is a short one, shown again and again. Time should grow with the length, and memory should not.
 """
 
 from __future__ import annotations
@@ -27,33 +27,32 @@ from worker.runtime.placement import Placement, resolve_placement
 MINUTES = (1.0, 10.0, 60.0)
 
 VIDEO_HEIGHT = 180
-"""Rows of the film's pictures: what costs is to be the room and not the decoder."""
+"""Rows of the video's frames: what costs is to be the model and not the decoder."""
 
 BENCHED_MODELS: dict[str, tuple[int, Params]] = {
     "clip_it": (24, ClipItParams(sentences=("a street at night",))),
     "mttr": (1, MttrParams(queries=("a man in a coat",), short_side=96)),
 }
-"""For each room: frames per second of the film, parameters of the run."""
+"""For each model: frames per second of the video, parameters of the run."""
 
 
 def bench_length(model_name: str, video_path: Path, minutes: Sequence[float], rate: int | None) -> None:
     """Measure and print.
 
     Args:
-        model_name: of the room.
+        model_name: of the model.
         video_path: what is shown again and again.
         minutes: lengths.
         rate: frames per second; None: as in `BENCHED_MODELS`.
     """
     default_rate, params = BENCHED_MODELS[model_name]
-    typer.echo(
-        f"{model_name} {params.model_dump(mode='json', exclude_defaults=True)}, {rate or default_rate} frames per second\n"
-    )
+    changed_params = params.model_dump(mode="json", exclude_defaults=True)
+    typer.echo(f"{model_name} {changed_params}, {rate or default_rate} frames per second\n")
     columns = (("minutes", 8), ("frames", 8), ("wall s", 8), ("CPU s", 8), ("per min", 8), ("before MiB", 11))
-    typer.echo(" ".join(f"{model_name:>{width}}" for model_name, width in (*columns, ("peak MiB", 9))) + "  by stage")
+    typer.echo(" ".join(f"{title:>{width}}" for title, width in (*columns, ("peak MiB", 9))) + "  by stage")
     with TemporaryDirectory(prefix="sceneworks-bench-") as folder:
         for length in minutes:
-            path, out = Path(folder) / "film.mp4", Path(folder) / "said.json"
+            path, out = Path(folder) / "video.mp4", Path(folder) / "measured.json"
             write_looped_video(video_path, path, rate or default_rate, length * 60)
             command = [sys.executable, "-m", "tests.bench", "length_of", model_name, str(path), str(out)]
             subprocess.run(command, check=True)
@@ -62,13 +61,13 @@ def bench_length(model_name: str, video_path: Path, minutes: Sequence[float], ra
                 f"{stage} {seconds:.1f}" for stage, seconds in measured["stages"].items() if seconds >= 0.05
             )
             typer.echo(
-                f"{length:8g} {measured['frames']:8d} {measured['wall']:8.1f} {measured['cpu']:8.1f} {measured['cpu'] / length:8.2f} "
-                f"{measured['before']:11.0f} {measured['peak']:9.0f}  {stages}"
+                f"{length:8g} {measured['frames']:8d} {measured['wall']:8.1f} {measured['cpu']:8.1f} "
+                f"{measured['cpu'] / length:8.2f} {measured['before']:11.0f} {measured['peak']:9.0f}  {stages}"
             )
 
 
 def write_looped_video(video_path: Path, out: Path, rate: int, seconds: float) -> None:
-    """So many seconds of a film that begins again whenever it ends, with its sound."""
+    """Write `seconds` of a video that is repeated as often as needed, with its sound."""
     command = [
         imageio_ffmpeg.get_ffmpeg_exe(),
         "-nostdin",
@@ -94,7 +93,7 @@ def write_looped_video(video_path: Path, out: Path, rate: int, seconds: float) -
 
 
 def save_length(model_name: str, video_path: Path, out: Path) -> None:
-    """One run of a room in this process: seconds and memory into a JSON file."""
+    """One run of a model in this process: seconds and memory into a JSON file."""
     params, placement = BENCHED_MODELS[model_name][1], resolve_placement("cpu", "auto", "torch", 0)
     torch.set_num_threads(placement.threads)
     model = _build_model(model_name, placement)
@@ -115,7 +114,7 @@ def save_length(model_name: str, video_path: Path, out: Path) -> None:
 
 
 def _build_model(model_name: str, placement: Placement) -> LoadedModel:
-    """The room on this processor; only its own copy of the weights stays in memory."""
+    """The model on this processor; only its own copy of the weights stays in memory."""
     if model_name == "mttr":
         mttr_networks = load_mttr_networks(placement)
         return mttr_networks.build_model(

@@ -1,4 +1,4 @@
-"""The system in pieces: real worker, beat and API processes that a test starts and kills one by one."""
+"""The whole system as single processes: real worker, beat and API processes that a test starts and kills."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from typing import Any
 import httpx
 import pytest
 from imageio_ffmpeg import get_ffmpeg_exe
-from iscc_samples import videos
 from sqlalchemy import Engine
 
+from api.localstack.demo import find_sample_clip
 from api.localstack.servers import find_free_port
 from shared.queue import publish_wakeups
 from shared.storage import ContentStorage
 from shared.store import results, workers
 from shared.store.jobs import jobs
 from shared.store.jobs.jobs import NewJob
-from shared.store.videos import videos as ledger_videos
+from shared.store.videos import videos
 from shared.values import Job, JobState, Result, RunState, StoredVideo
 from tests.support import factories
 from tests.support.waiting import wait_until
 from worker.video.probe import probe_video
 
-SAMPLE_CLIP = next(path for path in videos() if path.name == "demo.mp4")
+SAMPLE_CLIP = find_sample_clip()
 FAST_SETTINGS = {
     "SCENEWORKS_LEASE_S": "3",
     "SCENEWORKS_TOUCH_S": "0.2",
@@ -55,11 +55,11 @@ class System:
 
     @property
     def full_environment(self) -> dict[str, str]:
-        """That of its processes."""
+        """The environment of its processes."""
         return {**os.environ, **self.environment}
 
     def start_process(self, *command: str, **environment: str) -> subprocess.Popen[bytes]:
-        """A process of ours; what it says goes into the test's folder."""
+        """Start a process; its output goes to a file in the test's folder."""
         with (self.folder / f"process-{len(self.processes)}.log").open("wb") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", *command],
@@ -72,25 +72,27 @@ class System:
         return process
 
     def start_worker(self, **environment: str) -> subprocess.Popen[bytes]:
-        """A worker that is ready; of `shots` alone unless said otherwise, as that starts soonest."""
+        """Start a worker and wait until it is ready; by default for `shots` only, which starts fastest."""
         before = {worker.id for worker in workers.list_workers(self.engine)}
         process = self.start_process("worker.main", **{"SCENEWORKS_MODELS": "shots"} | environment)
         wait_until(
             "a worker is ready",
             lambda: [
-                w for w in workers.list_workers(self.engine) if w.id not in before and w.state in {"ready", "busy"}
+                worker
+                for worker in workers.list_workers(self.engine)
+                if worker.id not in before and worker.state in {"ready", "busy"}
             ],
         )
         return process
 
     def start_beat(self) -> subprocess.Popen[bytes]:
-        """Beat, which sweeps."""
+        """Start beat, which sweeps."""
         return self.start_process("celery", "-A", "shared.queue", "beat", "--pidfile=")
 
     def add_video(self, path: Path) -> StoredVideo:
-        """A film in the store and in the ledger."""
+        """Add a video to the store and to the database."""
         stored = self.files.put_file(path)
-        video, _ = ledger_videos.add_video(
+        video, _ = videos.add_video(
             self.engine,
             sha256=stored.sha256,
             size=stored.size,
@@ -101,34 +103,34 @@ class System:
         return video
 
     def submit_job(self, video: StoredVideo, priority: str = "normal", **params: object) -> Job:
-        """A job for `shots`, sent."""
+        """Create a job for `shots` and send its messages."""
         analyses = (factories.make_analysis(**({"detector": "hsv_luv"} | params)),)
         created = jobs.create_job(self.engine, NewJob(video.id, analyses, priority=priority))
         publish_wakeups(created.wakeups)
         return created.job
 
     def wait_for_progress(self, job: Job) -> None:
-        """Until the film is being read."""
+        """Wait until the video is being read."""
         wait_until("the run makes progress", lambda: jobs.get_job(self.engine, job.id).runs[0].fraction > 0.05)
 
     def wait_for_end(self, job: Job) -> Job:
-        """Until the job has ended."""
+        """Wait until the job has ended."""
         wait_until("the job ends", lambda: jobs.get_job(self.engine, job.id).state.has_ended)
         return jobs.get_job(self.engine, job.id)
 
     def list_results(self, job: Job) -> list[Result]:
-        """Every result of a job."""
+        """All results of a job."""
         return [row.result for row in results.list_results(self.engine, job.id, limit=100_000)]
 
     def find_pool_child(self, worker: subprocess.Popen[bytes]) -> int:
-        """The process that holds the models of a worker."""
+        """Id of the process that holds the models of a worker: the largest child."""
         children = Path(f"/proc/{worker.pid}/task/{worker.pid}/children").read_text().split()
         return max(
             (int(pid) for pid in children), key=lambda pid: int(Path(f"/proc/{pid}/statm").read_text().split()[1])
         )
 
     def start_api(self, **environment: str) -> str:
-        """An API that answers; its address."""
+        """Start an API and wait until it answers; return its address."""
         port = find_free_port()
         bind = f"--bind=127.0.0.1:{port}"
         threads = ("--worker-class=gthread", "--threads=8")
@@ -145,7 +147,7 @@ class System:
         return url
 
     def kill_processes(self) -> None:
-        """Kill whatever is left, at once."""
+        """Kill all processes that still run."""
         for process in self.processes:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
@@ -153,14 +155,14 @@ class System:
 
 
 def run_sample_job(client: httpx.Client, *analyses: dict[str, Any]) -> dict[str, Any]:
-    """A job on the clip, once it has ended."""
+    """Run a job on the sample clip and return it when it has ended."""
     return run_job(client, SAMPLE_CLIP, *analyses)
 
 
 def run_job(client: httpx.Client, path: Path, *analyses: dict[str, Any], patience_s: float = 240) -> dict[str, Any]:
-    """A job on a film, once it has ended."""
-    sent = client.post("/v1/videos", params={"name": path.name}, content=path.read_bytes())
-    body = {"video_id": sent.raise_for_status().json()["id"], "analyses": analyses}
+    """Run a job on a video and return it when it has ended."""
+    uploaded = client.post("/v1/videos", params={"name": path.name}, content=path.read_bytes())
+    body = {"video_id": uploaded.raise_for_status().json()["id"], "analyses": analyses}
     job: dict[str, Any] = client.post("/v1/jobs", json=body).raise_for_status().json()
     deadline = time.monotonic() + patience_s
     while job["state"] in {"queued", "running"}:
@@ -170,7 +172,7 @@ def run_job(client: httpx.Client, path: Path, *analyses: dict[str, Any], patienc
 
 
 def read_events(folder: Path, action: str) -> list[dict[str, Any]]:
-    """What the processes of a test have logged under that action."""
+    """Read the events with that action from the logs of all processes."""
     lines = [line for log in sorted(folder.glob("process-*.log")) for line in log.read_text().splitlines()]
     entries = [json.loads(line) for line in lines if line.startswith("{")]
     return [event for event in entries if event["action"] == action]
@@ -188,14 +190,14 @@ def system(
         "SCENEWORKS_DATA_DIR": str(data_dir),
         "SCENEWORKS_WEIGHTS_DIR": str(tmp_path / "weights"),
     }
-    running = System(database, ContentStorage(data_dir), tmp_path, settings)
-    yield running
-    running.kill_processes()
+    system = System(database, ContentStorage(data_dir), tmp_path, settings)
+    yield system
+    system.kill_processes()
 
 
 @pytest.fixture(scope="session")
 def long_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A real film that takes some seconds to read: one clip forty times over, 57,640 frames."""
+    """A real video that takes some seconds to read: the clip forty times, 57,640 frames."""
     path = tmp_path_factory.mktemp("films") / "long.mp4"
     command = [
         get_ffmpeg_exe(),

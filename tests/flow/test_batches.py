@@ -1,6 +1,6 @@
-"""An archive: scanned, worked off by a schedule, killed half-way and started again; then reprocessed, and what changed.
+"""A source is scanned, processed by a schedule, killed half-way and started again; then reprocessed and compared.
 
-With more clips, as a command: `SCENEWORKS_TEST_CLIPS=200 make test-flow ARGS="-k archive"`.
+With more clips, as a command: `SCENEWORKS_TEST_CLIPS=200 make test-flow ARGS="-k source"`.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ OTHERS = {"model": "shots", "params": {"detector": "hsv_luv", "min_shot_frames":
 
 
 @pytest.fixture
-def archive(tmp_path: Path) -> Path:
-    """Clips of eight seconds, each from another place of the film, all of other bytes."""
-    folder = tmp_path / "archive"
+def source_folder(tmp_path: Path) -> Path:
+    """Clips of eight seconds, all with different bytes."""
+    folder = tmp_path / "source"
     folder.mkdir()
     first = folder / "000.mp4"
     cut = [
@@ -49,18 +49,18 @@ def archive(tmp_path: Path) -> Path:
     ]
     subprocess.run([*cut, str(first)], check=True)
     for number in range(1, CLIPS):
-        place = folder / f"{number // 100}" / f"{number:03d}.mp4"
-        place.parent.mkdir(exist_ok=True)
-        shutil.copyfile(first, place)
-        with place.open("ab") as file:  # a box that no player looks at (ISO/IEC 14496-12, 8.1.2)
+        path = folder / f"{number // 100}" / f"{number:03d}.mp4"
+        path.parent.mkdir(exist_ok=True)
+        shutil.copyfile(first, path)
+        with path.open("ab") as file:  # a box that players skip (ISO/IEC 14496-12, 8.1.2)
             file.write((16).to_bytes(4, "big") + b"free" + number.to_bytes(8, "big"))
     return folder
 
 
-def processes(system: System, archive: Path) -> None:
-    """All but the API."""
+def start_processes(system: System, source_folder: Path) -> None:
+    """Start all processes but the API."""
     system.start_beat()
-    system.start_process("worker.scanner", SCENEWORKS_SOURCE_ROOTS=str(archive.parent), SCENEWORKS_SETTLE_S="0")
+    system.start_process("worker.scanner", SCENEWORKS_SOURCE_ROOTS=str(source_folder.parent), SCENEWORKS_SETTLE_S="0")
     system.start_worker()
 
 
@@ -71,23 +71,23 @@ def post(client: httpx.Client, path: str, body: dict[str, Any] | None = None, **
 
 
 @pytest.mark.timeout(2 * PATIENCE_S)
-def test_an_archive_is_worked_off_once_whatever_dies_and_brought_up_to_date(system: System, archive: Path) -> None:
-    url = system.start_api(SCENEWORKS_SOURCE_ROOTS=str(archive.parent))
-    processes(system, archive)
+def test_a_source_is_processed_once_despite_kills_and_then_reprocessed(system: System, source_folder: Path) -> None:
+    url = system.start_api(SCENEWORKS_SOURCE_ROOTS=str(source_folder.parent))
+    start_processes(system, source_folder)
     with httpx.Client(base_url=url, timeout=30) as client:
-        source = post(client, "/v1/sources", {"name": "films", "folder": str(archive), "labels": {"show": "x"}})
-        wait_until("the films are found", lambda: found(client, source) == CLIPS, PATIENCE_S)
+        source = post(client, "/v1/sources", {"name": "films", "folder": str(source_folder), "labels": {"show": "x"}})
+        wait_until("the files are scanned", lambda: count_present(client, source) == CLIPS, PATIENCE_S)
         night = {"name": "night", "cron": "0 3 * * *", "timezone": "Europe/Berlin", "analyses": [SHOTS], "cap": 4}
         schedule = post(client, "/v1/schedules", night | {"selection": {"sources": [source["id"]], "only": "missing"}})
         batch = post(client, f"/v1/schedules/{schedule['id']}/run")
-        wait_until("half of it is done", lambda: done(client, batch) >= CLIPS // 2, PATIENCE_S)
+        wait_until("half of it is done", lambda: count_succeeded(client, batch) >= CLIPS // 2, PATIENCE_S)
     system.kill_processes()
-    before = done_runs(system)
+    before = count_finished_runs(system)
     assert before < CLIPS
-    url = system.start_api(SCENEWORKS_SOURCE_ROOTS=str(archive.parent))
-    processes(system, archive)
+    url = system.start_api(SCENEWORKS_SOURCE_ROOTS=str(source_folder.parent))
+    start_processes(system, source_folder)
     with httpx.Client(base_url=url, timeout=30) as client:
-        wait_until("the rest is done", lambda: state(client, batch) == "succeeded", PATIENCE_S)
+        wait_until("the rest is done", lambda: get_state(client, batch) == "succeeded", PATIENCE_S)
         ended = client.get(f"/v1/batches/{batch['id']}").json()
         assert ended["counts"] == {"succeeded": CLIPS}
         finished = Counter(event["run"] for event in read_events(system.folder, "run.done"))
@@ -96,11 +96,11 @@ def test_an_archive_is_worked_off_once_whatever_dies_and_brought_up_to_date(syst
         jobs = client.get("/v1/jobs", params={"limit": 500, "label": "show:x"}).json()["items"]
         assert len(jobs) == CLIPS
         assert {job["priority"] for job in jobs} == {"low"}
-        reprocessed(client, source, ended)
+        reprocess_and_compare(client, source, ended)
 
 
-def reprocessed(client: httpx.Client, source: dict[str, Any], first: dict[str, Any]) -> None:
-    """Other parameters: a dry run, the run, and what changed by it. A second one finds nothing left to do."""
+def reprocess_and_compare(client: httpx.Client, source: dict[str, Any], first: dict[str, Any]) -> None:
+    """Reprocess with other parameters: a dry run, the run, the diff. A second time there is nothing to do."""
     body = {"analyses": [OTHERS], "selection": {"sources": [source["id"]]}}
     plan = post(client, "/v1/reprocess", body, dry_run=True)
     assert plan["to_do"]["videos"] == plan["selected"]["videos"] == CLIPS
@@ -112,7 +112,7 @@ def reprocessed(client: httpx.Client, source: dict[str, Any], first: dict[str, A
     old = client.get(results, params={"model": "shots"}).json()
     batch = post(client, "/v1/reprocess", body)
     assert client.get(results, params={"model": "shots"}).json()["items"] == old["items"]  # until the new one is done
-    wait_until("all is up to date", lambda: state(client, batch) == "succeeded", PATIENCE_S)
+    wait_until("all results are current", lambda: get_state(client, batch) == "succeeded", PATIENCE_S)
     runs = client.get(f"/v1/videos/{item['video_id']}/runs").json()["items"]
     assert [run["current"] for run in runs] == [True, False]
     assert runs[1]["superseded_by"] == runs[0]["id"]
@@ -123,24 +123,24 @@ def reprocessed(client: httpx.Client, source: dict[str, Any], first: dict[str, A
     assert changes["videos"] == {"compared": CLIPS}
     shots = changes["kinds"]["shot"]
     assert shots["before"] == CLIPS * len(old["items"])
-    assert 0 < shots["after"] < shots["before"]  # cuts that follow soon after another are passed over now
+    assert 0 < shots["after"] < shots["before"]  # cuts soon after another one are ignored now
     assert shots["changes"]["merged"] > 0
     nothing = client.post("/v1/reprocess", json=body)
     assert nothing.status_code == 400
     assert "left to do" in nothing.json()["detail"]
 
 
-def found(client: httpx.Client, source: dict[str, Any]) -> int:
+def count_present(client: httpx.Client, source: dict[str, Any]) -> int:
     return int(client.get(f"/v1/sources/{source['id']}").json()["counts"].get("present", 0))
 
 
-def done(client: httpx.Client, batch: dict[str, Any]) -> int:
+def count_succeeded(client: httpx.Client, batch: dict[str, Any]) -> int:
     return int(client.get(f"/v1/batches/{batch['id']}").json()["counts"].get("succeeded", 0))
 
 
-def state(client: httpx.Client, batch: dict[str, Any]) -> str:
+def get_state(client: httpx.Client, batch: dict[str, Any]) -> str:
     return str(client.get(f"/v1/batches/{batch['id']}").json()["state"])
 
 
-def done_runs(system: System) -> int:
+def count_finished_runs(system: System) -> int:
     return len(read_events(system.folder, "run.done"))

@@ -1,4 +1,4 @@
-"""Things that go wrong around a run: the ledger goes away, the caller lets go, film or weights are not there."""
+"""Faults around a run: the database crashes, the job is cancelled, the video or the weights are missing."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_the_database_crashes_in_the_middle_of_a_run(system: System, long_video:
     system.engine.dispose()
 
 
-def test_a_cancel_takes_effect_within_seconds_and_the_worker_goes_on(system: System, long_video: Path) -> None:
+def test_a_cancel_takes_effect_within_seconds_and_the_worker_continues(system: System, long_video: Path) -> None:
     system.start_worker()
     system.start_beat()
     job = system.submit_job(system.add_video(long_video))
@@ -58,18 +58,18 @@ def test_a_cancel_takes_effect_within_seconds_and_the_worker_goes_on(system: Sys
     assert system.list_results(job) == []
 
 
-def test_a_film_that_is_gone_fails_its_run_and_no_other(system: System, long_video: Path) -> None:
+def test_a_missing_video_fails_its_run_and_no_other(system: System, long_video: Path) -> None:
     system.start_worker()
-    gone, there = system.add_video(long_video), system.add_video(SAMPLE_CLIP)
-    system.files.remove_file(gone.sha256)
-    first, second = system.submit_job(gone), system.submit_job(there)
+    missing, present = system.add_video(long_video), system.add_video(SAMPLE_CLIP)
+    system.files.remove_file(missing.sha256)
+    first, second = system.submit_job(missing), system.submit_job(present)
     failed = system.wait_for_end(first)
     assert failed.error is not None
     assert (failed.error["code"], failed.error["stage"], failed.error["attempt"]) == ("media_corrupt", None, 1)
     assert system.wait_for_end(second).state is JobState.SUCCEEDED
 
 
-def test_corrupt_weights_are_said_and_hurt_nothing_else(system: System, tmp_path: Path) -> None:
+def test_corrupt_weights_are_reported_and_affect_nothing_else(system: System, tmp_path: Path) -> None:
     spec = CATALOG["shots"].weights
     assert spec is not None
     (tmp_path / "weights").mkdir()
@@ -86,14 +86,14 @@ def test_corrupt_weights_are_said_and_hurt_nothing_else(system: System, tmp_path
     assert system.wait_for_end(system.submit_job(video)).state is JobState.SUCCEEDED
 
 
-def test_a_gpu_that_was_asked_for_and_is_absent_is_a_refusal(system: System) -> None:
+def test_a_requested_gpu_that_is_absent_is_refused(system: System) -> None:
     process = system.start_process("worker.main", SCENEWORKS_DEVICE="cuda:97")
     assert process.wait(60) == 2
     assert workers.list_workers(system.engine) == []
     assert "model_unavailable" in (system.folder / "process-0.log").read_text()
 
 
-def test_a_model_that_is_not_on_the_menu_is_a_refusal(system: System) -> None:
+def test_a_model_that_is_not_in_the_catalog_is_refused(system: System) -> None:
     process = system.start_process("worker.main", SCENEWORKS_MODELS="shots,nonsense")
     assert process.wait(60) == 2
     assert "nonsense" not in (system.folder / "process-0.log").read_text()

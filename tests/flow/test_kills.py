@@ -1,4 +1,4 @@
-"""Real processes, killed in the middle of a run: the job ends once, right, by itself."""
+"""Real processes, killed in the middle of a run: the job still ends once, with correct results."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ pytestmark = pytest.mark.flow
 
 
 @pytest.fixture
-def shots_of_long_film(long_video: Path) -> int:
-    """Frames of the film: what every run of it has to account for, to the last one."""
+def long_video_frames(long_video: Path) -> int:
+    """Number of frames of the video: the shots of every run must cover all of them."""
     from worker.video.probe import probe_video
 
     return probe_video(long_video).frames
 
 
-def _is_right(system: System, job_id: str, frames: int) -> None:
+def _check_shots(system: System, job_id: str, frames: int) -> None:
     """Shots without a gap from the first frame to the last, each once."""
     shots = system.list_results(jobs.get_job(system.engine, job_id))
     bounds = [(shot.range.start.frame, shot.range.end.frame) for shot in shots if shot.range]
@@ -40,12 +40,12 @@ def _is_right(system: System, job_id: str, frames: int) -> None:
     assert len(bounds) > 100
 
 
-def _reads(system: System, job_id: str, attempt: int) -> bool:
+def _is_reading(system: System, job_id: str, attempt: int) -> bool:
     run = jobs.get_job(system.engine, job_id).runs[0]
     return (run.state, run.attempt) == (RunState.RUNNING, attempt) and any(stage["done"] for stage in run.stages)
 
 
-def test_the_pool_child_is_killed(system: System, long_video: Path, shots_of_long_film: int) -> None:
+def test_the_pool_child_is_killed(system: System, long_video: Path, long_video_frames: int) -> None:
     worker = system.start_worker()
     system.start_beat()
     job = system.submit_job(system.add_video(long_video))
@@ -53,10 +53,10 @@ def test_the_pool_child_is_killed(system: System, long_video: Path, shots_of_lon
     os.kill(system.find_pool_child(worker), signal.SIGKILL)
     job = system.wait_for_end(job)
     assert (job.state, job.runs[0].attempt) == (JobState.SUCCEEDED, 2)
-    _is_right(system, job.id, shots_of_long_film)
+    _check_shots(system, job.id, long_video_frames)
 
 
-def test_the_whole_worker_is_killed(system: System, long_video: Path, shots_of_long_film: int) -> None:
+def test_the_whole_worker_is_killed(system: System, long_video: Path, long_video_frames: int) -> None:
     worker = system.start_worker()
     system.start_beat()
     job = system.submit_job(system.add_video(long_video))
@@ -65,10 +65,12 @@ def test_the_whole_worker_is_killed(system: System, long_video: Path, shots_of_l
     system.start_worker()
     job = system.wait_for_end(job)
     assert (job.state, job.runs[0].attempt) == (JobState.SUCCEEDED, 2)
-    _is_right(system, job.id, shots_of_long_film)
+    _check_shots(system, job.id, long_video_frames)
 
 
-def test_a_worker_told_to_stop_hands_its_run_back(system: System, long_video: Path, shots_of_long_film: int) -> None:
+def test_a_stopped_worker_returns_its_run_to_the_queue(
+    system: System, long_video: Path, long_video_frames: int
+) -> None:
     worker = system.start_worker()
     job = system.submit_job(system.add_video(long_video))
     system.wait_for_progress(job)
@@ -76,15 +78,13 @@ def test_a_worker_told_to_stop_hands_its_run_back(system: System, long_video: Pa
     assert worker.wait(20) == 0
     assert jobs.get_job(system.engine, job.id).runs[0].state is RunState.QUEUED
     assert workers.list_workers(system.engine) == []
-    system.start_worker()  # no beat: the message was sent when the run was handed back
+    system.start_worker()  # no beat: the message was sent when the run returned to the queue
     job = system.wait_for_end(job)
     assert (job.state, job.runs[0].attempt) == (JobState.SUCCEEDED, 1)
-    _is_right(system, job.id, shots_of_long_film)
+    _check_shots(system, job.id, long_video_frames)
 
 
-def test_a_worker_frozen_beyond_its_lease_is_fenced_off(
-    system: System, long_video: Path, shots_of_long_film: int
-) -> None:
+def test_a_worker_frozen_beyond_its_lease_is_fenced(system: System, long_video: Path, long_video_frames: int) -> None:
     frozen = system.start_worker()
     job = system.submit_job(system.add_video(long_video))
     system.wait_for_progress(job)
@@ -98,15 +98,15 @@ def test_a_worker_frozen_beyond_its_lease_is_fenced_off(
     os.kill(child, signal.SIGCONT)
     job = system.wait_for_end(job)
     assert (job.state, job.runs[0].attempt) == (JobState.SUCCEEDED, 2)
-    _is_right(system, job.id, shots_of_long_film)
+    _check_shots(system, job.id, long_video_frames)
 
 
-def test_a_run_that_kills_its_worker_every_time_is_set_aside(system: System, long_video: Path) -> None:
+def test_a_run_that_kills_its_worker_every_time_fails(system: System, long_video: Path) -> None:
     worker = system.start_worker()
     system.start_beat()
     job = system.submit_job(system.add_video(long_video))
     for attempt in (1, 2, 3):
-        wait_until("the next attempt runs", lambda: _reads(system, job.id, attempt))  # noqa: B023
+        wait_until("the next attempt runs", lambda: _is_reading(system, job.id, attempt))  # noqa: B023
         os.kill(system.find_pool_child(worker), signal.SIGKILL)
     job = system.wait_for_end(job)
     assert job.state is JobState.FAILED
@@ -122,13 +122,13 @@ def own_valkey(tmp_path: Path) -> Iterator[Valkey]:
 
 
 def test_the_broker_is_killed_in_the_middle_of_a_run(
-    system: System, long_video: Path, shots_of_long_film: int, own_valkey: Valkey
+    system: System, long_video: Path, long_video_frames: int, own_valkey: Valkey
 ) -> None:
     system.environment = {**system.environment, "REDIS_URL": own_valkey.url}
     system.start_worker()
     system.start_beat()
     video = system.add_video(long_video)
-    first = system.submit_job(video)  # rings at another broker: only the sweep can send it
+    first = system.submit_job(video)  # its message goes to another broker: only the sweep can send it
     system.wait_for_progress(first)
     os.kill(own_valkey.pid, signal.SIGKILL)
     wait_until("the broker is dead", lambda: not own_valkey.is_alive())
@@ -138,7 +138,7 @@ def test_the_broker_is_killed_in_the_middle_of_a_run(
     for job in (first, second):
         ended = system.wait_for_end(job)
         assert (ended.state, ended.runs[0].attempt) == (JobState.SUCCEEDED, 1)
-        _is_right(system, job.id, shots_of_long_film)
+        _check_shots(system, job.id, long_video_frames)
 
 
 def test_every_message_is_lost(system: System, long_video: Path, broker_url: str) -> None:

@@ -25,25 +25,25 @@ __all__ = ["browser"]
 
 pytestmark = [pytest.mark.flow, pytest.mark.slow]
 BUNNY = EXTERNAL_MATERIAL / "media/big_buck_bunny_720p_h264_full.mp4"
-FILMS = [
+VIDEOS = [
     pytest.param(SAMPLE_CLIP, {}, id="clip"),
     pytest.param(
         BUNNY,
         {"short_side": 360, "precision": "auto"},
         id="big buck bunny",
-        marks=pytest.mark.skipif(not BUNNY.exists(), reason=f"the film Big Buck Bunny is not at {BUNNY}"),
+        marks=pytest.mark.skipif(not BUNNY.exists(), reason=f"the video Big Buck Bunny is not at {BUNNY}"),
     ),
 ]
 QUERIES = ["the big rabbit", "a tree"]
 PLAY = """
 async url => {
-  const film = document.createElement("video");
-  film.muted = true;
-  film.src = url;
-  document.body.append(film);
-  await film.play();
-  while (film.currentTime < 0.5) await new Promise(resolve => setTimeout(resolve, 50));
-  return film.videoWidth;
+  const video = document.createElement("video");
+  video.muted = true;
+  video.src = url;
+  document.body.append(video);
+  await video.play();
+  while (video.currentTime < 0.5) await new Promise(resolve => setTimeout(resolve, 50));
+  return video.videoWidth;
 }
 """
 SINCE_S, UNTIL_S = 20.0, 22.0
@@ -51,21 +51,21 @@ SINCE_S, UNTIL_S = 20.0, 22.0
 
 @pytest.fixture(scope="module")
 def weights() -> Iterator[Path]:
-    """Name-seeded weights of every room that imports, as `weights import` writes them."""
+    """Name-seeded weights of every model that imports them, as `weights import` writes them."""
     import torch
 
     with temporary_folder() as folder:
-        made: dict[str, list[Path]] = {}
+        files_by_model: dict[str, list[Path]] = {}
         for name, state in (("bassl", _bassl()), ("r2plus1d", dict(build_r2plus1d().network.state_dict()))):
-            made[name] = [folder / name / "pytorch_model.pt"]
-            made[name][0].parent.mkdir()
-            torch.save(state, made[name][0])
-        made["clip_it"] = [folder / "clip_it"]
+            files_by_model[name] = [folder / name / "pytorch_model.pt"]
+            files_by_model[name][0].parent.mkdir()
+            torch.save(state, files_by_model[name][0])
+        files_by_model["clip_it"] = [folder / "clip_it"]
         (folder / "clip_it/clip").mkdir(parents=True)
         torch.save({"params": make_state("clip_it")}, folder / "clip_it/pytorch_model.pt")
         save_torchscript(make_clip_state(), folder / "clip_it/clip/ViT-B-32.pt")
-        made["mttr"] = [delivered(folder, {"model_state_dict": make_state("mttr") | constants()})]
-        for name, files in made.items():
+        files_by_model["mttr"] = [delivered(folder, {"model_state_dict": make_state("mttr") | constants()})]
+        for name, files in files_by_model.items():
             command = [sys.executable, "-m", "worker.cli", "weights", "import", name, *map(str, files)]
             environment = {"SCENEWORKS_WEIGHTS_DIR": str(folder / "weights"), "PATH": ""}
             subprocess.run(command, env=environment, check=True, capture_output=True)
@@ -77,45 +77,45 @@ def _bassl() -> dict[str, Any]:
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize(("film", "mttr"), FILMS)
+@pytest.mark.parametrize(("video_path", "mttr_params"), VIDEOS)
 def test_every_model_in_one_job(
-    film: Path, mttr: dict[str, Any], system: System, api_url: str, weights: Path, browser: Browser
+    video_path: Path, mttr_params: dict[str, Any], system: System, api_url: str, weights: Path, browser: Browser
 ) -> None:
     system.start_worker(SCENEWORKS_MODELS="*", SCENEWORKS_WEIGHTS_DIR=str(weights))
-    asked = [
+    analyses = [
         {"model": "shots", "params": {"detector": "hsv_luv"}},
         {"model": "bassl"},
         {"model": "clip_it", "params": {"sentences": ["a rabbit wakes up", "somebody falls"]}},
         {
             "model": "mttr",
-            "params": {"queries": QUERIES, "masks": True, "short_side": 96} | mttr,
+            "params": {"queries": QUERIES, "masks": True, "short_side": 96} | mttr_params,
             "range": {"start_s": SINCE_S, "end_s": UNTIL_S},
         },
         {"model": "r2plus1d"},
         {"model": "r2plus1d", "params": {"per": "shot", "clips": 1}},
     ]
     with httpx.Client(base_url=api_url, timeout=60) as client:
-        job = run_job(client, film, *asked, patience_s=1500)
+        job = run_job(client, video_path, *analyses, patience_s=1500)
         assert job["state"] == "succeeded", job["error"]
-        found = client.get(job["urls"]["results"], params={"limit": 5000}).json()
-        kinds = {row["kind"] for row in found["items"]}
+        results = client.get(job["urls"]["results"], params={"limit": 5000}).json()
+        kinds = {row["kind"] for row in results["items"]}
         assert kinds == {
             "shot", "boundary", "scene", "frame_score", "segment", "highlight", "caption", "track", "embedding"
         }  # fmt: skip
         files = client.get(job["urls"]["artifacts"]).json()["items"]
-        _summary(client, found["items"], files, film, system.folder)
-        _masks(client, found["items"], files, system.folder)
-        _likeness(client, job["video_id"], found["items"])
-        _plays(browser, api_url, files)
+        _check_summary(client, results["items"], files, video_path, system.folder)
+        _check_masks(client, results["items"], files, system.folder)
+        _check_search(client, job["video_id"], results["items"])
+        _check_playback(browser, api_url, files)
         again = run_job(
             client,
-            film,
+            video_path,
             {"model": "clip_it", "params": {"sentences": ["a butterfly"], "summary_video": False}},
             patience_s=120,
         )
         assert again["state"] == "succeeded", again["error"]
         other = client.get(again["urls"]["results"], params={"kind": "frame_score", "limit": 5000}).json()["items"]
-        scores = [row for row in found["items"] if row["kind"] == "frame_score"]
+        scores = [row for row in results["items"] if row["kind"] == "frame_score"]
         assert [row["start"] for row in other] == [row["start"] for row in scores]
         assert [row["score"] for row in other] != [row["score"] for row in scores]
     assert [event["decoded"] for event in read_events(system.folder, "run.executed") if event["model"] == "clip_it"][
@@ -123,36 +123,36 @@ def test_every_model_in_one_job(
     ] == 0
 
 
-def _fetched(client: httpx.Client, files: list[dict[str, Any]], kind: str, folder: Path) -> Path:
+def _download(client: httpx.Client, files: list[dict[str, Any]], kind: str, folder: Path) -> Path:
     [file] = [file for file in files if file["kind"] == kind]
     path = folder / str(file["name"])
     path.write_bytes(client.get(file["urls"]["self"]).raise_for_status().content)
     return path
 
 
-def _summary(client: httpx.Client, rows: list[dict[str, Any]], files: list[dict[str, Any]], film: Path,
+def _check_summary(client: httpx.Client, rows: list[dict[str, Any]], files: list[dict[str, Any]], video_path: Path,
              folder: Path) -> None:  # fmt: skip
-    """The summary film has the frames of the highlights, and no more than the budget lets through."""
+    """The summary video has the frames of the highlights, within the budget."""
     spans = [(row["start"]["frame"], row["end"]["frame"]) for row in rows if row["kind"] == "highlight"]
     frames = sum(end - start for start, end in spans)
-    assert 0 < frames <= 0.15 * probe_video(film).frames
-    made = probe_video(_fetched(client, files, "summary_video", folder))
-    assert made.frames == frames
-    assert bool(made.audio) == bool(probe_video(film).audio)
+    assert 0 < frames <= 0.15 * probe_video(video_path).frames
+    summary = probe_video(_download(client, files, "summary_video", folder))
+    assert summary.frames == frames
+    assert bool(summary.audio) == bool(probe_video(video_path).audio)
 
 
-def _masks(client: httpx.Client, rows: list[dict[str, Any]], files: list[dict[str, Any]], folder: Path) -> None:
-    """One track a query, one line a frame and query, and the overlay frame for frame."""
+def _check_masks(client: httpx.Client, rows: list[dict[str, Any]], files: list[dict[str, Any]], folder: Path) -> None:
+    """One track for each query, one line for each frame and query, an overlay of the same length."""
     tracks = [row for row in rows if row["kind"] == "track"]
     assert [row["data"]["query"] for row in tracks] == QUERIES
     frames = tracks[0]["end"]["frame"] - tracks[0]["start"]["frame"]
     assert tracks[0]["start"]["seconds"] == pytest.approx(SINCE_S, abs=0.05)
-    lines = _fetched(client, files, "tracks", folder).read_text().splitlines()
+    lines = _download(client, files, "tracks", folder).read_text().splitlines()
     assert len(lines) == frames * len(QUERIES)
-    assert probe_video(_fetched(client, files, "overlay_video", folder)).frames == frames
+    assert probe_video(_download(client, files, "overlay_video", folder)).frames == frames
 
 
-def _likeness(client: httpx.Client, video_id: str, rows: list[dict[str, Any]]) -> None:
+def _check_search(client: httpx.Client, video_id: str, rows: list[dict[str, Any]]) -> None:
     shots = [row for row in rows if row["kind"] == "embedding" and row["start"]]
     assert len(shots) == len([row for row in rows if row["kind"] == "shot"])
     body = {"video_id": video_id, "seq": 0, "per": "shot", "exclude_same_video": False, "limit": 3}
@@ -162,12 +162,12 @@ def _likeness(client: httpx.Client, video_id: str, rows: list[dict[str, Any]]) -
     assert similar == sorted(similar, reverse=True)
 
 
-def _plays(browser: Browser, api: str, files: list[dict[str, Any]]) -> None:
-    """Every film that the job has made plays in Chromium."""
-    films = [file for file in files if file["media_type"].startswith("video/")]
-    assert {file["kind"] for file in films} == {"summary_video", "overlay_video"}
+def _check_playback(browser: Browser, api: str, files: list[dict[str, Any]]) -> None:
+    """Every video that the job rendered plays in Chromium."""
+    videos = [file for file in files if file["media_type"].startswith("video/")]
+    assert {file["kind"] for file in videos} == {"summary_video", "overlay_video"}
     page = browser.new_page()
     page.goto(api)
-    for file in films:
+    for file in videos:
         assert page.evaluate(PLAY, file["urls"]["self"]) > 0
     page.close()

@@ -1,4 +1,4 @@
-"""Films made for tests with ffmpeg, and the same films decoded by ffmpeg as the reference."""
+"""Make videos for tests with ffmpeg, and decode them with ffmpeg as the reference."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ X264_OPTIONS = ("-c:v", "libx264", "-preset", "veryfast", "-g", "25", "-bf", "2"
 
 
 def run_ffmpeg(*arguments: str | Path) -> bytes:
-    """What ffmpeg wrote to its standard output."""
+    """Run ffmpeg and return its standard output."""
     command = [FFMPEG, "-nostdin", "-hide_banner", "-loglevel", "error", "-y", *map(str, arguments)]
     return subprocess.run(command, check=True, capture_output=True).stdout
 
 
 def pattern_input(size: str = "160x120", rate: str = "25", seconds: float = 2) -> tuple[str, ...]:
-    """Input arguments: a moving test picture in which no two frames are alike."""
+    """Input arguments: a moving test frame in which no two frames are alike."""
     return ("-f", "lavfi", "-i", f"testsrc2=s={size}:r={rate}:d={seconds}")
 
 
@@ -79,7 +79,7 @@ def make_av1(out: Path) -> None:
 
 
 def make_vp8(out: Path) -> None:
-    """Hidden reference frames: packets that never become a picture."""
+    """Hidden reference frames: packets that never become a frame."""
     run_ffmpeg(*pattern_input(), "-c:v", "libvpx", "-auto-alt-ref", "1", "-lag-in-frames", "16", "-b:v", "200k", out)
 
 
@@ -97,15 +97,15 @@ def make_open_gop(out: Path) -> None:
 
 
 VIDEO_MAKERS: dict[str, Callable[[Path], None]] = {
-    "plain.mp4": make_plain, "vfr.mp4": make_vfr, "rotated.mp4": make_rotated, "edited.mp4": make_edited, "late.ts": make_late,
-    "anamorphic.mp4": make_anamorphic, "interlaced.mpg": make_interlaced, "pq.mp4": make_pq, "deep.mkv": make_deep,
-    "one_frame.mp4": make_one_frame, "av1.mp4": make_av1, "vp8.webm": make_vp8, "xvid.avi": make_xvid, "raw.h264": make_raw,
-    "open_gop.mkv": make_open_gop,
+    "plain.mp4": make_plain, "vfr.mp4": make_vfr, "rotated.mp4": make_rotated, "edited.mp4": make_edited,
+    "late.ts": make_late, "anamorphic.mp4": make_anamorphic, "interlaced.mpg": make_interlaced, "pq.mp4": make_pq,
+    "deep.mkv": make_deep, "one_frame.mp4": make_one_frame, "av1.mp4": make_av1, "vp8.webm": make_vp8,
+    "xvid.avi": make_xvid, "raw.h264": make_raw, "open_gop.mkv": make_open_gop,
 }  # fmt: skip
 
 
 def read_reference_frames(path: Path) -> tuple[list[Fraction], list[str]]:
-    """(seconds since the first frame, MD5 of the samples) of every frame that ffmpeg decodes, not turned."""
+    """Return (seconds since the first frame, MD5 of the samples) of every frame that ffmpeg decodes, not rotated."""
     output = run_ffmpeg(
         "-max_error_rate",
         "1",
@@ -130,7 +130,7 @@ def read_reference_frames(path: Path) -> tuple[list[Fraction], list[str]]:
 
 
 def digest_frame(frame: VideoFrame) -> str:
-    """MD5 of the samples of a picture, as `read_reference_frames` has it."""
+    """MD5 of the samples of a frame, comparable with `read_reference_frames`."""
     md5 = hashlib.md5(usedforsecurity=False)
     for index, plane in enumerate(frame.planes):
         parts = frame.format.components
@@ -143,7 +143,7 @@ def digest_frame(frame: VideoFrame) -> str:
 
 
 def write_damaged(source: Path, out: Path, start: float, stop: float) -> Path:
-    """A copy with the bytes between two parts of its length (0..1) overwritten by noise, always the same."""
+    """Copy a file with the bytes between two parts of its length (0..1) overwritten by fixed random bytes."""
     data = bytearray(source.read_bytes())
     first, last = int(len(data) * start), int(len(data) * stop)
     data[first:last] = np.random.default_rng(7).integers(0, 256, last - first, dtype=np.uint8).tobytes()

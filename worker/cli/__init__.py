@@ -1,6 +1,6 @@
-"""The command `sceneworks-worker`: a model on a file, without queue, database or server.
+"""The command `sceneworks-worker`: run a model on a file, without queue, database or server.
 
-torch is imported by the commands that compute: `--help` and `weights list` stay quick.
+torch is imported inside the commands that compute, so that `--help` and `weights list` stay fast.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from worker.cli.run import run_command
 from worker.cli.weights import weights_app
 
 app = typer.Typer(
-    help="Run models on this machine. Exit codes: 0 done, 1 it went wrong, 2 refused.",
+    help="Run models on this machine. Exit codes: 0 done, 1 failed, 2 refused.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -28,14 +28,14 @@ app.add_typer(weights_app, name="weights")
 
 @app.command("serve")
 def serve_command() -> None:
-    """Take runs from the queue: the same as `python -m worker.main`."""
+    """Serve runs from the queue: the same as `python -m worker.main`."""
     from worker.main import main as start_worker
 
     start_worker()
 
 
 def main() -> None:
-    """Entry point."""
+    """Run the command line; entry point of `sceneworks-worker`."""
     try:
         with missing_extras_explained():
             app()

@@ -14,7 +14,7 @@ EXIT_FAILED, EXIT_REFUSED = 1, 2
 
 @contextmanager
 def exit_on_error() -> Iterator[None]:
-    """Turn what went wrong into words and an exit code."""
+    """Print an error of ours and exit: code 2 if the caller can correct it, otherwise 1."""
     try:
         yield
     except SceneworksError as error:

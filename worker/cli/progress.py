@@ -9,13 +9,14 @@ from typing import Any
 from shared.values import Progress, Stage
 
 LINE_INTERVAL_S = 2.0
-
+"""Seconds between two lines about one stage where output is not a terminal."""
 
 REDRAW_INTERVAL_S = 0.1
+"""Seconds between two updates of the line in a terminal."""
 
 
 class ProgressPrinter:
-    """Progress on standard error: one line that moves in a terminal, a line now and then elsewhere."""
+    """Prints progress to standard error: one line that is redrawn in a terminal, a line now and then elsewhere."""
 
     def __init__(self) -> None:
         self._terminal = sys.stderr.isatty()
@@ -23,7 +24,7 @@ class ProgressPrinter:
         self._printed_at = 0.0
 
     def report_progress(self, progress: Progress) -> None:
-        """So far."""
+        """Print the running stage, unless it was printed just before."""
         stage = next((stage for stage in progress.stages if stage.state == "running"), None)
         now = time.monotonic()
         pause = REDRAW_INTERVAL_S if self._terminal else LINE_INTERVAL_S
@@ -34,7 +35,7 @@ class ProgressPrinter:
         print(f"{start}{_format_stage(stage, progress.eta_s)}", end=end, file=sys.stderr, flush=True)
 
     def log_event(self, action: str, **facts: Any) -> None:
-        """Something worth a line."""
+        """Print an event on a line of its own."""
         words = " ".join(f"{name}={value}" for name, value in facts.items())
         print(f"{action} {words}", file=sys.stderr, flush=True)
 

@@ -1,4 +1,4 @@
-"""`sceneworks-worker run`: one model on one video, results and artifacts into a folder."""
+"""`sceneworks-worker run`: run one model on one video, with its artifacts in a folder."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def run_command(
             "--param",
             "-p",
             metavar="NAME=VALUE",
-            help="Parameter, as JSON or text; may be given again. That of a needed run: `shots.detector=hsv_luv`.",
+            help="Parameter, as JSON or text; repeatable. Of a needed model: `shots.detector=hsv_luv`.",
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the artifacts.", file_okay=False)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object in the API's record shapes.")] = False,
-    allow_damaged: Annotated[bool, typer.Option(help="Take a file that is cut off, as far as it goes.")] = False,
+    allow_damaged: Annotated[bool, typer.Option(help="Accept a file that is cut off.")] = False,
 ) -> None:
     """Run a model on a file."""
     with exit_on_error():
@@ -51,16 +51,16 @@ def run_command(
 def run_model(
     file: Path, model_name: str, raw_params: dict[str, Any], out: Path | None, *, allow_damaged: bool = False
 ) -> dict[str, Any]:
-    """A run: `{"video": ..., "results": [...], "artifacts": [...], "stages": [...]}` in the API's record shapes.
+    """Run a model: `{"video": ..., "results": [...], "artifacts": [...], "stages": [...]}` in the API's record shapes.
 
-    The runs that the model needs are done first, and their results and artifacts stand before its own.
+    The models that it needs are run first, and their results and artifacts come before its own.
 
     Args:
-        file: the film.
+        file: the video.
         model_name: the model.
         raw_params: its parameters; those of a needed run under its name and a dot, such as `shots.detector`.
         out: folder for the artifacts.
-        allow_damaged: take a file that is cut off.
+        allow_damaged: accept a file that is cut off.
 
     Raises:
         SceneworksError: the file, the weights or the device cannot be used.
@@ -73,9 +73,9 @@ def run_model(
         video = probe_video(file, allow_damaged=allow_damaged)
         for model_id in params:
             stages = _execute_model(file, video, model_id, params[model_id], Path(scratch), executions)
-        output_files = [output_files for execution in executions.values() for output_files in execution.outcome.files]
+        output_files = [file for execution in executions.values() for file in execution.outcome.files]
         with stages.track_stage("store", total=max(1, len(output_files)), unit="file"):
-            artifacts = [_save_artifact(one, out) for one in output_files]
+            artifacts = [_save_artifact(output_file, out) for output_file in output_files]
     return {
         "video": next(iter(executions.values())).video.to_dict(),
         "results": [result.to_dict() for execution in executions.values() for result in execution.outcome.results],
@@ -85,14 +85,15 @@ def run_model(
 
 
 def _params_by_model(model_name: str, raw_params: dict[str, Any]) -> dict[str, Params]:
-    """Checked parameters of the models to be run, needs first; InvalidRequest."""
+    """Validate the parameters of the models to be run, needed models first; InvalidRequest."""
     spec = get_model_spec(model_name)
     raw_by_model: dict[str, dict[str, Any]] = {each: {} for each in (*spec.needs, model_name)}
     for key, value in raw_params.items():
-        owner, dot, rest = key.partition(".")
-        raw_by_model[owner if dot and owner in spec.needs else model_name][
-            rest if dot and owner in spec.needs else key
-        ] = value
+        owner, dot, name = key.partition(".")
+        if dot and owner in spec.needs:
+            raw_by_model[owner][name] = value
+        else:
+            raw_by_model[model_name][key] = value
     needs = spec.needs_for(spec.read_params(raw_by_model[model_name]))
     unused_needs = [each for each in spec.needs if each not in needs and raw_by_model[each]]
     if unused_needs:
@@ -105,7 +106,7 @@ def _params_by_model(model_name: str, raw_params: dict[str, Any]) -> dict[str, P
 def _execute_model(
     file: Path, video: VideoFacts, model_name: str, params: Params, scratch: Path, executions: dict[str, Execution]
 ) -> StageTracker:
-    """One run, into `executions`; its stages."""
+    """Run one model, add it to `executions` and return its stages."""
     import torch
 
     from worker.models import load_definition
@@ -117,16 +118,14 @@ def _execute_model(
     config = get_settings()
     placement = resolve_placement(config.device, config.precision, config.runtime, config.threads)
     torch.set_num_threads(placement.threads)
-    ready_model, stages = (
-        LoadedModel(load_definition(model_name), placement, (config.weights_dir,)),
-        StageTracker(ProgressPrinter()),
-    )
+    model = LoadedModel(load_definition(model_name), placement, (config.weights_dir,))
+    stages = StageTracker(ProgressPrinter())
     needed = {need: executions[need].outcome for need in CATALOG[model_name].needs_for(params)}
     results = {need: outcome.results for need, outcome in needed.items()}
     files = {need: {file.kind: file.path for file in outcome.files} for need, outcome in needed.items()}
     folder = scratch / model_name
     folder.mkdir()
-    executions[model_name] = execute_run(ready_model, file, video, RunInputs(results, files), params, folder, stages)
+    executions[model_name] = execute_run(model, file, video, RunInputs(results, files), params, folder, stages)
     return stages
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from worker.weights import WeightsManifest
 
 HASH_REMARKS = {None: "", True: "  the published file", False: "  not the published file: fine-tuned, or another"}
-"""What is said of a file whose published hash is not known, that has it, and that has another."""
+"""Remark on a file by the comparison with its published hash: not known, equal, different."""
 
 
 weights_app = typer.Typer(help="The weights of the models.", no_args_is_help=True)
@@ -28,7 +28,7 @@ weights_app = typer.Typer(help="The weights of the models.", no_args_is_help=Tru
 
 @weights_app.command("list")
 def list_command() -> None:
-    """List the weights of every model: whether they are here, where they come from, the command that gets them."""
+    """List the weights of every model: whether they are present, their origin, the command that gets them."""
     for spec in _iter_weights_specs():
         presence, side_files = _describe_presence(spec, (get_settings().weights_dir,))
         typer.echo(f"{spec.name}  {presence}  {spec.licence}")
@@ -39,7 +39,7 @@ def list_command() -> None:
 
 @weights_app.command("verify")
 def verify_command() -> None:
-    """Compare every weights file with its hash; exit code 1 when one is missing or another."""
+    """Compare every weights file with its hash; exit code 1 if one is missing or different."""
     from worker.weights import compute_fingerprint, find_card
 
     all_present, folders = True, (get_settings().weights_dir,)
@@ -69,14 +69,14 @@ def import_command(
         ),
     ],
 ) -> None:
-    """Take published weights in: read them once, check every tensor, and keep them as safetensors with a card."""
+    """Import published weights: read them, check every tensor, and store them as safetensors with a card."""
     with exit_on_error():
         _import_files(_load_manifest(model_name), paths)
 
 
 @weights_app.command("pull")
 def pull_command(model_name: Annotated[str, typer.Argument(help="Model to get the weights of.")]) -> None:
-    """Download published weights from their hub, compare them with its hash, and take them in."""
+    """Download published weights from their hub, compare them with its hash, and import them."""
     from worker.weights.hub import download_weights
 
     folder = get_settings().weights_dir
@@ -92,7 +92,7 @@ def _iter_weights_specs() -> Iterator[WeightsSpec]:
 
 
 def _describe_presence(spec: WeightsSpec, folders: Sequence[Path]) -> tuple[str, list[str]]:
-    """Present or missing, with the hash that menu or card gives: the weights, and each file beside them."""
+    """Describe whether weights are present, with the hash from catalog or card; and each side file."""
     from worker.weights import find_card
     from worker.weights.pinned import find_weights
 
@@ -111,7 +111,7 @@ def _describe_presence(spec: WeightsSpec, folders: Sequence[Path]) -> tuple[str,
 
 
 def _load_manifest(model_name: str) -> WeightsManifest:
-    """What a room says of the files that its weights are imported from; InvalidRequest where it imports none."""
+    """Load the manifest of the files that a model's weights are imported from; InvalidRequest if it has none."""
     spec = get_model_spec(model_name)
     manifest: WeightsManifest | None = getattr(
         import_module(f"worker.models.{model_name}.weights"), "WEIGHTS_MANIFEST", None

@@ -1,4 +1,4 @@
-"""How well a model does, in the numbers of the papers: a file for each kind of answer. Import them from here."""
+"""The papers' metrics: a file for each kind of result. Import them from here."""
 
 from worker.evaluation.masks import (
     ReferringSample,

@@ -1,4 +1,4 @@
-"""How well objects were masked: J and F of DAVIS, and what is reported for sentences on A2D and JHMDB.
+"""Metrics of object masks: J and F of DAVIS, and those reported for sentences on A2D and JHMDB.
 
 J is the overlap of regions, F that of their outlines (Perazzi et al., CVPR 2016, section 4); Refer-YouTube-VOS reports
 the mean of both over all frames. A2D-Sentences ranks all masks of a frame by their scores (average precision as COCO
@@ -22,23 +22,23 @@ from pycocotools.cocoeval import COCOeval
 from scipy.ndimage import distance_transform_edt
 
 Mask = npt.NDArray[np.bool_ | np.uint8]
-"""H x W: what is not 0 belongs to the object."""
+"""H x W: pixels that are not 0 belong to the object."""
 
 BOUNDARY_TOLERANCE = 0.008
-"""How far apart outlines may lie to match, as a part of the picture's diagonal (DAVIS)."""
+"""Largest distance at which outlines match, as a part of the image's diagonal (DAVIS)."""
 
 IOU_EPSILON = 1e-6
-"""In both parts of the overlap of a best mask (MTTR)."""
+"""Added to numerator and denominator of the overlap of a best mask (MTTR)."""
 
 IOU_THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
-"""Overlaps above which a best mask counts as right."""
+"""Overlaps above which a best mask counts as correct."""
 
 COCO_NAMES = ("mAP 0.5:0.95", "AP 0.5", "AP 0.75", "AP 0.5:0.95 S", "AP 0.5:0.95 M", "AP 0.5:0.95 L")
-"""The first six numbers of a COCO evaluation as MTTR calls them; the last three by the size of the object."""
+"""MTTR's names of the first six numbers of a COCO evaluation; the last three are by the size of the object."""
 
 
 class Rle(TypedDict):
-    """A mask as COCO's run lengths: columns one after the other, compressed."""
+    """A mask as COCO's run-length encoding: column by column, compressed."""
 
     size: list[int]
     counts: str | bytes
@@ -66,41 +66,43 @@ class RegionBoundaryScores:
 
 
 def score_masks(truth: Sequence[Mask], predicted: Sequence[Mask]) -> RegionBoundaryScores:
-    """J, F and their mean for an object, over all frames. ValueError without frames, or where numbers differ."""
+    """Compute J and F for an object, over all frames. ValueError without frames, or if their numbers differ."""
     pairs = list(zip(truth, predicted, strict=True))
     if not pairs:
-        raise ValueError("There is no frame to judge by.")
+        raise ValueError("There is no frame to score.")
     return RegionBoundaryScores(
         float(np.mean([region_j(*pair) for pair in pairs])), float(np.mean([boundary_f(*p) for p in pairs]))
     )
 
 
 def region_j(truth_HW: Mask, predicted_HW: Mask) -> float:
-    """Area in common over area together; 1 where both are empty."""
+    """Intersection over union of the areas; 1 if both are empty."""
     truth, predicted = _check_pair(truth_HW, predicted_HW)
     union = int((truth | predicted).sum())
     return int((truth & predicted).sum()) / union if union else 1.0
 
 
 def boundary_f(truth_HW: Mask, predicted_HW: Mask, tolerance: float = BOUNDARY_TOLERANCE) -> float:
-    """Harmonic mean of how much of either outline lies near the other.
+    """Harmonic mean of the parts of either outline that lie near the other.
 
-    Near is within `tolerance` times the diagonal, rounded up to whole pixels: the disk with which DAVIS widens outlines. Of
-    two masks without an outline F is 1, of one with and one without it is 0. An outline on the picture's edge is none.
+    Near is within `tolerance` times the diagonal, rounded up to whole pixels: the disk with which DAVIS dilates
+    outlines. F of two masks without an outline is 1, of one with and one without it is 0. The edge of the image is not
+    an outline.
     """
     truth, predicted = _check_pair(truth_HW, predicted_HW)
     radius = math.ceil(tolerance * math.hypot(*truth.shape))
     truth_edge, predicted_edge = mask_boundary(truth), mask_boundary(predicted)
     if not truth_edge.any() or not predicted_edge.any():
         return float(truth_edge.any() == predicted_edge.any())
-    # A pixel lies in the other outline widened by a disk exactly where that outline is no further than its radius.
+    # DAVIS dilates the outline by a disk. A pixel is in the dilated outline exactly if the outline is no further away
+    # than the radius, and one distance transform is faster than a dilation by a large disk.
     precision = float((distance_transform_edt(~truth_edge)[predicted_edge] <= radius).mean())
     recall = float((distance_transform_edt(~predicted_edge)[truth_edge] <= radius).mean())
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
 def mask_boundary(mask_HW: Mask) -> npt.NDArray[np.bool_]:
-    """(H, W): pixels that differ from the one to the right, below, or both; one pixel wide (DAVIS, `seg2bmap`)."""
+    """Return (H, W): pixels that differ from the one right, below, or diagonally below; as DAVIS's `seg2bmap`."""
     inside = np.pad(mask_HW.astype(bool), ((0, 1), (0, 1)), mode="edge")
     here = inside[:-1, :-1]
     edge: npt.NDArray[np.bool_] = (here ^ inside[:-1, 1:]) | (here ^ inside[1:, :-1]) | (here ^ inside[1:, 1:])
@@ -109,7 +111,7 @@ def mask_boundary(mask_HW: Mask) -> npt.NDArray[np.bool_]:
 
 def _check_pair(truth_HW: Mask, predicted_HW: Mask) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     if truth_HW.ndim != 2 or truth_HW.shape != predicted_HW.shape:
-        raise ValueError(f"Masks of {truth_HW.shape} and {predicted_HW.shape} are not of one picture.")
+        raise ValueError(f"Masks of {truth_HW.shape} and {predicted_HW.shape} are not of one image.")
     return truth_HW.astype(bool), predicted_HW.astype(bool)
 
 
@@ -122,11 +124,11 @@ class ReferringSample:
 
     Args:
         truth: the mask of the object that is meant.
-        masks: what the model masked.
-        scores: of each of these, how sure it is that this one is meant.
+        masks: the masks that the model predicted.
+        scores: of each mask, how sure the model is that this one is meant.
 
     Raises:
-        ValueError: not as many scores as masks, a score that is no number, or masks of several sizes.
+        ValueError: not as many scores as masks, a score that is not finite, or masks of several sizes.
     """
 
     truth: Rle
@@ -140,7 +142,7 @@ class ReferringSample:
             raise ValueError("The masks of a frame are not of one size.")
 
     def best_overlap(self) -> tuple[int, int]:
-        """(area in common, area together) of the truth and the mask of the highest score; no mask has no area."""
+        """Return (intersection, union) of the truth and the mask with the highest score; no mask has area 0."""
         area = int(coco_mask.area(self.truth))
         if not self.masks:
             return 0, area
@@ -150,14 +152,14 @@ class ReferringSample:
 
 
 def referring_metrics(samples: Sequence[ReferringSample]) -> dict[str, float]:
-    """What MTTR reports on A2D-Sentences and JHMDB-Sentences, under its names. ValueError without samples.
+    """Compute what MTTR reports on A2D-Sentences and JHMDB-Sentences, with its names. ValueError without samples.
 
-    `mAP` and `AP` are COCO's, over all masks, whatever their category (-1 where no object is of that size). `P@K`:
-    share of the samples whose best mask overlaps by strictly more than K, where overlap is (I + 1e-6) / (U + 1e-6): one
-    of exactly K counts. `mean_iou` is the mean of these overlaps, `overall_iou` all I together over all U together.
+    `mAP` and `AP` are COCO's, over all masks, regardless of category (-1 if no object has that size). `P@K`: share of
+    the samples whose best mask overlaps by strictly more than K, where overlap is (I + 1e-6) / (U + 1e-6), so that an
+    overlap of exactly K counts. `mean_iou` is the mean of these overlaps, `overall_iou` the sum of I over the sum of U.
     """
     if not samples:
-        raise ValueError("There is no sample to judge by.")
+        raise ValueError("There is no sample to score.")
     areas_N2 = np.array([sample.best_overlap() for sample in samples], np.float64)
     overlap_N = (areas_N2[:, 0] + IOU_EPSILON) / (areas_N2[:, 1] + IOU_EPSILON)
     total_union = float(areas_N2[:, 1].sum())
@@ -170,7 +172,7 @@ def referring_metrics(samples: Sequence[ReferringSample]) -> dict[str, float]:
 
 
 def _coco_metrics(samples: Sequence[ReferringSample]) -> dict[str, float]:
-    """COCO's average precision of masks."""
+    """Compute COCO's average precision of masks."""
     truth: list[tuple[int, Rle, dict[str, Any]]] = [(number, sample.truth, {}) for number, sample in enumerate(samples)]
     predicted: list[tuple[int, Rle, dict[str, Any]]] = [
         (number, mask, {"score": score})
@@ -187,7 +189,7 @@ def _coco_metrics(samples: Sequence[ReferringSample]) -> dict[str, float]:
 
 
 def _coco_dataset(samples: Sequence[ReferringSample], masks: Sequence[tuple[int, Rle, dict[str, Any]]]) -> COCO:
-    """Masks as pycocotools wants them: numbers of annotations begin with 1, as 0 means none to it."""
+    """Build the input of pycocotools. Annotation numbers begin with 1: it takes 0 for "no match"."""
     data = COCO()
     data.dataset = {
         "images": [

@@ -1,7 +1,7 @@
-"""How well likeness finds films of the same kind: the retrieval of CMD (CVPR 2022; R(2+1)D-26) and before it.
+"""Metrics of retrieval by embedding similarity: the protocol of CMD (CVPR 2022; R(2+1)D-26) and earlier work.
 
-Embeddings of test films ask for those of training films; nothing is trained on them. A question is answered right at k
-if any of the k most alike has its class.
+The queries are embeddings of test videos, the gallery those of training videos; nothing is trained on them. A query is
+correct at k if any of its k most similar gallery videos has its class.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ Embeddings = npt.NDArray[np.floating]
 Classes = npt.NDArray[np.integer]
 
 RECALL_RANKS = (1, 5, 10, 20, 50)
-"""How many of the most alike are looked at."""
+"""Values of k."""
 
 QUERIES_PER_BATCH = 1024
-"""Questions asked at a time."""
+"""Queries compared at a time, to bound the memory of the similarity matrix."""
 
 
 def recall_at(
@@ -28,16 +28,16 @@ def recall_at(
     classes_G: Classes,
     ranks: Sequence[int] = RECALL_RANKS,
 ) -> dict[int, float]:
-    """Share of the questions with their class among the k most alike by cosine, for each k.
+    """Share of the queries with their class among the k most similar by cosine, for each k.
 
-    Of equal likeness the earlier one in the gallery comes first. An embedding of zeros is like nothing: cosine 0.
+    Of equal similarities the earlier one in the gallery comes first. An embedding of zeros has similarity 0 to all.
 
     Raises:
-        ValueError: no question or no gallery, lengths that do not agree, a number that is none, or a k below 1.
+        ValueError: no query or no gallery, lengths that do not agree, a value that is not finite, or a k below 1.
     """
     _check_inputs(queries_QD, classes_Q, gallery_GD, classes_G)
     if not ranks or min(ranks) < 1:
-        raise ValueError(f"Nothing can be found among the {list(ranks)} most alike.")
+        raise ValueError(f"Every rank must be at least 1: {list(ranks)}.")
     gallery_DG = _normalize_rows(gallery_GD).T
     hits_QK = np.concatenate(
         [
@@ -58,7 +58,7 @@ def _check_inputs(queries_QD: Embeddings, classes_Q: Classes, gallery_GD: Embedd
         if vectors_ND.ndim != 2 or not len(vectors_ND) or classes_N.shape != vectors_ND.shape[:1]:
             raise ValueError(f"Embeddings {vectors_ND.shape} do not go with classes {classes_N.shape}.")
         if not np.isfinite(vectors_ND).all():
-            raise ValueError("An embedding is not of numbers.")
+            raise ValueError("An embedding has a value that is not finite.")
     if queries_QD.shape[1] != gallery_GD.shape[1]:
         raise ValueError(f"Embeddings of {queries_QD.shape[1]} and {gallery_GD.shape[1]} numbers cannot be compared.")
 
@@ -72,7 +72,7 @@ def _normalize_rows(vectors_ND: Embeddings) -> npt.NDArray[np.float64]:
 def _hits_at_ranks(
     similarity_RG: npt.NDArray[np.float64], classes_R: Classes, classes_G: Classes, ranks: Sequence[int]
 ) -> npt.NDArray[np.bool_]:
-    """(R, K): whether the class of a question is among the k most alike."""
+    """Return (R, K): whether the class of a query is among its k most similar gallery videos."""
     order_RG = np.argsort(-similarity_RG, axis=1, kind="stable")
     same_class_RG = classes_G[order_RG] == classes_R[:, None]
     first_R = np.where(same_class_RG.any(axis=1), same_class_RG.argmax(axis=1), len(classes_G))

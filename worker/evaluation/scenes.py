@@ -1,7 +1,7 @@
-"""How well scene boundaries were found: the numbers of BaSSL (arXiv:2201.05277), SCRL (CVPR 2022) and LGSS (CVPR 2020).
+"""Metrics of scene boundaries: those of BaSSL (arXiv:2201.05277), SCRL (CVPR 2022) and LGSS (CVPR 2020).
 
-A film of n shots has n - 1 labels: 1 where a scene ends with that shot; nobody judges the last shot.
-Papers differ in what they pool: BaSSL counts over the shots of all films, SCRL takes the mean over films.
+A video of n shots has n - 1 labels: 1 where a scene ends with that shot; the last shot has none.
+Papers differ in what they pool: BaSSL counts over the shots of all videos, SCRL takes the mean over videos.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ METRIC_EPSILON = 1e-5
 THRESHOLD = 0.5
 MOVIENET_FPS = 24.0
 MAX_SHOT_DISTANCE = 5
-"""How many shots away a boundary may be to count as found within seconds."""
+"""Largest distance in shots of a predicted boundary that counts in `recall_within`."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredVideo:
-    """One film: labels, what the model says, and where its shots are.
+    """One video: labels, scores of the model, and the frames of its shots.
 
     Args:
         labels_N: 0 or 1 for each shot but the last.
@@ -86,7 +86,7 @@ def _check_shots(labels_N: Labels, shots_M2: ShotFrames) -> None:
 
 
 def average_precision(labels_N: Labels, scores_N: Scores) -> float:
-    """Sum over distinct scores of (recall gained) x (precision there); 0 without a positive label.
+    """Sum over distinct scores of (recall gained) x (precision at that score); 0 without a positive label.
 
     The definition of scikit-learn's `average_precision_score`: no interpolation, and shots of equal score enter
     together, so the order among them does not matter.
@@ -104,12 +104,12 @@ def average_precision(labels_N: Labels, scores_N: Scores) -> float:
 
 
 def pooled_average_precision(videos: Sequence[ScoredVideo]) -> float:
-    """Average precision over the shots of all films at once: the AP of BaSSL."""
+    """Average precision over the shots of all videos at once: the AP of BaSSL."""
     return average_precision(*_pool_videos(videos))
 
 
 def mean_average_precision(videos: Sequence[ScoredVideo]) -> float:
-    """Average precision of each film, then the mean: the AP of SCRL, the mAP of LGSS."""
+    """Average precision of each video, then the mean: the AP of SCRL, the mAP of LGSS."""
     return _mean_or_zero([average_precision(video.labels_N, video.scores_N) for video in videos])
 
 
@@ -117,7 +117,7 @@ def mean_average_precision(videos: Sequence[ScoredVideo]) -> float:
 
 
 def confusion_counts(labels_N: Labels, predicted_N: Labels) -> ConfusionCounts:
-    """The four kinds of shots."""
+    """Count the shots by label and prediction."""
     _check_labels(labels_N, predicted_N)
     label_N, predicted_bool_N = labels_N.astype(bool), predicted_N.astype(bool)
     tp, predicted, positive = int((label_N & predicted_bool_N).sum()), int(predicted_bool_N.sum()), int(label_N.sum())
@@ -125,16 +125,16 @@ def confusion_counts(labels_N: Labels, predicted_N: Labels) -> ConfusionCounts:
 
 
 def precision_recall(labels_N: Labels, predicted_N: Labels) -> PrecisionRecall:
-    """Without any eps, 0 where nothing can be divided: scikit-learn and torchmetrics, as upstream BaSSL uses them."""
+    """Rates without epsilon, 0 where the denominator is 0: scikit-learn and torchmetrics, as BaSSL uses them."""
     counts = confusion_counts(labels_N, predicted_N)
     precision, recall = _safe_ratio(counts.tp, counts.tp + counts.fp), _safe_ratio(counts.tp, counts.tp + counts.fn)
     return PrecisionRecall(precision, recall, _safe_ratio(2 * counts.tp, 2 * counts.tp + counts.fp + counts.fn))
 
 
 def modelscope_rates(labels_N: Labels, predicted_N: Labels) -> PrecisionRecall:
-    """In percent, eps in precision and recall alone: ModelScope's metric of movie scene segmentation.
+    """Rates in percent, epsilon in precision and recall only: ModelScope's metric of movie scene segmentation.
 
-    F1 is 0 where precision and recall are; there the published code divides by zero.
+    F1 is 0 if precision and recall are; the published code divides by zero in this case.
     """
     counts = confusion_counts(labels_N, predicted_N)
     precision, recall = (
@@ -145,7 +145,7 @@ def modelscope_rates(labels_N: Labels, predicted_N: Labels) -> PrecisionRecall:
 
 
 def scrl_rates(labels_N: Labels, predicted_N: Labels) -> PrecisionRecall:
-    """With eps in all three denominators: SCRL, for one film."""
+    """Rates with epsilon in all three denominators: SCRL, for one video."""
     counts = confusion_counts(labels_N, predicted_N)
     precision, recall = (
         counts.tp / (counts.tp + counts.fp + METRIC_EPSILON),
@@ -160,7 +160,7 @@ def scrl_rates(labels_N: Labels, predicted_N: Labels) -> PrecisionRecall:
 def recall_within(
     labels_N: Labels, predicted_N: Labels, shots_M2: ShotFrames, *, seconds: float = 3.0, fps: float = MOVIENET_FPS
 ) -> float:
-    """Share of the boundaries with a predicted one at most 5 shots and less than so many seconds away: Recall@3s.
+    """Share of the boundaries with a predicted one at most 5 shots and less than `seconds` away: Recall@3s.
 
     Distances are between last frames. Divided by the number of boundaries + 1e-5, as published.
     """
@@ -174,10 +174,10 @@ def recall_within(
 
 
 def mean_iou(labels_N: Labels, predicted_N: Labels, shots_M2: ShotFrames) -> float:
-    """Mean best overlap of true with predicted scenes, averaged with that of predicted with true ones.
+    """Mean best overlap of true with predicted scenes, averaged with that of predicted with true scenes.
 
-    As published by LGSS and BaSSL: a scene ends at a boundary, so the shots after the last one are none; the length
-    of a scene is its last frame less its first. 0 where either side has no boundary.
+    As published by LGSS and BaSSL: a scene ends at a boundary, so the shots after the last boundary are no scene; the
+    length of a scene is its last frame minus its first. 0 if either side has no boundary.
     """
     _check_labels(labels_N, predicted_N)
     _check_shots(labels_N, shots_M2)
@@ -189,17 +189,17 @@ def mean_iou(labels_N: Labels, predicted_N: Labels, shots_M2: ShotFrames) -> flo
 
 
 def _scene_spans(boundaries_N: Labels, shots_M2: ShotFrames) -> ShotFrames:
-    """(S, 2): first frame of the first shot and last frame of the last one, of each scene that is closed."""
+    """Return (S, 2): first frame of the first shot and last frame of the last shot, of each scene with an end."""
     last_S = np.flatnonzero(boundaries_N)
     first_S = np.concatenate(([0], last_S[:-1] + 1)) if len(last_S) else last_S
     return np.stack((shots_M2[first_S, 0], shots_M2[last_S, 1]), axis=1)
 
 
 def _pairwise_overlap(one_S2: ShotFrames, other_T2: ShotFrames) -> Scores:
-    """(S, T): length in common over length from the earlier start to the later end; 0 where they are apart."""
+    """Return (S, T): common length over the length from the earlier start to the later end; 0 if disjoint."""
     start_ST, end_ST = np.maximum.outer(one_S2[:, 0], other_T2[:, 0]), np.minimum.outer(one_S2[:, 1], other_T2[:, 1])
     first_ST, last_ST = np.minimum.outer(one_S2[:, 0], other_T2[:, 0]), np.maximum.outer(one_S2[:, 1], other_T2[:, 1])
-    # One frame against itself has length 0 on both sides: no overlap, rather than none over none.
+    # A scene of one frame has length 0, so its overlap with itself would be 0 / 0: the maximum with 1 makes it 0.
     overlap_ST: Scores = np.maximum(end_ST - start_ST, 0) / np.maximum(last_ST - first_ST, 1)
     return overlap_ST
 
@@ -208,10 +208,10 @@ def _pairwise_overlap(one_S2: ShotFrames, other_T2: ShotFrames) -> Scores:
 
 
 def bassl_metrics(videos: Sequence[ScoredVideo]) -> dict[str, float]:
-    """What BaSSL reports: `ap` and `f1` over all shots at once; `map` and the three of LGSS as means over films.
+    """Compute what BaSSL reports: `ap` and `f1` over all shots at once; `map` and those of LGSS as means over videos.
 
     Predictions are scores of 0.5 and above: the rule of the torchmetrics that BaSSL's requirements bring.
-    `recall_at_3s` and `mean_iou` need the shots of every film.
+    `recall_at_3s` and `mean_iou` need the shots of every video.
     """
     labels_N, scores_N = _pool_videos(videos)
     predictions = [video.scores_N >= THRESHOLD for video in videos]
@@ -229,7 +229,7 @@ def bassl_metrics(videos: Sequence[ScoredVideo]) -> dict[str, float]:
 
 
 def scrl_metrics(videos: Sequence[ScoredVideo]) -> dict[str, float]:
-    """What SCRL reports: means over films, and `accuracy` over all shots at once. Predictions are scores above 0.5."""
+    """Compute what SCRL reports: means over videos, and `accuracy` over all shots. Predictions are scores above 0.5."""
     video_rates = [scrl_rates(video.labels_N, video.scores_N > THRESHOLD) for video in videos]
     labels_N, scores_N = _pool_videos(videos)
     return {
@@ -243,13 +243,13 @@ def scrl_metrics(videos: Sequence[ScoredVideo]) -> dict[str, float]:
 
 def _pool_videos(videos: Sequence[ScoredVideo]) -> tuple[Labels, Scores]:
     if not videos:
-        raise ValueError("There is no film to judge by.")
+        raise ValueError("There is no video to score.")
     return np.concatenate([video.labels_N for video in videos]), np.concatenate([video.scores_N for video in videos])
 
 
 def _require_shots(video: ScoredVideo) -> ShotFrames:
     if video.shots_M2 is None:
-        raise ValueError("Times cannot be judged without the shots.")
+        raise ValueError("Metrics in time need the shots.")
     return video.shots_M2
 
 

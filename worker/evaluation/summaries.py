@@ -1,8 +1,8 @@
-"""How well a film was summarised: the F-score of TVSum and SumMe, and the order of its frames.
+"""Metrics of video summaries: the F-score of TVSum and SumMe, and rank correlations of frame scores.
 
-People disagree about a good summary, so each film comes with those of several users. The F-score compares which frames
-were chosen (Gygli et al., ECCV 2014, section 5; Song et al., CVPR 2015, section 5); the rank correlations compare the
-scores themselves, which the choice of whole segments hides (Otani et al., CVPR 2019, section 5).
+People disagree about a good summary, so each video comes with summaries of several users. The F-score compares the
+selected frames (Gygli et al., ECCV 2014, section 5; Song et al., CVPR 2015, section 5); the rank correlations compare
+the scores themselves, which the selection of whole segments hides (Otani et al., CVPR 2019, section 5).
 """
 
 from __future__ import annotations
@@ -15,31 +15,31 @@ import numpy.typing as npt
 from scipy.stats import kendalltau, spearmanr
 
 FrameSelection = npt.NDArray[np.integer | np.bool_]
-"""0 or 1 for each frame of a film: 1 where it is in the summary."""
+"""0 or 1 for each frame of a video: 1 if it is in the summary."""
 Scores = npt.NDArray[np.floating | np.integer]
-"""How important each frame of a film is."""
+"""Importance of each frame of a video."""
 
 
 @dataclass(frozen=True, slots=True)
 class RankCorrelation:
-    """How alike two orders of the frames of a film are: 1 the same, -1 the reverse, 0 unrelated."""
+    """Correlation of two rankings of the frames of a video: 1 equal, -1 reversed, 0 unrelated."""
 
     kendall: float
     spearman: float
 
 
 def f_scores(summary_N: FrameSelection, users: Sequence[FrameSelection]) -> npt.NDArray[np.float64]:
-    """F-score (0..100) of a summary against that of each user.
+    """Compute the F-score (0..100) of a summary against that of each user.
 
-    P and R are the frames in common over those of the summary and of the user; F = 200 P R / (P + R). Of two lengths
-    the shorter one is filled with frames that are not chosen. Where either chose nothing, F is 0: there the published
-    code divides by zero and reports NaN.
+    P and R are the common frames over those of the summary and of the user; F = 200 P R / (P + R). The shorter of two
+    vectors is padded with frames that are not selected. If either selects nothing, F is 0: the published code divides
+    by zero in this case and reports NaN.
 
     Raises:
         ValueError: no user, or something other than vectors of 0 and 1.
     """
     if not users:
-        raise ValueError("There is no user to judge by.")
+        raise ValueError("There is no user to compare with.")
     for selected_N in (summary_N, *users):
         if selected_N.ndim != 1 or not np.isin(selected_N, (0, 1)).all():
             raise ValueError("A summary is not a vector of 0 and 1.")
@@ -47,7 +47,7 @@ def f_scores(summary_N: FrameSelection, users: Sequence[FrameSelection]) -> npt.
 
 
 def _f_score(summary_N: FrameSelection, user_M: FrameSelection) -> float:
-    """200 P R / (P + R), which is 200 times what is in common over what both chose together."""
+    """200 P R / (P + R), which equals 200 times the common frames over the sum of both selections."""
     length = min(len(summary_N), len(user_M))
     common = int((summary_N[:length].astype(bool) & user_M[:length].astype(bool)).sum())
     selected = int(summary_N.sum()) + int(user_M.sum())
@@ -65,9 +65,9 @@ def summe_f(summary_N: FrameSelection, users: Sequence[FrameSelection]) -> float
 
 
 def rank_correlation(scores_N: Scores, users_UN: Scores) -> RankCorrelation:
-    """Kendall's tau (b: ties are allowed for) and Spearman's rho with each user's scores, then the mean over users.
+    """Compute Kendall's tau (variant b, with ties) and Spearman's rho with each user's scores; mean over users.
 
-    Scores that are all alike put the frames into no order: 0 with them.
+    Scores that are all equal rank nothing: their correlation is 0.
 
     Raises:
         ValueError: no user, or lengths that differ, or a score that is not a number, or fewer than two frames.

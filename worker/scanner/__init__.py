@@ -1,8 +1,8 @@
-"""The scanner: looks through sources, so that films that stay where they are become videos. A process of its own.
+"""The scanner: a process that looks through sources and registers the video files in them, which stay where they are.
 
     python -m worker.scanner
 
-Any number of them may run: a source is claimed by one at a time, with a lease and a fence as runs are.
+Any number of scanners may run: each source is claimed by one at a time, with a lease and a fence, as runs are.
 """
 
 from worker.scanner.loop import run_scanner, scan_next_source

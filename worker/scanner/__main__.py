@@ -1,4 +1,4 @@
-"""The process `python -m worker.scanner`."""
+"""Start the scanner: `python -m worker.scanner`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def main() -> None:
 
 
 def _stop_scanner(*_: int | FrameType | None) -> None:
-    """One signal is enough: a second must not cut into the stopping."""
+    """Stop at the first signal, and ignore later ones: a second must not interrupt the release of the source."""
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt

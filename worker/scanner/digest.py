@@ -1,4 +1,4 @@
-"""One file read through: its hash, and whether it held still meanwhile."""
+"""Hash a file, and detect whether it changed meanwhile."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from pathlib import Path
 from shared.errors import UnsupportedMedia
 from shared.storage import CHUNK, matches_stat
 
-# A pipe that calls itself a film must not be waited for, and a link put there meanwhile not be followed.
+# NONBLOCK: opening a pipe named like a video must not wait for a writer. NOFOLLOW: the path was checked to be no link,
+# and must not have become one since.
 OPEN_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
 class FileDigest:
-    """The bytes of a file: how many, from when, and their SHA-256."""
+    """SHA-256, size in bytes and modification time of a file."""
 
     sha256: str
     size: int
@@ -26,25 +27,25 @@ class FileDigest:
 
 
 def digest_file(path: Path, on_chunk: Callable[[int], None]) -> FileDigest | None:
-    """The hash of a file, read in pieces: memory is flat at any size.
+    """Hash a file in chunks: memory use does not depend on its size.
 
     Args:
         path: the file.
-        on_chunk: called after each piece with its length.
+        on_chunk: called after each chunk with its length.
 
     Returns:
-        None when the file was written to, or put in place of another, while it was read.
+        None if the file was written to, or replaced, while it was read.
 
     Raises:
-        OSError: it has gone (FileNotFoundError), or cannot be read.
-        UnsupportedMedia: no ordinary file.
+        OSError: it is gone (FileNotFoundError), or cannot be read.
+        UnsupportedMedia: not a regular file.
     """
     sha256, size = hashlib.sha256(), 0
     with os.fdopen(os.open(path, OPEN_FLAGS), "rb", buffering=0) as file:
         initial_stat = os.fstat(file.fileno())
         if not stat.S_ISREG(initial_stat.st_mode):
-            raise UnsupportedMedia("This is no ordinary file.")
-        while size <= initial_stat.st_size and (chunk := file.read(CHUNK)):  # what grows is not run after
+            raise UnsupportedMedia("This is not a regular file.")
+        while size <= initial_stat.st_size and (chunk := file.read(CHUNK)):  # a growing file is not read to its end
             sha256.update(chunk)
             size += len(chunk)
             on_chunk(len(chunk))

@@ -1,4 +1,4 @@
-"""What the scanner's process does: claim a source, scan it, and so on until it is told to stop."""
+"""The scanner's main loop: claim a source, scan it, repeat until stopped."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ from worker.scanner.scan import ScanFenced, SourceScanner
 log = get_logger(__name__)
 
 POLL_EVERY_S = 1.0
+"""Pause after a claim that found no source to be scanned."""
 
 
 def run_scanner(engine: Engine, config: Settings, owner: str) -> None:
-    """Scan what is to be scanned, for ever. KeyboardInterrupt ends it, in the middle of a file too."""
+    """Scan sources until KeyboardInterrupt, which may come in the middle of a file."""
     while True:
         try:
             scanned = scan_next_source(engine, config, owner)
@@ -35,7 +36,7 @@ def run_scanner(engine: Engine, config: Settings, owner: str) -> None:
 
 
 def scan_next_source(engine: Engine, config: Settings, owner: str) -> bool:
-    """Scan one source, if there is one to be scanned; whether there was."""
+    """Claim and scan one source, if one is to be scanned; return whether there was one."""
     scan = sources.claim_scan(engine, owner, config.lease_s)
     if scan is None:
         return False
@@ -46,13 +47,14 @@ def scan_next_source(engine: Engine, config: Settings, owner: str) -> bool:
         except ScanFenced:
             log.warning("scan.fenced")
         except KeyboardInterrupt:
-            log.info("scan.let_go", ours=sources.release_scan(engine, scan))
+            # Released at once, so that another scanner need not wait until the lease has expired.
+            log.info("scan.released", ours=sources.release_scan(engine, scan))
             raise
     return True
 
 
 def _run_claimed_scan(engine: Engine, scan: ScanClaim, config: Settings) -> Mapping[str, Any]:
-    """What the scan found. A bug ends this scan alone: the other sources are scanned all the same."""
+    """Run the scan and return its report. A bug ends this scan only: the other sources are still scanned."""
     scanner = SourceScanner(engine, scan, config)
     try:
         return scanner.run_scan().scan
@@ -60,7 +62,7 @@ def _run_claimed_scan(engine: Engine, scan: ScanClaim, config: Settings) -> Mapp
         raise
     except Exception:
         log.exception("scan.bug")
-        stats = scanner.build_stats(Internal("The scan failed for a reason of ours; the scanner's log has it."))
+        stats = scanner.build_stats(Internal("The scan failed because of an internal error; see the scanner's log."))
         sources.fail_scan(engine, scan, stats)
         return stats
 

@@ -1,4 +1,4 @@
-"""One scan of one source: every film met is known, new, changed, moved or refused, and what was not met is gone."""
+"""Scan one source: each file found is unchanged, new, changed, moved or refused; known files not found are gone."""
 
 from __future__ import annotations
 
@@ -24,24 +24,27 @@ from worker.scanner.digest import FileDigest, digest_file
 from worker.scanner.walk import CandidateFile, SourceWalk
 
 CHUNK_FILES = 500
-"""Files whose places are read, and written, by one statement."""
+"""Number of files that one SQL statement reads or writes."""
 MIN_RESCAN_S = 1.0
-"""Least pause before a scan that comes by itself, because some files were still being written."""
+"""Shortest pause before the automatic rescan of files that were still being written."""
 RESCAN_PAUSE_FACTOR = 10
-"""Such a pause is so many times as long as the scan took: a film that is recorded for hours costs next to nothing."""
+"""The pause is at least this many times the duration of the scan: a video that is recorded for hours costs little."""
 REPORT_EVERY_S = 2.0
-"""So often at least it is told how far a scan is, while a long film is hashed too."""
+"""Longest time between two progress reports, also while a long video is hashed."""
 RETRIED_CODE = SourceUnreachable.code
-"""A file that could not be opened is tried again; other reasons for a refusal last until the file changes."""
+"""A file that was refused because it could not be opened is tried again; other refusals last until the file changes."""
 
 
 class ScanFenced(Exception):
-    """Somebody else scans this source now, or it was removed."""
+    """The claim was lost: another scanner has this source now, or it was removed."""
 
 
 @dataclass(slots=True)
 class ScanCounts:
-    """What a scan has found so far. Each file counts once: `file_digest` is the sum of the others but `gone`."""
+    """Counts of a scan so far. Each file counts once: `found` is the sum of the others but `gone`.
+
+    The names of the fields are the keys of the public scan report.
+    """
 
     found: int = 0
     new: int = 0
@@ -54,18 +57,18 @@ class ScanCounts:
     bytes_hashed: int = 0
 
     def add_files(self, kind: str, count: int = 1) -> None:
-        """So many files more of a kind."""
+        """Count more files of a kind."""
         setattr(self, kind, getattr(self, kind) + count)
         self.found += count
 
 
 class SourceScanner:
-    """A claimed scan, from the first file to the last.
+    """Executes a claimed scan.
 
     Args:
-        engine: of the ledger.
-        scan: the claim. Each write is fenced, and says that the scan goes on.
-        config: where sources may lie, how long a lease is, when a file counts as written, what films are taken.
+        engine: of the database.
+        scan: the claim. Each write checks its fence and renews its lease.
+        config: folders that sources may be in, length of the lease, settle time of files, limits for videos.
     """
 
     def __init__(self, engine: Engine, scan: ScanClaim, config: Settings) -> None:
@@ -77,14 +80,14 @@ class SourceScanner:
         self._skipped_paths: list[dict[str, str]] = []
 
     def run_scan(self) -> Source:
-        """Look through the source and write down what lies there.
+        """Scan the source and record what is there.
 
         Returns:
-            The source as it is then known. Where it could not be looked through, `scan` has the error, and what was
-            known of it stays.
+            The source after the scan. If it could not be scanned, its `scan` has the error, and its files stay as they
+            were recorded before.
 
         Raises:
-            Fenced: the claim was lost; what was written before stands.
+            ScanFenced: the claim was lost; what was written before stays.
         """
         self._write_files([])
         try:
@@ -92,6 +95,8 @@ class SourceScanner:
             self._skipped_paths = walk.skipped_paths
             for chunk in _split_chunks(walk.iter_candidates()):
                 self._process_chunk(chunk)
+            # A share that was unmounted looks like a folder whose files were all deleted: without these two checks the
+            # end of the scan would record every video as gone.
             self._check_not_empty(walk)
             walk.check_unchanged()
         except (SourceUnreachable, SourceForbidden) as error:
@@ -105,12 +110,12 @@ class SourceScanner:
         )
 
     def _check_not_empty(self, walk: SourceWalk) -> None:
-        """An empty folder that had films is a share that is not mounted, until somebody says that it is not."""
+        """SourceUnreachable if the folder had videos and is empty now, unless the scan is forced."""
         if walk.is_empty and self._scan.source.counts.get("present") and not self._scan.forced:
-            raise SourceUnreachable("There is nothing where films were. If they are really gone, scan with force.")
+            raise SourceUnreachable("The folder had videos and is empty now. If they are really gone, scan with force.")
 
     def _process_chunk(self, candidates: list[CandidateFile]) -> None:
-        """Files as they are met: those that have not changed at once, the others one by one."""
+        """Record a chunk of files: unchanged ones with one statement, the others one by one."""
         known_files = sources.get_known_files(
             self._engine, self._scan.source.id, [candidate.path for candidate in candidates]
         )
@@ -135,13 +140,13 @@ class SourceScanner:
         return not retry_refused and (candidate.size, candidate.mtime_ns) == (known_file.size, known_file.mtime_ns)
 
     def _process_file(self, candidate: CandidateFile, known_file: SourceFile | None) -> None:
-        """A file that is new, or not what it was."""
+        """Record a file that is new or has changed."""
         if isinstance(candidate.error, SourceUnreachable) and known_file is not None and known_file.sha256 is not None:
-            return  # it was there once: at the end it is gone, or stays as it was if nobody can say
+            return  # it had been a video: the end of the scan marks it as gone, or keeps it if its folder is unreadable
+        # The absolute difference, because a modification time may be in the future: by another machine's clock, or by
+        # years. Only a time near now, on either side, suggests that the file is being written.
         if candidate.error is None and abs(time.time() - candidate.mtime_ns / 1e9) < self._config.settle_s:
-            self._note_settling(
-                candidate, known_file
-            )  # the time of a copy may lie in the future by another machine's clock, or by years
+            self._note_settling(candidate, known_file)
             return
         try:
             scanned_file = self._inspect_file(candidate)
@@ -156,13 +161,13 @@ class SourceScanner:
             self._write_files([scanned_file])
 
     def _note_settling(self, candidate: CandidateFile, known_file: SourceFile | None) -> None:
-        """It is still being written: the next scan looks at it, and until then what was known of it stays."""
+        """Count a file that is still being written: its record stays as it is until the next scan."""
         self.counts.add_files("settling")
         if known_file is not None:
             self._unreadable_paths.add(candidate.path)
 
     def _inspect_file(self, candidate: CandidateFile) -> ScannedFile | None:
-        """What a file is; None when it did not hold still. OSError."""
+        """Hash and identify a file; None if it changed meanwhile. OSError if it cannot be read."""
         if candidate.error is not None:
             return _refuse_file(candidate, candidate.error)
         try:
@@ -172,10 +177,11 @@ class SourceScanner:
         if file_digest is None:
             return None
         scanned_file = self._identify_file(candidate.path, file_digest)
+        # Probing opened the file once more, by its path: the facts belong to the hash only if it is still that file.
         return scanned_file if matches_stat(candidate.path, file_digest.size, file_digest.mtime_ns) else None
 
     def _identify_file(self, path: str, file_digest: FileDigest) -> ScannedFile:
-        """What bytes are: a film that is known, one that was deleted on purpose, a new one, or none."""
+        """Identify the content: a known video, one whose record was deleted on purpose, a new one, or not a video."""
         known_content = sources.find_content(self._engine, self._scan.source.id, file_digest.sha256)
         scanned_file = ScannedFile(
             path, file_digest.size, file_digest.mtime_ns, file_digest.sha256, clean_file_name(path)
@@ -206,7 +212,7 @@ class SourceScanner:
         self._report_if_due()
 
     def _report_if_due(self) -> None:
-        """Say now and then that the scan goes on."""
+        """Report progress and renew the lease, if it is time."""
         if time.monotonic() > self._next_report_at:
             self._write_files([])
 
@@ -220,7 +226,7 @@ class SourceScanner:
         self._next_report_at = time.monotonic() + min(REPORT_EVERY_S, self._config.lease_s / 3)
 
     def build_stats(self, error: SceneworksError | None = None) -> dict[str, Any]:
-        """The counts as JSON, with the seconds so far, why it failed, and what was passed over."""
+        """Build the scan report: counts, seconds so far, the error, and the entries that were skipped."""
         seconds = round(time.monotonic() - self._started_at, 3)
         problem = None if error is None else error.to_problem()
         return asdict(self.counts) | {"seconds": seconds, "error": problem, "passed_over": list(self._skipped_paths)}
@@ -236,7 +242,7 @@ def _refuse_file(candidate: CandidateFile, error: SceneworksError) -> ScannedFil
 
 
 def _was_deleted(known_file: SourceFile) -> bool:
-    """It was a film, and somebody deleted its video."""
+    """Whether the file was a video whose record somebody deleted: it is not registered again by itself."""
     return known_file.video_id is None and known_file.error is None
 
 

@@ -1,7 +1,7 @@
-"""What lies in a source: the files that may be films, met one by one, and what could not be looked at.
+"""Walk through a source: yield the files that may be videos, and collect what could not be read.
 
-A folder is read with all that is below it, names that begin with a dot left out. Links are not followed: what they lead
-to inside the folder is met there, and what lies outside is no part of it. So there are no circles either.
+A folder is read with all its subfolders, except names that begin with a dot. Links are not followed: their targets
+inside the folder are found anyway, and targets outside are not part of the source. So there are no cycles either.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ VIDEO_SUFFIXES = frozenset({
     "m1v", "m2p", "m2t", "m2ts", "m2v", "m4v", "mkv", "mov", "mp4", "mpe", "mpeg", "mpg", "mpv", "mts", "mxf", "nsv",
     "nut", "obu", "ogm", "ogv", "qt", "rm", "rmvb", "tod", "tp", "trp", "ts", "vob", "vro", "webm", "wmv", "wtv", "y4m",
 })  # fmt: skip
-"""How the names of films end; what ends otherwise is passed over. A file of a list is a film whatever its name."""
+"""Suffixes of video files; other files in a folder are ignored. A listed file may have any name."""
 MAX_SKIPPED_NAMED = 20
-"""So much of what was passed over is told by name."""
+"""Largest number of skipped entries that the report lists by name."""
 
 
 @dataclass(frozen=True, slots=True)
 class CandidateFile:
-    """A file that may be a film, with the size and the time of now; or why it cannot be one."""
+    """A file that may be a video, with its current size and modification time; or the reason why it cannot be one."""
 
     path: str
     size: int = 0
@@ -37,34 +37,34 @@ class CandidateFile:
 
 
 class SourceWalk:
-    """One way through a source. Memory holds the names of one folder, and the folders still to come.
+    """One walk through a source. Memory holds the names of one folder, and the folders still to be read.
 
     Args:
-        source: where.
-        allowed: the folders of the operator, resolved.
-        on_entry: called at each entry, also where nothing is a film: the way may be long.
+        source: the source.
+        allowed: the source roots of the operator, resolved.
+        on_entry: called for each entry, videos or not: a walk may find no video for a long time.
 
     Raises:
-        SourceForbidden: the folder lies outside the allowed ones.
-        SourceUnreachable: it is not there, or cannot be read.
+        SourceForbidden: the folder is outside the source roots.
+        SourceUnreachable: it does not exist, or cannot be read.
     """
 
     def __init__(self, source: Source, allowed: Sequence[Path], on_entry: Callable[[], None]) -> None:
         self.unreadable_paths: set[str] = set()
-        """Folders and files that could not be looked at: nobody knows what became of them."""
+        """Folders and files that could not be read: known files below them must not be marked as gone."""
         self.skipped_paths: list[dict[str, str]] = []
         self.is_empty = True
-        """Whether there was no file of any kind, and nothing that could not be looked at."""
+        """Whether no file of any kind was found, and everything could be read."""
         self._source, self._allowed, self._on_entry = source, allowed, on_entry
         self._identity = self._identify_folder()
 
     def check_unchanged(self) -> None:
-        """SourceUnreachable when the folder is no longer the one that it was at the start: a share was unmounted."""
+        """SourceUnreachable if the folder was replaced since the start: a share was unmounted or mounted."""
         if self._identify_folder() != self._identity:
             raise SourceUnreachable("The folder was replaced while it was scanned.")
 
     def iter_candidates(self) -> Iterator[CandidateFile]:
-        """Every file that may be a film."""
+        """Yield every file that may be a video."""
         if self._source.folder is None:
             for path in self._source.files:
                 yield self._check_listed_file(path)
@@ -77,6 +77,7 @@ class SourceWalk:
                     yield candidate
 
     def _identify_folder(self) -> tuple[int, int]:
+        """(device, inode) of the folder: they change when a share is mounted or unmounted at its path."""
         if self._source.folder is None:
             return (0, 0)
         if resolve_within(Path(self._source.folder), self._allowed) is None:
@@ -89,10 +90,11 @@ class SourceWalk:
             raise SourceUnreachable(f"The folder cannot be read: {error.strerror}.") from None
 
     def _list_folder(self, folder: str) -> list[os.DirEntry[str]]:
-        """What is in a folder; nothing where it has gone meanwhile, or cannot be read (that is kept in mind)."""
+        """List a folder, sorted; empty if it is gone, or cannot be read (then it is added to `unreadable_paths`)."""
         try:
             with os.scandir(folder) as entries:
-                return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda one: one.name)
+                visible = (entry for entry in entries if not entry.name.startswith("."))
+                return sorted(visible, key=lambda entry: entry.name)
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
@@ -100,7 +102,7 @@ class SourceWalk:
             return []
 
     def _classify_entry(self, entry: os.DirEntry[str], pending: list[str]) -> CandidateFile | None:
-        """What an entry is: a folder still to come, a file that may be a film, or neither."""
+        """Classify an entry: a folder (added to `pending`), a file that may be a video (returned), or neither."""
         try:
             if entry.is_dir(follow_symlinks=False):
                 pending.extend([entry.path] if self._has_valid_name(entry) else [])
@@ -124,7 +126,7 @@ class SourceWalk:
         return CandidateFile(entry.path, file_stat.st_size, file_stat.st_mtime_ns)
 
     def _has_valid_name(self, entry: os.DirEntry[str]) -> bool:
-        """The ledger holds Unicode, and a film is found again by its path."""
+        """Whether the name is UTF-8: the database holds Unicode, and a video is located by its path."""
         try:
             entry.name.encode()
         except UnicodeEncodeError:
@@ -133,7 +135,7 @@ class SourceWalk:
         return True
 
     def _record_link(self, entry: os.DirEntry[str]) -> None:
-        """Of links, those are told that may have been meant to be followed: to films, and to folders."""
+        """Report a link that may have been meant to be followed: to a video, or to a folder."""
         if has_video_suffix(entry.name) or not PurePath(entry.name).suffix:
             self._note_skipped(entry.path, "This is a link: links are not followed.")
 
@@ -156,7 +158,7 @@ class SourceWalk:
         return CandidateFile(path, file_stat.st_size, file_stat.st_mtime_ns)
 
     def _note_unreadable(self, unreadable_path: str, path: str, error: OSError) -> None:
-        """Keep in mind what could not be looked at. Where a file's folder lets nobody in, that is the folder."""
+        """Remember what could not be read: for a file in a folder without permission, that folder."""
         self.unreadable_paths.add(unreadable_path)
         self._note_skipped(path, f"This cannot be read: {error.strerror}.")
 
@@ -168,5 +170,5 @@ class SourceWalk:
 
 
 def has_video_suffix(name: str) -> bool:
-    """Whether a film may have such a name."""
+    """Whether the name has the suffix of a video file."""
     return PurePath(name).suffix[1:].lower() in VIDEO_SUFFIXES

@@ -1,6 +1,6 @@
-"""The Celery side of a worker: one task, whose message is a run's id.
+"""The Celery side of a worker: one task, whose message is the id of a run.
 
-The pool's parent imports this too. It holds no model, so everything that imports torch is imported in the child.
+The pool's parent imports this too. It holds no model, so everything that imports torch is imported in the child only.
 """
 
 from __future__ import annotations
@@ -11,10 +11,13 @@ from celery.signals import worker_process_init
 
 from shared.queue import RUN_TASK, app
 
+WORKER_ID_ENV = "_SCENEWORKS_WORKER_ID"
+"""Environment variable by which the pool's parent passes the worker's name to its children."""
+
 
 @worker_process_init.connect  # type: ignore[untyped-decorator]
 def _setup_child(**_: Any) -> None:
-    """In the fresh pool child, before it takes a message."""
+    """Load the models in a new pool child, before it takes a message."""
     from worker.tasks.host import get_host
 
     get_host().start_serving()
@@ -22,7 +25,7 @@ def _setup_child(**_: Any) -> None:
 
 @app.task(name=RUN_TASK)  # type: ignore[untyped-decorator]
 def run_task(run_id: str) -> None:
-    """Work on one run."""
+    """Process one run."""
     from worker.tasks.host import get_host
     from worker.tasks.run import process_run
 

@@ -1,4 +1,4 @@
-"""The thread that keeps a claim alive, carries progress out and looks for a reason to stop."""
+"""The heartbeat of a run: a thread that renews the lease, reports progress and checks whether the run must stop."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ log = get_logger(__name__)
 
 
 class StopReason(StrEnum):
-    """Why a run has to stop."""
+    """Why a run must stop."""
 
     CANCELLED = "cancelled"
     STOPPING = "stopping"
@@ -33,7 +33,7 @@ class StopReason(StrEnum):
 
 
 class RunInterrupted(Exception):
-    """Raised inside the run at its next sign of progress."""
+    """Raised inside the run at its next progress report."""
 
     def __init__(self, reason: StopReason) -> None:
         super().__init__(reason.value)
@@ -41,11 +41,11 @@ class RunInterrupted(Exception):
 
 
 class Heartbeat:
-    """While it beats the lease holds. It is the run's `Report`.
+    """Renews the lease of a claim while its context is open; the `ProgressReporter` of the run.
 
-    The thread has its own connection, so that a long statement of the run cannot silence it. A run that does not stop
-    `cancel_grace_s` after a cancel, or shows no progress for `stall_s`, is killed with its process: the row is the
-    truth, and the next claim has a new fence.
+    The thread has its own database connection, so that a long statement of the run cannot delay it. A run that does not
+    stop within `cancel_grace_s` after a cancel, or reports no progress for `stall_s`, is killed with its process. That
+    is safe: the state of the run is in the database, and the next claim has a new fence.
     """
 
     def __init__(self, engine: Engine, claim: Claim, config: Settings) -> None:
@@ -67,7 +67,7 @@ class Heartbeat:
         self._thread.join()
 
     def report_progress(self, progress: Progress) -> None:
-        """The run goes on. Interrupted when it must not; DeadlineExceeded when it took too long."""
+        """Record progress. RunInterrupted if the run must stop; DeadlineExceeded if it took too long."""
         self._progress = progress
         self._progress_at = time.monotonic()
         if self._stop_reason is not None:
@@ -76,12 +76,12 @@ class Heartbeat:
             raise DeadlineExceeded(f"The run took longer than {self._config.run_deadline_s:g} s.")
 
     def log_event(self, action: str, **facts: Any) -> None:
-        """A line in the log."""
+        """Write a warning to the log."""
         log.warning(action, **facts)
 
     @property
     def current_stage(self) -> str | None:
-        """Name of the stage that runs now."""
+        """Name of the stage that is running."""
         return next((stage.name for stage in self._progress.stages if stage.state == "running"), None)
 
     def _beat_loop(self) -> None:
@@ -90,12 +90,12 @@ class Heartbeat:
             self._enforce_limits()
 
     def _renew_lease(self) -> None:
-        """One statement. A database that is away is no reason to stop before the lease is over."""
-        touched_at = time.monotonic()
+        """Renew the lease and read the reply. Without the database the run stops only when the lease has expired."""
+        touched_at = time.monotonic()  # before the statement: the lease must not seem longer here than it is there
         try:
             touched = runs.touch_run(self._engine, self._claim, self._live_progress(touched_at), self._config.lease_s)
         except SQLAlchemyError as error:
-            log.warning("run.untouched", run=self._claim.run_id, reason=type(error).__name__)
+            log.warning("run.lease_not_renewed", run=self._claim.run_id, reason=type(error).__name__)
             if touched_at > self._lease_until:
                 self._request_stop(StopReason.FENCED)
             return
@@ -108,10 +108,10 @@ class Heartbeat:
         elif touched.stopping:
             self._request_stop(StopReason.STOPPING)
         elif self._stop_reason is StopReason.CANCELLED:
-            self._stop_reason = None  # wanted again before the run noticed
+            self._stop_reason = None  # a new job wants the run before it noticed the cancel: let it continue
 
     def _live_progress(self, now: float) -> Progress:
-        """Progress with the clock of the running stage, which moves between two batches too."""
+        """Progress with the time since the last report added to the running stage: its clock moves between batches."""
         idle = now - self._progress_at
         stages = tuple(
             replace(stage, seconds=stage.seconds + idle) if stage.state == "running" else stage
@@ -122,9 +122,10 @@ class Heartbeat:
     def _request_stop(self, reason: StopReason) -> None:
         if self._stop_reason is None:
             self._stop_reason, self._stop_requested_at = reason, time.monotonic()
-            log.info("run.stop_asked", run=self._claim.run_id, why=reason.value)
+            log.info("run.stop_requested", run=self._claim.run_id, reason=reason.value)
 
     def _enforce_limits(self) -> None:
+        """Kill the process if the run ignores a cancel or makes no progress: a thread cannot stop another one."""
         now = time.monotonic()
         ignores_cancel = (
             self._stop_reason is StopReason.CANCELLED and now - self._stop_requested_at > self._config.cancel_grace_s
@@ -135,8 +136,9 @@ class Heartbeat:
                 "run.killed",
                 run=self._claim.run_id,
                 stage=self.current_stage,
-                why="deaf" if ignores_cancel else "stalled",
+                reason="ignored_cancel" if ignores_cancel else "stalled",
             )
-            with suppress(SQLAlchemyError):  # the lease then runs out by itself
+            # With a lease of zero the next sweep frees the run; without the database the lease expires by itself.
+            with suppress(SQLAlchemyError):
                 runs.touch_run(self._engine, self._claim, self._progress, lease_s=0)
             os.kill(os.getpid(), signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""The imperative shell: one run from claim to finish. The only place where the world meets the core."""
+"""Process one run from claim to finish: the only place where the database, files and queue meet the pure pipeline."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import structlog
 import torch
 from sqlalchemy.exc import OperationalError
 
-from shared.catalog import CATALOG
+from shared.catalog import CATALOG, Params
 from shared.errors import Internal, OutOfMemory, SceneworksError, SourceUnreachable, StorageFull
 from shared.log import get_logger
 from shared.queue import publish_wakeup, publish_wakeups
@@ -31,11 +31,12 @@ from worker.tasks.host import ModelHost
 
 log = get_logger(__name__)
 FINISH_ATTEMPTS = 6
+"""Attempts to write the end of a run while the database is unreachable; the pauses double and add up to about 15 s."""
 
 
 def process_run(host: ModelHost, run_id: str) -> None:
-    """Do a run if it is ours to do; every way it can end is written under its fence."""
-    if host.setup_failure is not None:
+    """Claim and process a run, if it can be claimed; every outcome is written under the fence of the claim."""
+    if host.setup_failure is not None:  # unclaimed, so that the run stays queued until a working worker takes it
         log.warning("message.declined", run=run_id, reason=host.setup_failure.code)
         return
     claim = runs.claim_run(
@@ -47,7 +48,7 @@ def process_run(host: ModelHost, run_id: str) -> None:
         version=host.version,
         lease_s=host.config.lease_s,
     )
-    if claim is None:
+    if claim is None:  # a duplicate message, or the queue is paused: the database decides, a message only wakes
         log.info("message.dropped", run=run_id)
         return
     host.set_current_run(run_id)
@@ -65,45 +66,41 @@ def _process_claim(host: ModelHost, claim: Claim) -> None:
             wakes = _complete_run(host, claim, heartbeat)
         except RunInterrupted as interruption:
             _handle_interruption(host, claim, interruption.reason)
-        except Exception as error:  # noqa: BLE001 (every way a run can end is written down)
+        except Exception as error:  # noqa: BLE001 (every outcome of a run is written to its row)
             _handle_failure(host, claim, heartbeat.current_stage, error)
         else:
             _send_wakes(wakes)
 
 
 def _complete_run(host: ModelHost, claim: Claim, heartbeat: Heartbeat) -> tuple[WakeUp, ...] | None:
-    stages = StageTracker(heartbeat)
+    """Execute and finish the run; return the wake-ups of runs that can start now, None if fenced."""
+    stages, spec = StageTracker(heartbeat), CATALOG[claim.model]
+    params = spec.read_params(claim.params)
+    weights = host.resolve_weights(claim.model, claim.weights)
     with TemporaryDirectory(prefix=f"run-{claim.fence}-") as scratch:
-        execution = _execute_model(host, claim, stages, Path(scratch))
+        execution = _execute_model(host, claim, params, stages, Path(scratch))
         with stages.track_stage("store", total=max(1, len(execution.outcome.files)), unit="file"):
             artifacts = [_store_artifact(host, claim, file) for file in execution.outcome.files]
         log.info("run.executed", frames=execution.frames, decoded=execution.frames_decoded)
-        return _finish_run(host, claim, stages.current_progress(), execution, artifacts)
+        used_weights = weights if spec.weights_for(params) else None
+        return _finish_run(host, claim, stages.current_progress(), used_weights, execution, artifacts)
 
 
-def _execute_model(host: ModelHost, claim: Claim, stages: StageTracker, scratch: Path) -> Execution:
-    params = CATALOG[claim.model].read_params(claim.params)
-    host.resolve_weights(claim.model, claim.weights)
+def _execute_model(host: ModelHost, claim: Claim, params: Params, stages: StageTracker, scratch: Path) -> Execution:
     path, inputs = _locate_video(host, claim), _load_inputs(host, claim)
     execution = execute.execute_run(
         host.get_model(claim.model), path, claim.video.facts, inputs, params, scratch, stages
     )
+    # A file of a source is not ours: if it changed during the run, the results may be of another video.
     if _locate_video(host, claim) != path:
-        raise SourceUnreachable("The film was replaced or moved while it was read.")
+        raise SourceUnreachable("The video was replaced or moved while it was read.")
     return execution
 
 
 def _locate_video(host: ModelHost, claim: Claim) -> Path:
-    """Where its bytes are now; SourceUnreachable."""
+    """Path at which the bytes of the video are now; SourceUnreachable."""
     video = claim.video
     return host.storage.locate_video(video.sha256, sources.find_video_files(host.engine, video.id), stored=video.stored)
-
-
-def _weights_fingerprint(host: ModelHost, claim: Claim) -> str | None:
-    """Fingerprint for the record; a run that was planned while no worker was heard of learns it here."""
-    spec = CATALOG[claim.model]
-    used = spec.weights_for(spec.read_params(claim.params))
-    return host.resolve_weights(claim.model, claim.weights) if used else None
 
 
 def _load_inputs(host: ModelHost, claim: Claim) -> RunInputs:
@@ -119,7 +116,7 @@ def _load_inputs(host: ModelHost, claim: Claim) -> RunInputs:
 
 
 def _cached_files(host: ModelHost, claim: Claim) -> dict[str, Path]:
-    """What a run that encoded alike has kept, where all of it is still there."""
+    """Files kept by an earlier run with the same `encode` stage, if all of them still exist."""
     paths = {
         item.kind: host.storage.object_path(item.sha256)
         for item in results.find_reusable_artifacts(host.engine, claim.run_id)
@@ -133,16 +130,24 @@ def _store_artifact(host: ModelHost, claim: Claim, file: OutputFile) -> Artifact
 
 
 def _finish_run(
-    host: ModelHost, claim: Claim, progress: Progress, execution: Execution, artifacts: list[Artifact]
+    host: ModelHost,
+    claim: Claim,
+    progress: Progress,
+    weights: str | None,
+    execution: Execution,
+    artifacts: list[Artifact],
 ) -> tuple[WakeUp, ...] | None:
-    """Write the end, again while the database is away; a repeated finish finds its own effect and writes nothing."""
+    """Write the end of the run; retry while the database is unreachable.
+
+    A retry is safe: if the connection broke after the commit, the second attempt finds the run done and writes nothing.
+    """
     for attempts_left in reversed(range(FINISH_ATTEMPTS)):
         try:
             return runs.finish_run(
                 host.engine,
                 claim,
                 progress=progress,
-                weights=_weights_fingerprint(host, claim),
+                weights=weights,
                 decode_failures=execution.video.decode_failures,
                 results=execution.outcome.results,
                 artifacts=artifacts,
@@ -153,7 +158,7 @@ def _finish_run(
                 raise
             log.warning("run.finish_postponed", reason=type(error.orig).__name__)
             time.sleep(2 ** (FINISH_ATTEMPTS - attempts_left - 2))
-    raise AssertionError("unreachable: the last try returns or raises")
+    raise AssertionError("unreachable: the last attempt returns or raises")
 
 
 def _send_wakes(wakes: tuple[WakeUp, ...] | None) -> None:
@@ -161,7 +166,7 @@ def _send_wakes(wakes: tuple[WakeUp, ...] | None) -> None:
         log.warning("run.fenced")
         return
     log.info("run.done", freed=len(wakes))
-    publish_wakeups(wakes)
+    publish_wakeups(wakes)  # after the commit; if it fails, beat sends the queued runs again
 
 
 def _handle_interruption(host: ModelHost, claim: Claim, reason: StopReason) -> None:
@@ -176,6 +181,7 @@ def _handle_interruption(host: ModelHost, claim: Claim, reason: StopReason) -> N
 
 
 def _handle_failure(host: ModelHost, claim: Claim, stage: str | None, error: Exception) -> None:
+    """Write the failure to the row of the run; a retryable one is queued again after a pause."""
     known_error = _to_known_error(error)
     if known_error.code == "internal":
         log.error("run.bug", exc_info=error)
@@ -187,15 +193,16 @@ def _handle_failure(host: ModelHost, claim: Claim, stage: str | None, error: Exc
         "run.failed" if recorded else "run.fenced", code=known_error.code, stage=stage, detail=known_error.detail
     )
     if isinstance(error, torch.AcceleratorError):
-        # The device context is poisoned for good: only a new process can use the device again.
+        # The device context is unusable from now on: only a new process can use the device again.
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _to_known_error(error: Exception) -> SceneworksError:
+    """Translate an exception to one of the errors of `shared.errors`; Internal if it is a bug."""
     if isinstance(error, SceneworksError):
         return error
     if isinstance(error, MemoryError):
         return OutOfMemory("The worker ran out of memory.")
     if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return StorageFull("There is no room left for the files of this run.")
-    return Internal("The run failed for a reason of ours; the worker's log has it under the run's id.")
+        return StorageFull("There is no space left for the files of this run.")
+    return Internal("The run failed because of an internal error; the worker's log has it under the run's id.")

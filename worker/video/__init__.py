@@ -1,1 +1,1 @@
-"""Films: opening, probing, reading, sampling and making them. Nothing here imports torch."""
+"""Open, probe, read, sample and write videos. Nothing here imports torch."""

@@ -1,4 +1,4 @@
-"""Motion as a picture: an arrow for each cell, its colour the direction, over some frames of a film."""
+"""Draw motion as an image: an arrow for each cell, its colour the direction, over some frames of a video."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ from worker.video.motion import (
 from worker.video.transform import ImageArray
 
 TILE_PIXELS = 640
-"""Longest side of a frame in the picture."""
+"""Longest side of a frame in the image."""
 
 TILES_PER_ROW = 3
-"""Frames in a row."""
+"""Frames in a row of the image."""
 
 TILE_GAP = 8
 """Pixels between frames."""
 
 FRAMES_DRAWN = 6
-"""Frames in the picture."""
+"""Frames in the image."""
 
 MIN_ARROW_LENGTH, MAX_ARROW_LENGTH = 3.0, 48.0
-"""Length of an arrow in the picture: between these it is to scale."""
+"""Limits of the length of an arrow in pixels of the image: between them it is to scale."""
 
 
 def draw_motion(motion: FrameMotion, cell: int = CELL_PIXELS) -> ImageArray:
-    """One frame, darkened, with an arrow for each cell that moved, from where it was to where it is.
+    """Draw one frame, darkened, with an arrow for each cell that moved, from its old to its new position.
 
-    The colour goes round with the direction: red to the right, then yellow, green (down), cyan (left), blue, magenta.
+    The hue follows the direction: red to the right, then yellow, green (down), cyan (left), blue, magenta.
 
     Returns:
-        RGB, as the picture is stored (not turned), its longest side at most `TILE_PIXELS`.
+        RGB, as the frame is stored (not rotated), its longest side at most `TILE_PIXELS`.
     """
     image = motion.av_frame.to_ndarray(format="rgb24")
     scale = min(1.0, TILE_PIXELS / max(image.shape[:2]))
@@ -64,7 +64,7 @@ def draw_motion(motion: FrameMotion, cell: int = CELL_PIXELS) -> ImageArray:
 def iter_arrows(
     cells: MotionGrid, cell: int, scale: float
 ) -> Iterator[tuple[tuple[int, int], tuple[int, int], tuple[int, int, int]]]:
-    """(tail, head, colour) of each cell that moved, as (x, y) in a picture that has `scale` times the film's size."""
+    """Yield (tail, head, colour) of each cell that moved, as (x, y) in an image of `scale` times the video's size."""
     length_RC = np.hypot(cells.mean_RC2[..., 0], cells.mean_RC2[..., 1])
     for row, column in np.argwhere(length_RC > 0).tolist():
         displacement_2, length = cells.mean_RC2[row, column], float(length_RC[row, column])
@@ -74,7 +74,7 @@ def iter_arrows(
 
 
 def direction_colour(displacement_2: npt.NDArray[np.floating]) -> tuple[int, int, int]:
-    """The hue of a direction, RGB."""
+    """Return the hue of a direction as RGB."""
     hue = np.degrees(np.arctan2(displacement_2[1], displacement_2[0])) % 360 / 2  # OpenCV counts 180 steps round
     red, green, blue = cv2.cvtColor(np.array([[[hue, 255, 255]]], np.uint8), cv2.COLOR_HSV2RGB)[0, 0].tolist()
     return red, green, blue
@@ -86,11 +86,12 @@ def _round_point(position: npt.NDArray[np.floating]) -> tuple[int, int]:
 
 @dataclass(slots=True)
 class ArrowSheet:
-    """Some frames of a film that is being read, side by side.
+    """Draws some frames of a video that is being read, side by side.
 
     Args:
-        frame_numbers: frames to draw, counted from the first that comes; for one without vectors the next that has some.
-        cell: of the grid.
+        frame_numbers: frames to draw, counted from the first one read; a frame without vectors is replaced by the next
+            one that has some.
+        cell: pixels of a cell of the grid.
     """
 
     frame_numbers: list[int]
@@ -98,7 +99,7 @@ class ArrowSheet:
     _tiles: list[ImageArray] = field(default_factory=list)
 
     def draw_selected(self, motion_frames: Iterable[FrameMotion]) -> Iterator[FrameMotion]:
-        """Hand on what comes, and draw what is wanted of it."""
+        """Yield all frames unchanged, and draw the selected ones as they pass."""
         pending = sorted(self.frame_numbers)
         for number, motion in enumerate(motion_frames):
             if pending and number >= pending[0] and len(motion.vectors_V):
@@ -107,7 +108,7 @@ class ArrowSheet:
             yield motion
 
     def save_png(self, path: Path) -> Path | None:
-        """The frames as PNG; None when there was none to draw."""
+        """Save the drawn frames as PNG; None if none was drawn."""
         if not self._tiles:
             return None
         rows = [
@@ -132,12 +133,12 @@ def _join_vertically(rows: list[ImageArray]) -> ImageArray:
 
 @dataclass(frozen=True, slots=True)
 class MotionReport:
-    """What `write_motion_report` found and made.
+    """The result of `write_motion_report`.
 
     Args:
-        collect_motion: the motion.
-        files: numbers and picture.
-        seconds: from when the film was open to the last frame.
+        series: the motion.
+        files: the arrays (NPZ), and the image (PNG) if there is one.
+        seconds: time from the first decoded frame to the last one.
     """
 
     series: MotionSeries
@@ -145,7 +146,7 @@ class MotionReport:
     seconds: float
 
     def format_text(self) -> str:
-        """A summary for people: frames by kind, time, speed; how far the blocks moved."""
+        """Format a summary for people: frames by kind, time, speed; how far the blocks moved."""
         statistics, frames = self.series.compute_statistics(), len(self.series.kinds)
         kinds = ", ".join(f"{count} {kind}" for kind, count in statistics["frames"].items())
         headline = f"{frames} frames ({kinds}) from {self.series.moments[0].timecode}, {frames / self.seconds:.0f}/s"
@@ -158,23 +159,23 @@ class MotionReport:
 def write_motion_report(
     path: Path, out: Path, start_s: Fraction, frames: int, cell: int = CELL_PIXELS, *, dense: bool = False
 ) -> MotionReport:
-    """The motion of a part of a film as numbers and as a picture.
+    """Write the motion of a part of a video as arrays and as an image.
 
     Args:
-        path: the film.
-        out: folder for `<name of the film>_motion.npz` and `..._motion.png`; the picture is left out where no frame has
+        path: the video.
+        out: folder for `<name of the video>_motion.npz` and `..._motion.png`; no image is written if no frame has
             motion vectors.
         start_s: seconds.
         frames: how many at most.
-        cell: of the grid.
-        dense: dense maps in place of the grids.
+        cell: pixels of a cell of the grid.
+        dense: dense maps instead of the grids.
 
     Raises:
         SceneworksError: as `read_motion` and `collect_motion`.
     """
     sheet = ArrowSheet([frames * number // FRAMES_DRAWN for number in range(FRAMES_DRAWN)], cell)
     motion_frames = read_motion(path, start_s, frames)
-    first = list(islice(motion_frames, 1))
+    first = list(islice(motion_frames, 1))  # opening and indexing the file is not part of the speed that is reported
     started = time.monotonic()
     series = collect_motion(sheet.draw_selected(chain(first, motion_frames)), cell, dense=dense)
     seconds = time.monotonic() - started

@@ -6,13 +6,22 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Self
+from typing import Protocol, Self
 
 from shared.values import VideoFacts
-from worker.video.keyframes.store import KeyframeStore
 from worker.video.reader import Frame
 from worker.video.transform import View, apply_view
 from worker.video.windows import Frames, Window
+
+
+class FrameSink(Protocol):
+    """Receives every decoded frame; `KeyframeStore` is one.
+
+    A protocol, so that this module does not import the package `keyframes`, which imports this package.
+    """
+
+    def add_frame(self, frame: Frame) -> None:
+        """Take one more frame, in order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +32,10 @@ class WindowBatch:
 
 
 class RendezvousQueue:
-    """One item at a time from one thread to another.
+    """Hands one item at a time from a producer thread to a consumer thread.
 
-    The giver goes on once its item was taken: it is never more than one ahead, and what is held for it stays bounded.
+    The producer continues once its item was taken, so it is never more than one item ahead and memory stays bounded.
+    A `Queue(maxsize=1)` would let it prepare a second item while the first still waits.
     """
 
     def __init__(self) -> None:
@@ -34,7 +44,7 @@ class RendezvousQueue:
         self._closed = False
 
     def put_item(self, item: WindowBatch | BaseException | None) -> bool:
-        """Wait until it was taken; False when nobody will."""
+        """Wait until the consumer took the item; False when the queue was closed instead."""
         self._items.put(item)
         self._taken.acquire()
         return not self._closed
@@ -46,18 +56,19 @@ class RendezvousQueue:
         return item
 
     def close(self) -> None:
-        """Nothing will be taken any more."""
+        """Stop the producer: nothing will be taken any more."""
         self._closed = True
+        # The producer may be waiting for its item to be taken: wake it up, so that it can see the flag.
         self._taken.release()
 
 
 class WindowPrefetcher:
-    """Batches of windows, made in a thread, one batch ahead.
+    """Prepares batches of windows in a thread, one batch ahead of the consumer.
 
     A context manager: leaving it stops the thread, wherever it is.
 
     Args:
-        windows: a film cut up, or keyframes out of an archive; consumed in the thread.
+        windows: windows of a video, or of keyframes from a ZIP file; consumed in the thread.
         batch_size: windows in a batch.
     """
 
@@ -105,24 +116,24 @@ def view_frames(
     video: VideoFacts,
     view_fn: Callable[[Frame, VideoFacts], Frames],
     is_wanted: Callable[[int], bool] = lambda _: True,
-    store: KeyframeStore | None = None,
+    store: FrameSink | None = None,
     first_frame: int = 0,
 ) -> Iterator[Frames | None]:
-    """What is seen of each frame, one for each number from `first_frame` on; None where nobody wants it.
+    """Convert frames to arrays: one item for each frame number from `first_frame` on, None where it is not wanted.
 
     Args:
-        frames: in order. Where a number is missing (of a film that is damaged), the frame after stands for it.
+        frames: in order. Where a number is missing (the video is damaged), the next frame takes its place.
         video: facts.
-        view_fn: from a frame to a picture.
-        uses_frame: by how many frames after the first.
-        store: gets each frame after it was looked at.
+        view_fn: converts a frame to an array.
+        is_wanted: whether the frame is needed, by its offset from the first frame.
+        store: receives each frame after it was converted.
         first_frame: number of the first frame.
     """
     offset = 0
     for frame in frames:
         numbers = range(offset, frame.index - first_frame + 1)
-        # Seen before the keeper has it, as two threads must not convert one picture at the same time; and with the
-        # keeper before anybody else has it, as whoever sees it may ask for it at once.
+        # Convert before the store has the frame: two threads must not convert one frame at the same time.
+        # Store it before it is yielded: whoever receives the array may ask the store for the frame at once.
         image = view_fn(frame, video) if any(map(is_wanted, numbers)) else None
         if store is not None:
             store.add_frame(frame)
@@ -132,7 +143,7 @@ def view_frames(
 
 
 def make_view_fn(view: View, prepare: Callable[[Frames], Frames] | None) -> Callable[[Frame, VideoFacts], Frames]:
-    """How a frame is looked at: as the view has it, then prepared for the network."""
+    """Build the function that converts a frame: the view is applied first, then `prepare` for the network."""
 
     def view_frame(frame: Frame, video: VideoFacts) -> Frames:
         image = apply_view(view, frame, video)

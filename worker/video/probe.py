@@ -1,7 +1,7 @@
-"""Facts of a video file, found by reading all of its packets and decoding its first picture.
+"""Determine the facts of a video file by reading all of its packets and decoding its first frame.
 
-`python -m worker.video.probe FILE [--allow-damaged]` prints one JSON line: `{"video": {...}}` and exit status 0, or
-`{"problem": {...}}` and 1. Whoever takes files from strangers runs it as a process of its own.
+`python -m worker.video.probe FILE [--allow-damaged]` prints one JSON line: `{"video": {...}}` with exit status 0, or
+`{"problem": {...}}` with 1. Untrusted files are probed this way, in a process of its own.
 """
 
 from __future__ import annotations
@@ -32,24 +32,26 @@ TRANSFER_NAMES = {
 """Names of transfer characteristics by their code point (ITU-T H.273, table 3), as FFmpeg spells them."""
 
 MAX_PIXEL_ASPECT = Fraction(8)
-"""Widest pixel believed (anamorphic film has 2)."""
+"""Largest believable pixel aspect ratio (anamorphic video has 2)."""
 
 INTERLACED_FIELD_ORDERS = {2, 3, 4, 5}
 """FFmpeg's field orders (`AVFieldOrder`) with two fields a frame."""
 
 
 def probe_video(path: Path, *, allow_damaged: bool = False) -> VideoFacts:
-    """The facts of a file.
+    """Determine the facts of a file.
 
     Args:
-        path: the file; its name plays no part.
-        allow_damaged: take a file whose index speaks of more than is there, as far as it goes (`truncated` is set).
+        path: the file; its name is not used.
+        allow_damaged: accept a file whose index lists more data than is there (`truncated` is set).
 
     Raises:
-        UnsupportedMedia: empty, not a film, a playlist, or a codec without a decoder.
+        UnsupportedMedia: empty, not a video, a playlist, or a codec without a decoder.
         NoVideoStream: sound or cover art only.
-        MediaCorrupt: no picture can be decoded, or the file is cut off and `allow_damaged` is not set.
+        MediaCorrupt: no frame can be decoded, or the file is cut off and `allow_damaged` is not set.
     """
+    # The container is opened twice: a first decoded frame leaves the demuxer in the middle of the file, and not every
+    # container can seek back to its start.
     with open_container(path) as container:
         stream = select_video_stream(container)
         truncated = _is_truncated(stream, path.stat().st_size)
@@ -70,21 +72,21 @@ def _is_truncated(stream: VideoStream, size: int) -> bool:
 
 
 def _decode_first_frame(container: InputContainer, stream: VideoStream) -> VideoFrame:
-    """The first picture that can be decoded. MediaCorrupt when there is none."""
+    """Decode the first frame that can be decoded. MediaCorrupt when there is none."""
     for packet in read_packets(container, stream, []):
         frames = decode_packet(stream, packet, [])
         if frames:
             return frames[0]
     flushed = decode_packet(stream, None, [])
     if not flushed:
-        raise MediaCorrupt("no picture of the video can be decoded")
+        raise MediaCorrupt("no frame of the video can be decoded")
     return flushed[0]
 
 
 def _build_video(
     container: InputContainer, stream: VideoStream, first_frame: VideoFrame, index: PacketIndex, truncated: bool
 ) -> VideoFacts:
-    """All facts in one value."""
+    """Collect all facts in one value."""
     clock, undecodable = _build_clock(stream, index, first_frame)
     ratio = _plausible_pixel_aspect(stream.sample_aspect_ratio)
     rotation = round(first_frame.rotation / 90) * 90 % 360
@@ -115,9 +117,10 @@ def _build_video(
 
 
 def _build_clock(stream: VideoStream, index: PacketIndex, first_frame: VideoFrame) -> tuple[Clock, int]:
-    """The time axis, from the first picture that can be decoded, and how many frames before it cannot.
+    """Return the time axis from the first decodable frame on, and the number of frames before it.
 
-    A recording that starts in the middle of a group of pictures has such frames: frame 0 is the first that is seen.
+    A recording that starts in the middle of a group of pictures begins with frames that cannot be decoded: frame 0 is
+    the first that is shown.
     """
     if not index.pts or stream.time_base is None:
         raise MediaCorrupt("no frame of the video has a place in time")
@@ -129,19 +132,19 @@ def _build_clock(stream: VideoStream, index: PacketIndex, first_frame: VideoFram
 
 
 def _plausible_pixel_aspect(ratio: Fraction | None) -> Fraction:
-    """Width of a stored pixel over its height; what cannot be meant counts as square: pictures need a bound."""
+    """Width of a stored pixel over its height; an absurd ratio counts as square, so that frame sizes stay bounded."""
     return ratio if ratio and 1 / MAX_PIXEL_ASPECT <= ratio <= MAX_PIXEL_ASPECT else Fraction(1)
 
 
 def display_size(width: int, height: int, ratio: Fraction, rotation: int) -> tuple[int, int]:
-    """(width, height) as a player shows it: pixels made square by enlarging, never shrinking, then turned."""
+    """(width, height) as a player shows it: pixels made square by enlarging, never by shrinking, then rotated."""
     display_width = max(1, round(width * ratio)) if ratio > 1 else width
     display_height = max(1, round(height / ratio)) if ratio < 1 else height
     return (display_height, display_width) if rotation % 180 else (display_width, display_height)
 
 
 def _build_audio_stream(track: SoundStream) -> AudioStream | None:
-    """Facts of a sound track; None without a decoder for it."""
+    """Return the facts of a sound track; None without a decoder for it."""
     context: AudioCodecContext | None = track.codec_context
     if context is None:
         return None
@@ -149,7 +152,7 @@ def _build_audio_stream(track: SoundStream) -> AudioStream | None:
 
 
 def main(arguments: list[str]) -> int:
-    """The command: exit status 0 with the facts, 1 with the problem."""
+    """Run the command: exit status 0 with the facts, 1 with the problem."""
     allow_damaged = "--allow-damaged" in arguments
     (path,) = [Path(argument) for argument in arguments if argument != "--allow-damaged"]
     try:

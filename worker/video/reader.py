@@ -1,4 +1,4 @@
-"""Reading a film: every picture that can be decoded, each with its exact time, in order or by number."""
+"""Read a video: every frame that can be decoded, each with its exact time, in order or by number."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from worker.video.stream.decoder import FrameFormat, VideoDecoder, read_with_dec
 from worker.video.stream.packets import PacketIndex, index_packets, most_common_step
 
 SEEK_BACK_STEPS = (0, 1, 4)
-"""Key packets tried before a wanted frame, counted backwards; after these, the film is read from its start."""
+"""Which key packets before a frame are tried, counted backwards; after these, the video is read from its start."""
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One decoded picture.
+    """One decoded frame.
 
     Args:
-        index: number among the pictures that can be decoded, from 0, in display order.
-        pts: when it is shown, in ticks of `Clock.time_base`; strictly increasing over a film.
-        av_frame: the decoder's own picture, neither converted nor turned: `transform.see` does that.
+        index: number among the frames that can be decoded, from 0, in display order.
+        pts: when it is shown, in ticks of `Clock.time_base`; strictly increasing over a video.
+        av_frame: the decoder's own frame, neither converted nor rotated: `transform.apply_view` does that.
     """
 
     index: int
@@ -39,20 +39,20 @@ class Frame:
 
 
 class VideoReader:
-    """A film; a context manager. Each pass has a decoder of its own, so passes may be held side by side.
+    """Reads a video; a context manager. Each pass has a decoder of its own, so several passes may be open at once.
 
     Args:
         path: the file.
         threads: threads of a decoder; 0 for one a core.
-        video: its facts, where known; probed otherwise (`allow_damaged`, so that a cut-off file can be read).
-        motion: let the pictures carry their motion vectors, for `worker.video.motion`.
+        video: its facts, if known; otherwise probed (with `allow_damaged`, so that a cut-off file can be read).
+        motion: export motion vectors with the frames, for `worker.video.motion`.
 
     Attributes:
         path, video: as given, or as probed.
         decode_failures: packets that could not be decoded in the latest pass from the start.
-        frames_decoded: pictures decoded by all passes together.
-        served_by: `pyav` or `allow_decord`: what gave the frames of the latest `read_frames_at`.
-        decord_refusal: why decord did not serve the latest `read_frames_at` that would have let it; None where it did.
+        frames_decoded: frames decoded by all passes together.
+        served_by: `pyav` or `decord`: which library decoded the frames of the latest `read_frames_at`.
+        decord_refusal: why decord was not used in the latest `read_frames_at` with `allow_decord`; None if it was.
     """
 
     def __init__(self, path: Path, threads: int = 0, video: VideoFacts | None = None, *, motion: bool = False) -> None:
@@ -82,9 +82,9 @@ class VideoReader:
 
     @property
     def packets(self) -> PacketIndex:
-        """Times of all frames by their packets, read once, without decoding.
+        """Times of all frames according to their packets, read once, without decoding.
 
-        Those before the first that can be decoded (a recording that begins within a group of pictures) are no frames.
+        Packets before the first decodable frame (a recording that begins within a group of pictures) are left out.
         """
         if self._packets is None:
             with open_container(self.path) as container:
@@ -94,14 +94,14 @@ class VideoReader:
 
     @property
     def timeline(self) -> Timeline:
-        """The exact times of the frames that the pass from the start has given so far; cheap to ask for."""
+        """Exact times of the frames that the pass from the start has read so far; cheap to build."""
         return Timeline(self.clock, self._pts, self._end_pts)
 
     def read_frames(self, start: int = 0, stop: int | None = None) -> Iterator[Frame]:
-        """Frames `start` to `stop` (exclusive; None: to the end) in order.
+        """Yield frames `start` to `stop` (exclusive; None: to the end) in order.
 
-        A pass over all frames writes `timeline` and `decode_failures` anew. A part is found by the times of its frames,
-        so that it has the same numbers wherever it begins: those of `read_frames_at`.
+        A pass over all frames sets `timeline` and `decode_failures` anew. A part is located by the times of its frames,
+        so that its frames have the same numbers wherever it begins: those of `read_frames_at`.
         """
         frame_pass = self._read_whole_video() if start == 0 and stop is None else self._read_from(start)
         self._open_passes.append(frame_pass)
@@ -113,13 +113,13 @@ class VideoReader:
         self._open_passes.remove(frame_pass)
 
     def read_frames_at(self, indices: Sequence[int], *, allow_decord: bool = False) -> Iterator[Frame]:
-        """The frames of these numbers, in ascending order, each once.
+        """Yield the frames with these numbers, in ascending order, each once.
 
         Args:
-            indices: once the film was read to its end, numbers among the decoded frames; before that, numbers among
-                the packets, which is the same unless the film is damaged. IndexError outside.
-            allow_decord: let decord serve where it is exact, which is checked (`decoder.pictures_of_clip`): its pictures come
-                converted to RGB. PyAV serves otherwise, and says why in `decord_refusal`.
+            indices: once the video was read to its end, numbers among the decoded frames; before that, numbers among
+                the packets, which is the same unless the video is damaged. IndexError outside.
+            allow_decord: use decord where it is exact, which is checked (`decoder.read_with_decord`): its frames are
+                already RGB. Otherwise PyAV is used, and `decord_refusal` has the reason.
         """
         frame_pts = self._frame_pts()
         wanted = sorted(set(indices))
@@ -135,7 +135,7 @@ class VideoReader:
         return self._read_groups(wanted, frame_pts)
 
     def _read_groups(self, wanted: list[int], frame_pts: array[int]) -> Iterator[Frame]:
-        """Frames that decode from the same key packet are fetched together."""
+        """Yield the wanted frames; those that decode from the same key packet are read in one pass."""
         for _, group in groupby(wanted, lambda index: self.packets.key_pts_before(frame_pts[index])):
             remaining = set(group)
             last = max(remaining)
@@ -147,7 +147,7 @@ class VideoReader:
                     frame_pass.close()
 
     def _frame_pts(self) -> array[int]:
-        """Times of all frames: as decoded once the film was read to its end, else by its packets."""
+        """Times of all frames: as decoded once the video was read to its end, else according to its packets."""
         return self._pts if self._read_to_end else self.packets.pts
 
     def _read_whole_video(self) -> Generator[Frame, None, None]:
@@ -163,9 +163,9 @@ class VideoReader:
             self._read_to_end, self._has_exact_pts = True, decoder.has_exact_pts
 
     def _read_from(self, first: int) -> Generator[Frame, None, None]:
-        """Frames from number `first` on: from the key packet before it, or from the start where seeking misses it.
+        """Yield frames from number `first` on: from the key packet before it, or from the start if seeking misses it.
 
-        Where frames are met before it and after it and never it, it cannot be decoded, and the next one comes first.
+        If seeking finds frames before and after it but not itself, it cannot be decoded, and the next one comes first.
         """
         frame_pts, damaged = self._frame_pts(), False
         if self._has_exact_pts and self.packets.has_exact_pts:
@@ -184,18 +184,20 @@ class VideoReader:
                         yield from placed_frames
                         return
                     damaged = first_met is not None and first_met.index < first
+        # Counting from the start is always exact, except in a damaged video: there a frame that fails to decode would
+        # shift every number after it, so frames are numbered by their times.
         with self._open_decoder() as decoder:
             numbered = self._number_by_time(decoder, frame_pts) if damaged else self._number_by_order(decoder)
             yield from dropwhile(lambda frame: frame.index < first, numbered)
 
     def _number_by_order(self, decoder: VideoDecoder) -> Iterator[Frame]:
-        """Pictures from the start, numbered as they come."""
+        """Yield frames from the start, numbered in the order of decoding."""
         for index, (pts, av_frame) in enumerate(decoder.decode_frames()):
             self.frames_decoded += 1
             yield Frame(index, pts, av_frame)
 
     def _number_by_time(self, decoder: VideoDecoder, frame_pts: array[int]) -> Iterator[Frame]:
-        """Pictures from somewhere, numbered by their times; what was never a frame of the film is left out."""
+        """Yield frames from any position, numbered by their times; frames at unknown times are left out."""
         for pts, av_frame in decoder.decode_frames():
             self.frames_decoded += 1
             index = bisect_left(frame_pts, pts)

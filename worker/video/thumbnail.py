@@ -1,8 +1,8 @@
-"""One small picture of a film, as a JPEG, without numpy: for those who have PyAV alone.
+"""Render one small frame of a video as a JPEG, without numpy: the API image has PyAV only.
 
 `python -m worker.video.thumbnail FILE` reads one JSON line `{"video": {...}, "pts": 0, "width": 320}` and
-writes the picture to standard output with exit status 0, or `{"problem": {...}}` with 1. Whoever serves films of
-strangers runs it as a process of its own.
+writes the JPEG to standard output with exit status 0, or `{"problem": {...}}` with 1. Thumbnails of untrusted videos
+are rendered this way, in a process of its own.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from worker.video.stream.container import open_container, select_video_stream
 from worker.video.stream.packets import JUMP_SECONDS, RAW_FORMATS, decode_packet, read_packets
 
 SEEK_BACK_STEPS_S = (0, JUMP_SECONDS)
-"""Seconds before the wanted time to which the film is sought; after these it is read from its start."""
+"""How many seconds before the wanted time to seek to; after these attempts the video is read from its start."""
 JPEG_QUALITY = 4
-"""Of a JPEG, FFmpeg's scale from 2 (best) to 31."""
+"""Quality of the JPEG on FFmpeg's scale from 2 (best) to 31."""
 QUALITY_TO_LAMBDA = 118
 """FF_QP2LAMBDA: what FFmpeg multiplies a quality by."""
 TRANSPOSE_DIRECTIONS = {90: ["cclock"], 180: ["clock", "clock"], 270: ["clock"]}
@@ -40,19 +40,19 @@ HDR_TRANSFERS = {int(ColorTrc.SMPTE2084), int(ColorTrc.ARIB_STD_B67)}
 
 
 def render_thumbnail(path: Path, video: VideoFacts, pts: int, width: int) -> bytes:
-    """The frame that is shown at a time, as a player shows it: turned, its pixels square.
+    """Render the frame that a player shows at a time: rotated, with square pixels.
 
     Args:
-        path: the film.
+        path: the video.
         video: its facts.
-        pts: the time, in ticks of the clock; before the first frame the first, after the last the last.
-        width: of the picture in pixels; a film that is narrower is not enlarged.
+        pts: the time, in ticks of the clock; times outside the video give its first or last frame.
+        width: of the JPEG in pixels; a narrower video is not enlarged.
 
     Returns:
         A JPEG (4:2:0).
 
     Raises:
-        MediaCorrupt: nothing can be decoded there. UnsupportedMedia, NoVideoStream: as for any film.
+        MediaCorrupt: nothing can be decoded there. UnsupportedMedia, NoVideoStream: as for any video.
     """
     return _encode_jpeg(_rotate_frame(_scale_frame(_find_frame(path, video, pts), video, width), video.rotation))
 
@@ -66,12 +66,12 @@ def _find_frame(path: Path, video: VideoFacts, pts: int) -> VideoFrame:
         if timed_frame is not None and timed_frame[0] <= pts:
             break
     if timed_frame is None:
-        raise MediaCorrupt("no picture can be decoded there")
-    return timed_frame[1]  # the first of all, where that is later
+        raise MediaCorrupt("no frame can be decoded there")
+    return timed_frame[1]  # the first frame of the video, if even that is later than `pts`
 
 
 def _decode_frame_at(path: Path, clock: Clock, seek_point: int | None, pts: int) -> tuple[int, VideoFrame] | None:
-    """The last frame at or before `pts`, decoding from a place; the first that comes where all are later."""
+    """Decode from a position: the last frame at or before `pts`, or the first one if all are later."""
     with open_container(path) as container:
         stream = select_video_stream(container)
         stream.codec_context.thread_type = "AUTO"
@@ -93,7 +93,7 @@ def _decode_frame_at(path: Path, clock: Clock, seek_point: int | None, pts: int)
 def _iter_timed_frames(
     container: InputContainer, stream: VideoStream, clock: Clock
 ) -> Iterator[tuple[int, VideoFrame]]:
-    """(pts, frame). Streams without a container have no times: theirs are counted, as `Decoder` does."""
+    """Yield (pts, frame). Streams without a container have no times: they are counted, as `VideoDecoder` does."""
     step = round(1 / (clock.fps * clock.time_base)) if clock.fps else 1
     counted = container.format.name in RAW_FORMATS
     following = clock.start_pts
@@ -110,7 +110,7 @@ def _iter_frames(container: InputContainer, stream: VideoStream) -> Iterator[Vid
 
 
 def _scale_frame(frame: VideoFrame, video: VideoFacts, width: int) -> VideoFrame:
-    """In the wanted size, before turning; high dynamic range is brought to BT.709 by libswscale's tone mapping."""
+    """Scale to that width, before rotation; high dynamic range is tone mapped to BT.709 by libswscale."""
     scale = min(1.0, width / video.width)
     size = max(1, round(video.width * scale)), max(1, round(video.height * scale))
     wide, high = size[::-1] if video.rotation % 180 else size
@@ -127,7 +127,7 @@ def _scale_frame(frame: VideoFrame, video: VideoFacts, width: int) -> VideoFrame
 
 
 def _rotate_frame(frame: VideoFrame, rotation: int) -> VideoFrame:
-    """Turned counter-clockwise by a multiple of 90 degrees."""
+    """Rotate counter-clockwise by a multiple of 90 degrees."""
     if rotation not in TRANSPOSE_DIRECTIONS:
         return frame
     graph = Graph()
@@ -141,23 +141,23 @@ def _rotate_frame(frame: VideoFrame, rotation: int) -> VideoFrame:
     graph.push(frame)
     turned = graph.pull()
     if not isinstance(turned, VideoFrame):
-        raise TypeError(f"a turned picture is a {type(turned).__name__}")
+        raise TypeError(f"a rotated frame is a {type(turned).__name__}")
     return turned
 
 
 def _encode_jpeg(frame: VideoFrame) -> bytes:
     encoder = CodecContext.create("mjpeg", "w")
     if not isinstance(encoder, VideoCodecContext):
-        raise TypeError(f"the encoder of pictures is a {type(encoder).__name__}")
+        raise TypeError(f"the JPEG encoder is a {type(encoder).__name__}")
     encoder.width, encoder.height, encoder.pix_fmt = frame.width, frame.height, "yuv420p"
     encoder.color_range = ColorRange.JPEG
     encoder.options = {"flags": "+qscale", "global_quality": str(JPEG_QUALITY * QUALITY_TO_LAMBDA)}
-    encoder.time_base, frame.pts = Fraction(1, 25), 0  # of no consequence, and asked for
+    encoder.time_base, frame.pts = Fraction(1, 25), 0  # the encoder requires a time, but a JPEG has none
     return b"".join(bytes(packet) for packet in [*encoder.encode(frame), *encoder.encode(None)])
 
 
 def main(arguments: list[str]) -> int:
-    """The command: exit status 0 with the picture, 1 with the problem."""
+    """Run the command: exit status 0 with the JPEG, 1 with the problem."""
     request = json.loads(sys.stdin.readline())
     try:
         jpeg = render_thumbnail(

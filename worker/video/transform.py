@@ -1,4 +1,4 @@
-"""From a decoder's picture to what a network sees. Pixels are turned and squared here, once, and nowhere else."""
+"""Convert a decoded frame to an array. Rotation and pixel aspect ratio are applied here and nowhere else."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ImageArray = npt.NDArray[np.uint8]
 """Height x width x 3, uint8."""
 
 SUBSAMPLING_STEPS = ((3200, 12), (2100, 8), (1700, 6), (1200, 5), (900, 4), (600, 3), (400, 2))
-"""From which width on every how many pixels are looked at (the shot detector of LGSS, arXiv:2004.02678)."""
+"""(smallest width, step in pixels): the subsampling of the shot detector of LGSS (arXiv:2004.02678)."""
 
 PLANAR_FORMATS = {
     "yuv420p": ("yuv422p", 1),
@@ -32,15 +32,15 @@ PLANAR_FORMATS = {
     "yuv422p": ("yuv422p", 0),
     "yuvj422p": ("yuvj422p", 0),
 }
-"""Formats that can be thinned before they are converted, with the format of the thinned picture and how many bits a row
-number loses to become that of its colour."""
+"""Formats that can be subsampled before they are converted: format -> (format of the subsampled frame, right shift that
+turns a luma row number into the number of its chroma row)."""
 
 HDR_TRANSFERS = {int(ColorTrc.SMPTE2084), int(ColorTrc.ARIB_STD_B67)}
 """Transfer characteristics of high dynamic range: PQ (SMPTE ST 2084) and HLG (ARIB STD-B67)."""
 
 
 class ViewKind(StrEnum):
-    """The ways to look at a picture."""
+    """The kinds of view."""
 
     SCALED = "scaled"
     SHORT_SIDE = "short_side"
@@ -50,9 +50,9 @@ class ViewKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What is seen of a frame: build one with the functions below.
+    """Size and pixel format that a frame is converted to: build one with the functions below.
 
-    High dynamic range (PQ, HLG) is brought to BT.709 by libswscale's tone mapping in all views but `subsampled_bgr`.
+    High dynamic range (PQ, HLG) is converted to BT.709 by libswscale's tone mapping in all views but `subsampled_bgr`.
     """
 
     kind: ViewKind
@@ -61,15 +61,15 @@ class View:
 
     @staticmethod
     def scaled_to(width: int, height: int) -> View:
-        """RGB of exactly `height` x `width`, the whole picture stretched to it; few samples a pixel (fast bilinear)."""
+        """RGB of exactly `height` x `width`, the whole frame stretched to it (fast bilinear: few samples a pixel)."""
         return View(ViewKind.SCALED, width, height)
 
     @staticmethod
     def short_side(size: int) -> View:
-        """RGB with its short side `size`, or its own where that is smaller. The long side is even.
+        """RGB with a short side of `size` pixels, never enlarged. The long side is even.
 
-        Each pixel is the mean of those it stands for (swscale's area filter): free of aliasing, and at 720p twice as
-        fast as bicubic.
+        Each pixel is the mean of the pixels it replaces (swscale's area filter): free of aliasing, and at 720p twice
+        as fast as bicubic.
         """
         return View(ViewKind.SHORT_SIDE, size, size)
 
@@ -77,7 +77,7 @@ class View:
     def subsampled_bgr() -> View:
         """BGR of every f-th pixel of every f-th row, f by the width (specification of the LGSS shot detector).
 
-        Equal to `full_bgr[::f, ::f]` as OpenCV decodes: turned, but neither squared nor tone mapped.
+        Equal to `full_bgr[::f, ::f]` as OpenCV decodes it: rotated, without aspect correction or tone mapping.
         """
         return View(ViewKind.SUBSAMPLED)
 
@@ -88,15 +88,15 @@ class View:
 
 
 def apply_view(view: View, frame: Frame, video: VideoFacts) -> ImageArray:
-    """The frame as the view wants it.
+    """Convert a frame to an array as the view says.
 
     Args:
-        view: what is wanted.
+        view: size and format.
         frame: as decoded.
         video: facts; its rotation and sample aspect ratio are applied here.
 
     Returns:
-        H x W x 3, uint8, contiguous; RGB, but BGR from `View.subsampled`.
+        H x W x 3, uint8, contiguous; RGB, but BGR from `View.subsampled_bgr`.
     """
     av_frame, turns = _without_interlacing(frame.av_frame), video.rotation // 90 % 4
     if view.kind is ViewKind.SUBSAMPLED:
@@ -111,7 +111,7 @@ def apply_view(view: View, frame: Frame, video: VideoFacts) -> ImageArray:
 
 
 def _without_interlacing(av_frame: VideoFrame) -> VideoFrame:
-    """The picture, not marked as two fields: swscale would scale each by itself and weave them together again."""
+    """Copy the frame without its interlaced flag: swscale would scale each field by itself and interleave them."""
     if not av_frame.interlaced_frame:
         return av_frame
     plain = VideoFrame(av_frame.width, av_frame.height, av_frame.format.name)
@@ -124,17 +124,17 @@ def _without_interlacing(av_frame: VideoFrame) -> VideoFrame:
 
 
 def rotate_image(image: ImageArray, quarter_turns: int) -> ImageArray:
-    """The picture turned counter-clockwise."""
+    """Rotate the image counter-clockwise."""
     return np.ascontiguousarray(np.rot90(image, quarter_turns)) if quarter_turns else image
 
 
 def subsampling_step(width: int) -> int:
-    """Every how many pixels LGSS looks at, by the width of the picture."""
+    """Step in pixels that LGSS uses for frames of this width."""
     return next((step for min_width, step in SUBSAMPLING_STEPS if width >= min_width), 1)
 
 
 def _size_for_short_side(width: int, height: int, short_side: int) -> tuple[int, int]:
-    """(width, height) with the short side as wanted, the long side even: swscale is slow with odd widths."""
+    """(width, height) with that short side, never enlarged; the long side is even: swscale is slow with odd widths."""
     if min(width, height) <= short_side:
         return width, height
     if width >= height:
@@ -143,13 +143,16 @@ def _size_for_short_side(width: int, height: int, short_side: int) -> tuple[int,
 
 
 class _ScalerCache(threading.local):
-    """Scalers of this thread by what they do: setting one up costs more than a small picture."""
+    """Scalers of this thread, by what they convert: setting one up costs more than converting a small frame.
+
+    One cache a thread, because a scaler must not be used by two threads at the same time.
+    """
 
     def __init__(self) -> None:
         self.scalers: dict[tuple[object, ...], VideoReformatter] = {}
 
     def get_scaler(self, *key: object) -> VideoReformatter:
-        if len(self.scalers) > 16:
+        if len(self.scalers) > 16:  # a stream that changes its size again and again must not fill the memory
             self.scalers.clear()
         return self.scalers.setdefault(key, VideoReformatter())
 
@@ -158,7 +161,7 @@ _scalers = _ScalerCache()
 
 
 def _convert_to_rgb(av_frame: VideoFrame, size: tuple[int, int], filter_: Interpolation) -> ImageArray:
-    """RGB in the wanted size, before turning."""
+    """Scale to RGB of that size, before rotation."""
     is_hdr = int(av_frame.color_trc) in HDR_TRANSFERS
     scaler = _scalers.get_scaler(av_frame.format.name, av_frame.width, av_frame.height, size, filter_, is_hdr)
     pixel_format = "yuv444p16le" if is_hdr else "rgb24"
@@ -167,9 +170,10 @@ def _convert_to_rgb(av_frame: VideoFrame, size: tuple[int, int], filter_: Interp
 
 
 def _tone_map(av_frame: VideoFrame) -> VideoFrame:
-    """BT.709 out of high dynamic range, by libswscale's tone mapping; of the small picture, as it is dear.
+    """Convert high dynamic range to BT.709 by libswscale's tone mapping.
 
-    The first picture of a size takes about a second (a table is made), each one after that some 10 ns a pixel.
+    Called on the scaled frame, because it is expensive: the first frame of a size takes about a second (a table is
+    built), each one after that some 10 ns a pixel.
     """
     mapper = _scalers.get_scaler(
         "mapped", av_frame.width, av_frame.height, int(av_frame.color_trc), int(av_frame.color_primaries)
@@ -185,13 +189,14 @@ def _tone_map(av_frame: VideoFrame) -> VideoFrame:
 
 
 def _subsample_bgr(av_frame: VideoFrame, turns: int) -> ImageArray:
-    """BGR, every f-th pixel after turning."""
+    """BGR of every f-th pixel, counted after rotation."""
     step = subsampling_step(av_frame.height if turns % 2 else av_frame.width)
     across, down = (
         _sampled_slice(av_frame.width, step, turns in (1, 2)),
         _sampled_slice(av_frame.height, step, turns in (2, 3)),
     )
-    has_even_size = av_frame.height % 2 == 0 and av_frame.width % 2 == 0  # swscale reckons odd sizes in another way
+    # With odd sizes swscale computes the last row and column differently: convert the whole frame then.
+    has_even_size = av_frame.height % 2 == 0 and av_frame.width % 2 == 0
     if av_frame.format.name in PLANAR_FORMATS and step > 1 and has_even_size:
         return rotate_image(_thin_planar(av_frame, down, across), turns)
     scaler = _scalers.get_scaler(av_frame.format.name, av_frame.width, av_frame.height, "bgr24")
@@ -200,21 +205,20 @@ def _subsample_bgr(av_frame: VideoFrame, turns: int) -> ImageArray:
 
 
 def _sampled_slice(length: int, step: int, backwards: bool) -> slice:
-    """Every `step`-th of `length`, counted from the side that turning makes the first."""
+    """Every `step`-th of `length` positions, counted from the side that is first after rotation."""
     return slice((length - 1) % step if backwards else 0, length, step)
 
 
 def _thin_planar(av_frame: VideoFrame, down: slice, across: slice) -> ImageArray:
-    """BGR of chosen rows and columns of a planar picture without converting the rest.
+    """BGR of selected rows and columns of a planar frame, without converting the rest.
 
-    The chosen samples are laid out as a small 4:2:2 picture, each with the colour samples that it has in the large one,
-    every second column left open, so that swscale takes the same arithmetic as for the large picture.
+    The selected samples are copied to a small 4:2:2 frame, each with the chroma samples that it has in the large one;
+    every second column stays empty. So swscale uses the same arithmetic as for the large frame, to the last bit.
     """
     format_, shared_rows = PLANAR_FORMATS[av_frame.format.name]
     thinned_height, thinned_width = len(range(av_frame.height)[down]), len(range(av_frame.width)[across])
-    small = VideoFrame(
-        2 * thinned_width, thinned_height + thinned_height % 2, format_
-    )  # even: swscale reckons a lone last row in another way
+    # An even height, because swscale computes a single last row differently.
+    small = VideoFrame(2 * thinned_width, thinned_height + thinned_height % 2, format_)
     small.colorspace, small.color_range = av_frame.colorspace, av_frame.color_range
     _plane_samples(small.planes[0])[:thinned_height, 0 : 2 * thinned_width : 2] = _plane_samples(av_frame.planes[0])[
         down, across
@@ -226,14 +230,14 @@ def _thin_planar(av_frame: VideoFrame, down: slice, across: slice) -> ImageArray
                 target[to_rows, to_columns] = source[from_rows, from_columns]
     scaler = _scalers.get_scaler(small.format.name, small.width, small.height, "thinned")
     converted = scaler.reformat(small, format="bgr24", threads=1).to_ndarray()[:thinned_height]
-    # Every second column, at five times the speed of numpy's strides.
+    # Nearest neighbour at half the width takes every second column, at five times the speed of numpy's strides.
     return cast(ImageArray, cv2.resize(converted, (thinned_width, thinned_height), interpolation=cv2.INTER_NEAREST))
 
 
 def _chroma_slices(sampled: slice, count: int, shift: int) -> list[tuple[slice, slice]]:
-    """(where to, where from) so that target k gets source `(start + step * k) >> shift`, without index arrays.
+    """(target slice, source slice) so that target k gets source `(start + step * k) >> shift`, without index arrays.
 
-    An odd step over samples shared by two makes two even rows of steps, one for even and one for odd k.
+    With an odd step over samples that two positions share, even and odd k need a slice each.
     """
     start, step = sampled.start, sampled.step
     if not shift or step % 2 == 0:
@@ -248,5 +252,5 @@ def _chroma_slices(sampled: slice, count: int, shift: int) -> list[tuple[slice, 
 
 
 def _plane_samples(plane: VideoPlane) -> ImageArray:
-    """A plane as height x line size, sharing its memory."""
+    """View a plane as an array of height x line size that shares its memory."""
     return np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[: plane.height]

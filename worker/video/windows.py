@@ -1,4 +1,4 @@
-"""Frames cut into windows, a batch ahead: the decoder works in a thread while the device works on what it has."""
+"""Cut a stream of frames into windows: sliding windows of one length, or clips of named frames."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ Frames = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class WindowSpec:
-    """How the stream of frames is cut into windows.
+    """How a stream of frames is cut into windows.
 
-    Window k holds frames `k*step - lead` to `k*step - lead + length` and answers for frames `k*step` to `(k+1)*step`,
-    or to the end of the film. There are ceil(n / step) windows. Frames between two windows (`step > length`) are never
-    looked at.
+    Window k holds frames `k*step - lead` to `k*step - lead + length` and covers frames `k*step` to `(k+1)*step`, or to
+    the end of the video. There are ceil(n / step) windows. Frames between two windows (`step > length`) are not used.
 
     Args:
         length: frames in a window.
         step: frames from one window to the next.
-        lead: frames before those that a window answers for; the first frame of the film stands for what is not there.
-        pad_end: what reaches past the end is filled with the last frame; otherwise the last windows are shorter.
+        lead: frames before those that a window covers; before the start of the video its first frame is repeated.
+        pad_end: whether the last windows are filled up with the last frame; otherwise they are shorter.
     """
 
     length: int
@@ -40,13 +39,13 @@ class WindowSpec:
             raise ValueError(f"impossible windows: {self}")
 
     def uses_frame(self, offset: int) -> bool:
-        """Whether a window holds the frame so many after the first."""
+        """Whether any window holds the frame at this offset from the first frame."""
         return self.step <= self.length or offset % self.step < self.length
 
 
 @dataclass(frozen=True, slots=True)
 class ClipSpec:
-    """A window of frames named one by one, in this order, each as often as wanted; its piece is `start` to `stop`."""
+    """A window of frames listed by number, in this order, repetitions allowed; it covers `start` to `stop`."""
 
     frames: tuple[int, ...]
     start: int
@@ -55,9 +54,9 @@ class ClipSpec:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """One window of frames and the frames `start` to `stop` that it answers for.
+    """One window of frames and the frames `start` to `stop` that it covers.
 
-    `pad_end`: it answers for fewer frames than its network will, as the film ends inside it.
+    `padded`: the video ends inside the window, so it covers fewer frames than the network returns values for.
     """
 
     frames_THWC: Frames
@@ -67,12 +66,12 @@ class Window:
 
 
 def sliding_windows(frames: Iterable[Frames | None], spec: WindowSpec, first_frame: int = 0) -> Iterator[Window]:
-    """Windows over a stream of unknown length.
+    """Yield the windows over a stream of unknown length.
 
-    For length 4, step 2, lead 1 and frames 0 1 2 3 4: `0 0 1 2` answers for 0 1, `1 2 3 4` for 2 3, `3 4 4 4` for 4.
+    For length 4, step 2, lead 1 and frames 0 1 2 3 4: `0 0 1 2` covers 0 1, `1 2 3 4` covers 2 3, `3 4 4 4` covers 4.
 
     Args:
-        frames: one for each frame; None for those that no window wants.
+        frames: one item for each frame; None for those that no window holds.
         spec: how they are cut.
         first_frame: number of the first frame.
     """
@@ -95,12 +94,12 @@ def sliding_windows(frames: Iterable[Frames | None], spec: WindowSpec, first_fra
 
 
 def collect_clips(frames: Iterable[tuple[int, Frames]], clips: Sequence[ClipSpec]) -> Iterator[Window]:
-    """The windows of some clips, in their order, each as soon as its frames were met.
+    """Yield the windows of some clips, in the order of the clips, each as soon as all its frames have arrived.
 
     Args:
-        frames: (number, picture) in ascending order, of every frame that a clip names. For one that is missing, as it
-            could not be decoded, stands the one before it; for the first, the one after.
-        clips: in any order; what is held is least where they follow the film.
+        frames: (number, frame) in ascending order, of every frame that a clip names. A missing frame (it could not be
+            decoded) is replaced by the one before it; the first one by the one after it.
+        clips: in any order; least memory is needed when they are in the order of the video.
     """
     uses = Counter(wanted for clip in clips for wanted in clip.frames)
     pending_frames, pending_clips = deque(sorted(uses)), deque(clips)
@@ -120,7 +119,7 @@ def collect_clips(frames: Iterable[tuple[int, Frames]], clips: Sequence[ClipSpec
 def _emit_complete_clips(
     pending_clips: deque[ClipSpec], buffered: dict[int, Frames], uses: Counter[int]
 ) -> Iterator[Window]:
-    """The windows whose frames are there; frames that no other clip wants are let go."""
+    """Yield the windows whose frames are all buffered, and drop frames that no other clip needs."""
     while pending_clips and buffered.keys() >= set(pending_clips[0].frames):
         clip = pending_clips.popleft()
         yield Window(np.stack([buffered[frame] for frame in clip.frames]), clip.start, clip.stop)

@@ -15,8 +15,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from api.client import sse
-from api.client.commands import sources as source_commands
-from api.client.commands import app
+from api.client.commands import app, sources as source_commands
 from api.client.render.tables import format_duration
 from shared.errors import SourceUnreachable
 from shared.store.jobs import jobs

@@ -1,4 +1,4 @@
-"""The ways of the published pipelines, rendered plainly in code of our own: what `bench` measures the rooms against.
+"""Baselines for the bench: the steps of the published pipelines, in plain code of our own.
 
-Each takes the steps that its pipeline takes, one picture and one question at a time, in fp32, channels first.
+Each takes the steps that its pipeline takes, one frame and one query at a time, in fp32, channels first.
 """

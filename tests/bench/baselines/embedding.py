@@ -1,6 +1,6 @@
-"""The way of the published pipeline `damo/cv_r2p1d_video_embedding` (modelscope 1.40), one clip at a time.
+"""Baseline: the steps of the published pipeline `damo/cv_r2p1d_video_embedding` (modelscope 1.40), one clip at a time.
 
-The film is decoded whole by decord; each frame of each clip is prepared by itself, though clips may share it. Only the
+The video is decoded whole by decord; each frame of each clip is prepared by itself, though clips may share it. Only the
 frames of clips are held here, which is not held against the pipeline.
 """
 
@@ -33,7 +33,7 @@ class EmbeddingBaseline:
         network: as its authors run it.
 
     Attributes:
-        frame_count: of the film.
+        frame_count: of the video.
         clips: (10, 16, 112, 112, 3) RGB, as the network saw them.
         embedding: (2048,), not normalised.
         step_seconds: seconds of each step, one entry a run.
@@ -47,7 +47,7 @@ class EmbeddingBaseline:
         self.step_seconds: dict[str, list[float]] = defaultdict(list)
 
     def run_pipeline(self, path: Path) -> None:
-        """From the film to its embedding."""
+        """From the video to its embedding."""
         started = perf_counter()
         self.frame_count, video_frames = decode_clip_frames(path)
         decoded_at = perf_counter()
@@ -79,7 +79,7 @@ def decode_clip_frames(path: Path) -> tuple[int, dict[int, ImageArrays]]:
 
 
 def sample_clips(frames: int) -> list[list[int]]:
-    """The frames of each clip: the first frame of the film stands for those that it does not have."""
+    """The frames of each clip: the first frame of the video stands for those that it does not have."""
     spare_frames = frames - ((FRAMES_PER_CLIP - 1) * STRIDE + 1)
     starts = [0] * CLIPS
     if spare_frames > 0:

@@ -1,6 +1,6 @@
-"""The way of the published pipeline `damo/cv_swin-t_referring_video-object-segmentation` (modelscope 1.40).
+"""Baseline: the steps of the published pipeline `damo/cv_swin-t_referring_video-object-segmentation` (modelscope 1.40).
 
-The film is decoded whole; for each query each window goes through the whole network, backbone and text encoder
+The video is decoded whole; for each query each window goes through the whole network, backbone and text encoder
 included, which yields the masks of all fifty instances after every layer of its decoder. One is brought to full size.
 """
 
@@ -41,7 +41,7 @@ class MaskBaseline:
 
     Attributes:
         video_frames: (T, H, W, 3) RGB, all of it.
-        masks: for each query (T, H, W), at the film's size.
+        masks: for each query (T, H, W), at the video's size.
         scores: for each query one a window: how sure the network is of the instance that it chose.
         step_seconds: seconds of each step, one entry a run.
     """
@@ -54,7 +54,7 @@ class MaskBaseline:
         self.step_seconds: dict[str, list[float]] = defaultdict(list)
 
     def run_pipeline(self, path: Path, queries: Sequence[str]) -> None:
-        """From the film to its masks."""
+        """From the video to its masks."""
         started = perf_counter()
         self.video_frames = decode_video(path)
         self.step_seconds["decode"].append(perf_counter() - started)
@@ -126,7 +126,7 @@ def select_instance(prediction: Prediction) -> tuple[float, int]:
 
 
 def upscale_mask(logits_Thw: Tensor, network_size: Sequence[int], video_size: Sequence[int]) -> Masks:
-    """Logits of a mask -> (T, H, W): to the size that was seen, over a half, to the size of the film."""
+    """Logits of a mask -> (T, H, W): to the size that was seen, over a half, to the size of the video."""
     resized_T1HW = functional.interpolate(logits_Thw[:, None], list(network_size), mode="bilinear", align_corners=False)
     over_T1HW = (resized_T1HW.sigmoid() > 0.5).float()
     masks: Masks = functional.interpolate(over_T1HW, list(video_size), mode="nearest")[:, 0].bool().numpy()

@@ -1,8 +1,8 @@
-"""The way of the published BaSSL pipeline, rendered plainly: what `bench bassl` measures the rooms against.
+"""Baseline of `python -m tests.bench bassl`: the steps of the published BaSSL pipeline in plain code.
 
 Its steps, as `damo/cv_resnet50-bert_video-scene-segmentation_movienet` takes them (modelscope 1.40, and the detector of
 LGSS that it is built on), in code of our own. How its own detector reads keyframes is unknown, so the second pass over
-the film is a cheap one: sequential, each keyframe prepared once. Frames count from 0; the end of a shot is exclusive.
+the video is a cheap one: sequential, each keyframe prepared once. Frames count from 0; the end of a shot is exclusive.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from worker.models.shots.config import COLOUR_RULE
 from worker.runtime.device import IMAGENET_MEAN, IMAGENET_STD
 
 BATCH_SIZE = 16
-"""Pictures that go through the encoder together, and windows through the context network. The pipeline itself sends 32
-windows, 544 pictures for each keyframe; on a CPU that takes twice as long, which is not held against it here."""
+"""Frames that go through the encoder together, and windows through the context network. The pipeline itself sends 32
+windows, 544 frames for each keyframe; on a CPU that takes twice as long, which is not held against it here."""
 MIN_SHOT_FRAMES = 15
 """Frames; a cut closer to the last one is passed over."""
 SUBSAMPLING_STEPS = ((3200, 12), (2100, 8), (1700, 6), (1200, 5), (900, 4), (600, 3), (400, 2))
@@ -58,7 +58,7 @@ class SceneBaseline:
         self.step_seconds: dict[str, list[float]] = defaultdict(list)
 
     def run_pipeline(self, path: Path) -> None:
-        """From the film to the probabilities."""
+        """From the video to the probabilities."""
         started = perf_counter()
         self.spans = detect_shots(path)
         detected_at = perf_counter()
@@ -75,7 +75,7 @@ def read_frames(path: Path) -> Iterator[ImageArrays]:
     capture = cv2.VideoCapture(str(path))
     try:
         if not capture.isOpened():
-            raise MediaCorrupt("OpenCV does not open this film.")
+            raise MediaCorrupt("OpenCV does not open this video.")
         has_frame, frame_HWC = capture.read()
         while has_frame:
             yield np.asarray(frame_HWC, np.uint8)

@@ -1,7 +1,7 @@
-"""The way of the published pipeline `damo/cv_clip-it_video-summarization_language-guided_en` (modelscope 1.40).
+"""Baseline: `damo/cv_clip-it_video-summarization_language-guided_en` (modelscope 1.40), step by step.
 
-Every picture goes through CLIP by itself, every sentence too; the whole scorer runs, the part included that no score
-depends on; segments and selection are found by plain loops. It makes no film of the summary.
+Every frame goes through CLIP by itself, every sentence too; the whole scorer runs, the part included that no score
+depends on; segments and selection are found by plain loops. It makes no video of the summary.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SAMPLE_EVERY = 15
 MAX_CHANGE_POINTS, CHANGE_POINT_WEIGHT = 120, 0.55
 """Change points at most, and what one costs."""
 SUMMARY_SHARE = 0.15
-"""Part of the film that the summary may have."""
+"""Part of the video that the summary may have."""
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -44,10 +44,10 @@ class SummaryBaseline:
         scorer: with its decoder.
 
     Attributes:
-        read_frames: of the film.
+        read_frames: of the video.
         sampled_frames: (T, 224, 224, 3) RGB: the sampled frames as CLIP saw them.
         scores: (T,) how much each belongs into the summary.
-        segments: of the film, end exclusive.
+        segments: of the video, end exclusive.
         select_segments: numbers of the segments in the summary; none where each is longer than the budget.
         step_seconds: seconds of each step, one entry a run.
     """
@@ -62,7 +62,7 @@ class SummaryBaseline:
         self.step_seconds: dict[str, list[float]] = defaultdict(list)
 
     def run_pipeline(self, path: Path, sentences: Sequence[str]) -> None:
-        """From the film to the segments of its summary."""
+        """From the video to the segments of its summary."""
         times = [perf_counter()]
         self.frame_count, self.sampled_frames = sample_frames(path)
         times.append(perf_counter())
@@ -87,7 +87,7 @@ class SummaryBaseline:
         padded_sentences = [*sentences, *[sentences[-1]] * ARCHITECTURE.sentences][: ARCHITECTURE.sentences]
         ids = [
             torch.from_numpy(tokenize_sentences([sentence])) for sentence in padded_sentences
-        ]  # all 77 places are computed, filled or not
+        ]  # the pipeline computes all 77 positions, padding included
         texts = [self._clip.model.get_text_features(input_ids=ids_1L).pooler_output for ids_1L in ids]
         text_1S = torch.cat(texts).reshape(1, -1).numpy()
         text_11S = torch.from_numpy(normalize_rows(text_1S))[None]
@@ -141,7 +141,7 @@ def segment_scatters(kernel_TT: Floats) -> Doubles:
 
 
 def optimal_cuts(scatter_TT: Doubles, max_points: int) -> tuple[list[float], list[int]]:
-    """Least scatter for each number of change points up to `max_points`, and where they are for `max_points` of them."""
+    """Return the least scatter for each number of change points up to `max_points`, and the `max_points` positions."""
     frames_T, rows = len(scatter_TT), scatter_TT.tolist()
     least_scatter = [[math.inf] * (frames_T + 1) for _ in range(max_points + 1)]
     where = [[0] * (frames_T + 1) for _ in range(max_points + 1)]
@@ -180,7 +180,7 @@ def select_segments(scores_T: Floats, segments: Sequence[Span], frames_N: int) -
 
 
 def _normalize_image(image_HWC: ImageArrays) -> Tensor:
-    """One picture as CLIP takes it: (1, 3, 224, 224)."""
+    """One frame as CLIP takes it: (1, 3, 224, 224)."""
     x_CHW = torch.from_numpy(image_HWC).permute(2, 0, 1).contiguous().float().div_(255)
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
     return x_CHW.sub_(mean).div_(std)[None]

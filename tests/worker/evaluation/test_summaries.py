@@ -28,12 +28,12 @@ def chosen(frames: list[int], length: int) -> np.ndarray:
 @pytest.mark.parametrize("case", range(4))
 def test_the_f_score_is_the_reference(case: int) -> None:
     """The last two summaries are empty: there the published code divides by zero, and ours says 0."""
-    told: dict[str, Any] = json.loads(GOLDEN.read_text(encoding="utf-8"))[case]
-    summary_N = chosen(told["summary_on"], told["summary_len"])
-    users = [chosen(frames, told["n_frames"]) for frames in told["users_on"]]
-    empty = not told["summary_on"]
-    assert empty == (case >= 2) == math.isnan(told["f_avg"]) == math.isnan(told["f_max"])
-    expected = (0, 0) if empty else (told["f_avg"], told["f_max"])
+    case_data: dict[str, Any] = json.loads(GOLDEN.read_text(encoding="utf-8"))[case]
+    summary_N = chosen(case_data["summary_on"], case_data["summary_len"])
+    users = [chosen(frames, case_data["n_frames"]) for frames in case_data["users_on"]]
+    empty = not case_data["summary_on"]
+    assert empty == (case >= 2) == math.isnan(case_data["f_avg"]) == math.isnan(case_data["f_max"])
+    expected = (0, 0) if empty else (case_data["f_avg"], case_data["f_max"])
     assert (tvsum_f(summary_N, users), summe_f(summary_N, users)) == pytest.approx(expected, rel=0, abs=1e-9)
 
 
@@ -59,16 +59,16 @@ def test_nothing_chosen_is_zero() -> None:
 
 def test_correlation_by_hand() -> None:
     """User 1 swaps the middle two: 5 pairs agree, 1 does not: 4/6; rho 1 - 6 * (1 + 1) / (4 * 15). User 2 reverses."""
-    found = rank_correlation(np.array([1.0, 2.0, 3.0, 4.0]), np.array([[1, 3, 2, 4], [4, 3, 2, 1]]))
-    assert found.kendall == pytest.approx((4 / 6 - 1) / 2, abs=1e-12)
-    assert found.spearman == pytest.approx((0.8 - 1) / 2, abs=1e-12)
+    correlation = rank_correlation(np.array([1.0, 2.0, 3.0, 4.0]), np.array([[1, 3, 2, 4], [4, 3, 2, 1]]))
+    assert correlation.kendall == pytest.approx((4 / 6 - 1) / 2, abs=1e-12)
+    assert correlation.spearman == pytest.approx((0.8 - 1) / 2, abs=1e-12)
 
 
 def test_correlation_of_ties_by_hand() -> None:
     """Tau b: 2 pairs agree, one is tied on one side, 2 / sqrt(2 * 3). Ranks 1.5 1.5 3, 1 2 3: 1.5 / sqrt(1.5 * 2)."""
-    found = rank_correlation(np.array([0.2, 0.2, 0.9]), np.array([[1, 2, 3]]))
-    assert found.kendall == pytest.approx(2 / math.sqrt(6), abs=1e-12)
-    assert found.spearman == pytest.approx(1.5 / math.sqrt(3), abs=1e-12)
+    correlation = rank_correlation(np.array([0.2, 0.2, 0.9]), np.array([[1, 2, 3]]))
+    assert correlation.kendall == pytest.approx(2 / math.sqrt(6), abs=1e-12)
+    assert correlation.spearman == pytest.approx(1.5 / math.sqrt(3), abs=1e-12)
 
 
 def test_no_order_is_no_correlation() -> None:

@@ -1,4 +1,4 @@
-"""What stands in the way of a scan: shares that go, files that are being written, links, names, rights, long films."""
+"""Difficult cases of a scan: unmounted shares, files that are being written, links, names, permissions, long videos."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sqlalchemy import Engine, event
 
 from shared.db import create_db_engine
 from shared.store.videos import sources
-from tests.worker.scanner.conftest import ScannedSource, set_mtime
+from tests.support.scanned_sources import ScannedSource, set_mtime
 from worker.scanner import scan_next_source
 from worker.scanner.digest import digest_file
 
@@ -26,63 +26,63 @@ def test_an_unmounted_share_changes_nothing(scanned_source: ScannedSource) -> No
         scanned_source.folder.rename(scanned_source.folder.with_name("unmounted"))
         if empty:
             (scanned_source.folder / "season").mkdir(parents=True)
-        told = scanned_source.run_scan()
-        assert told["error"]["code"] == "source_unreachable"
-        assert (told["gone"], set(scanned_source.list_states().values())) == (0, {"present"})
+        report = scanned_source.run_scan()
+        assert report["error"]["code"] == "source_unreachable"
+        assert (report["gone"], set(scanned_source.list_states().values())) == (0, {"present"})
         if empty:
-            assert scanned_source.run_scan_counts(force=True) == {"gone": 2}  # said to be so
+            assert scanned_source.run_scan_counts(force=True) == {"gone": 2}
             shutil.rmtree(scanned_source.folder)
         scanned_source.folder.with_name("unmounted").rename(scanned_source.folder)
     assert scanned_source.run_scan_counts() == {"unchanged": 2}
     assert set(scanned_source.list_states().values()) == {"present"}
 
 
-def test_a_share_that_goes_away_in_mid_scan_changes_nothing(scanned_source: ScannedSource) -> None:
+def test_a_share_unmounted_during_a_scan_changes_nothing(scanned_source: ScannedSource) -> None:
     scanned_source.put_video("a.mp4")
     scanned_source.put_video("season/b.mp4")
     scanned_source.run_scan()
-    with _at_the_first_look(
+    with _before_first_file_is_opened(
         scanned_source.database, lambda: scanned_source.folder.rename(scanned_source.folder.with_name("gone"))
     ):
-        told = scanned_source.run_scan()
-    assert told["error"]["code"] == "source_unreachable"
+        report = scanned_source.run_scan()
+    assert report["error"]["code"] == "source_unreachable"
     assert set(scanned_source.list_states().values()) == {"present"}
 
 
-def test_a_file_that_vanishes_in_mid_scan_is_no_fault(scanned_source: ScannedSource) -> None:
+def test_a_file_deleted_during_a_scan_is_no_error(scanned_source: ScannedSource) -> None:
     scanned_source.put_video("a.mp4")
-    film = scanned_source.put_video("b.mp4")
-    with _at_the_first_look(scanned_source.database, film.unlink):
+    video_path = scanned_source.put_video("b.mp4")
+    with _before_first_file_is_opened(scanned_source.database, video_path.unlink):
         assert scanned_source.run_scan_counts() == {"new": 1}
     assert scanned_source.list_states() == {"a.mp4": "present"}
 
 
-class _at_the_first_look:  # noqa: N801
-    """Something happens on the disk after the files were listed, and before the first is opened."""
+class _before_first_file_is_opened:  # noqa: N801
+    """Call a function after the files were listed, and before the first one is opened."""
 
-    def __init__(self, engine: Engine, happens: Callable[[], object]) -> None:
-        self._engine, self._happens = engine, happens
+    def __init__(self, engine: Engine, action: Callable[[], object]) -> None:
+        self._engine, self._action = engine, action
 
     def __enter__(self) -> None:
-        event.listen(self._engine, "before_cursor_execute", self._see)
+        event.listen(self._engine, "before_cursor_execute", self._on_statement)
 
     def __exit__(self, *_: object) -> None:
-        event.remove(self._engine, "before_cursor_execute", self._see)
-        assert self._happens is None
+        event.remove(self._engine, "before_cursor_execute", self._on_statement)
+        assert self._action is None
 
-    def _see(self, _connection: object, _cursor: object, statement: str, *_: object) -> None:
-        if self._happens is not None and "FROM places" in statement and "places.path IN" in statement:
-            happens, self._happens = self._happens, None  # type: ignore[assignment]
-            happens()
+    def _on_statement(self, _connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if self._action is not None and "FROM places" in statement and "places.path IN" in statement:
+            action, self._action = self._action, None  # type: ignore[assignment]
+            action()
 
 
-def test_what_is_being_written_is_left_for_the_next_scan(scanned_source: ScannedSource) -> None:
+def test_a_file_being_written_is_left_for_the_next_scan(scanned_source: ScannedSource) -> None:
     settled, fresh = scanned_source.put_video("a.mp4"), scanned_source.put_video("b.mp4")
     set_mtime(settled, 60)
     assert scanned_source.run_scan_counts(settle_s=30) == {"new": 1, "settling": 1}
     assert scanned_source.list_states() == {"a.mp4": "present"}
     source = sources.get_source(scanned_source.database, scanned_source.source_id)
-    assert source.scan_requested_at is not None  # the next scan comes by itself
+    assert source.scan_requested_at is not None  # the next scan is automatic
     set_mtime(fresh, 60)
     assert scanned_source.run_scan_counts(settle_s=30) == {"unchanged": 1, "new": 1}
     assert sources.get_source(scanned_source.database, scanned_source.source_id).scan_requested_at is None
@@ -93,24 +93,25 @@ def test_what_is_being_written_is_left_for_the_next_scan(scanned_source: Scanned
 
 
 def test_a_file_that_changes_while_it_is_read_has_no_hash(tmp_path: Path) -> None:
-    film = tmp_path / "film.mp4"
-    film.write_bytes(bytes(3 << 20))
-    found = digest_file(film, lambda _: None)
-    assert found is not None
-    assert (found.sha256, found.size) == (hashlib.sha256(bytes(3 << 20)).hexdigest(), 3 << 20)
+    video_path = tmp_path / "a.mp4"
+    video_path.write_bytes(bytes(3 << 20))
+    digest = digest_file(video_path, lambda _: None)
+    assert digest is not None
+    assert (digest.sha256, digest.size) == (hashlib.sha256(bytes(3 << 20)).hexdigest(), 3 << 20)
 
     def append(_: int) -> None:
-        with film.open("ab") as more:
-            more.write(b"x")
+        with video_path.open("ab") as file:
+            file.write(b"x")
 
-    assert digest_file(film, append) is None
-    (tmp_path / "new").write_bytes(film.read_bytes())
-    assert digest_file(film, lambda _: (tmp_path / "new").exists() and (tmp_path / "new").replace(film)) is None
+    assert digest_file(video_path, append) is None
+    copy = tmp_path / "copy"
+    copy.write_bytes(video_path.read_bytes())
+    assert digest_file(video_path, lambda _: copy.exists() and copy.replace(video_path)) is None
 
 
-def test_how_far_it_is_is_told_while_a_long_film_is_read(scanned_source: ScannedSource) -> None:
-    with (scanned_source.folder / "long.mp4").open("wb") as film:
-        film.truncate(300 << 20)
+def test_progress_is_reported_while_a_long_file_is_hashed(scanned_source: ScannedSource) -> None:
+    with (scanned_source.folder / "long.mp4").open("wb") as file:
+        file.truncate(300 << 20)
     scanned_source.settings = {"lease_s": 0.03}
     committed: list[int] = []
 
@@ -129,9 +130,9 @@ def test_how_far_it_is_is_told_while_a_long_film_is_read(scanned_source: Scanned
     assert scanned_source.list_states() == {"long.mp4": "refused"}
 
 
-def test_memory_is_flat(tmp_path: Path) -> None:
-    with (tmp_path / "long.mp4").open("wb") as film:
-        film.truncate(200 << 20)
+def test_hashing_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
+    with (tmp_path / "long.mp4").open("wb") as file:
+        file.truncate(200 << 20)
     tracemalloc.start()
     try:
         assert digest_file(tmp_path / "long.mp4", lambda _: None)
@@ -141,26 +142,27 @@ def test_memory_is_flat(tmp_path: Path) -> None:
 
 
 def test_links_are_not_followed(scanned_source: ScannedSource) -> None:
-    film = scanned_source.put_video("season/a.mp4")
+    video_path = scanned_source.put_video("season/a.mp4")
     outside = scanned_source.folder.parent / "outside"
     outside.mkdir()
-    (outside / "secret.mp4").write_bytes(film.read_bytes() + b"secret")
+    (outside / "secret.mp4").write_bytes(video_path.read_bytes() + b"secret")
     (scanned_source.folder / "season" / "circle").symlink_to(scanned_source.folder)
     (scanned_source.folder / "outside").symlink_to(outside)
     (scanned_source.folder / "secret.mp4").symlink_to(outside / "secret.mp4")
-    (scanned_source.folder / "again.mp4").symlink_to(film)
+    (scanned_source.folder / "again.mp4").symlink_to(video_path)
     (scanned_source.folder / "nowhere.mp4").symlink_to(scanned_source.folder / "nowhere.mp4")
     os.mkfifo(scanned_source.folder / "pipe.mp4")
-    told = scanned_source.run_scan()
-    assert (told["found"], told["new"]) == (1, 1)
-    passed = {os.path.relpath(one["path"], scanned_source.folder) for one in told["passed_over"]}
+    report = scanned_source.run_scan()
+    assert (report["found"], report["new"]) == (1, 1)
+    passed = {os.path.relpath(entry["path"], scanned_source.folder) for entry in report["passed_over"]}
     assert passed == {"season/circle", "outside", "secret.mp4", "again.mp4", "nowhere.mp4"}
-    film.rename(outside / "film.mp4")
-    film.symlink_to(outside / "film.mp4")  # the same bytes, size and time: but a link may be turned elsewhere
+    video_path.rename(outside / "a.mp4")
+    # The same bytes, size and time, but a link may later point to another file.
+    video_path.symlink_to(outside / "a.mp4")
     assert scanned_source.run_scan_counts() == {"gone": 1}
 
 
-def test_names_that_are_not_utf8_are_said(scanned_source: ScannedSource) -> None:
+def test_names_that_are_not_utf8_are_reported(scanned_source: ScannedSource) -> None:
     scanned_source.put_video("a.mp4")
     for name in (b"caf\xe9.mp4", b"caf\xe9.txt"):
         Path(os.fsdecode(os.fsencode(scanned_source.folder) + b"/" + name)).write_bytes(
@@ -169,22 +171,22 @@ def test_names_that_are_not_utf8_are_said(scanned_source: ScannedSource) -> None
     folder = Path(os.fsdecode(os.fsencode(scanned_source.folder) + b"/\xff"))
     folder.mkdir()
     shutil.copy(scanned_source.clip, folder / "b.mp4")
-    told = scanned_source.run_scan()
-    assert (told["found"], told["new"]) == (1, 1)
-    assert [Path(one["path"]).name for one in told["passed_over"]] == ["caf\\xe9.mp4", "\\xff"]
-    assert {one["detail"] for one in told["passed_over"]} == {"This name is not UTF-8."}
+    report = scanned_source.run_scan()
+    assert (report["found"], report["new"]) == (1, 1)
+    assert [Path(entry["path"]).name for entry in report["passed_over"]] == ["caf\\xe9.mp4", "\\xff"]
+    assert {entry["detail"] for entry in report["passed_over"]} == {"This name is not UTF-8."}
 
 
-def test_what_cannot_be_read_is_said_and_tried_again(scanned_source: ScannedSource) -> None:
-    locked, film = scanned_source.put_video("locked/a.mp4"), scanned_source.put_video("b.mp4")
+def test_unreadable_files_are_reported_and_tried_again(scanned_source: ScannedSource) -> None:
+    locked, deleted = scanned_source.put_video("locked/a.mp4"), scanned_source.put_video("b.mp4")
     scanned_source.run_scan()
     scanned_source.put_video("c.mp4").chmod(0)
     locked.parent.chmod(0)
-    film.unlink()
-    with _as_anybody(scanned_source.folder):
+    deleted.unlink()
+    with _as_unprivileged_user(scanned_source.folder):
         assert scanned_source.run_scan_counts() == {"refused": 1, "gone": 1}
-    (told,) = sources.get_source(scanned_source.database, scanned_source.source_id).scan["passed_over"]
-    assert told == {"path": str(locked.parent), "detail": "This cannot be read: Permission denied."}
+    (skipped,) = sources.get_source(scanned_source.database, scanned_source.source_id).scan["passed_over"]
+    assert skipped == {"path": str(locked.parent), "detail": "This cannot be read: Permission denied."}
     assert scanned_source.list_states() == {"b.mp4": "gone", "c.mp4": "refused", "locked/a.mp4": "present"}
     refused = scanned_source.list_files()["c.mp4"].error
     assert refused is not None
@@ -194,8 +196,8 @@ def test_what_cannot_be_read_is_said_and_tried_again(scanned_source: ScannedSour
     assert scanned_source.run_scan_counts() == {"unchanged": 1, "new": 1}
 
 
-class _as_anybody:  # noqa: N801
-    """Root may read everything: be another user for a while."""
+class _as_unprivileged_user:  # noqa: N801
+    """Act as another user than root, who may read everything."""
 
     def __init__(self, folder: Path) -> None:
         for parent in (folder, *folder.parents):

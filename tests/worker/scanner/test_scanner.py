@@ -1,4 +1,4 @@
-"""Scanning real folders of real films: what becomes a video, what is said of the rest, and what never happens twice."""
+"""Scan real folders of real videos: which files become videos, how the others are reported, and what happens once."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ from shared.store.runs import sweep
 from shared.store.videos import sources, videos
 from shared.store.videos.sources import NewSource, ScannedFile
 from tests.support import factories
+from tests.support.scanned_sources import ScannedSource, set_mtime
 from tests.support.waiting import wait_until
-from tests.worker.scanner.conftest import ScannedSource, set_mtime
 from worker.scanner import scan_next_source
 from worker.scanner.scan import ScanFenced, SourceScanner
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
 
-def test_films_become_videos_once_and_stay_where_they_are(scanned_source: ScannedSource, files: ContentStorage) -> None:
-    film = scanned_source.put_video("a.mp4")
+def test_files_become_videos_once_and_stay_where_they_are(scanned_source: ScannedSource, files: ContentStorage) -> None:
+    video_path = scanned_source.put_video("a.mp4")
     scanned_source.put_video("season/ü 1.MP4")
     scanned_source.put_video("season/copy of a.mp4", tag="a.mp4")
     scanned_source.put_video("season/.hidden.mp4")
     scanned_source.put_video(".trash/b.mp4")
-    (scanned_source.folder / "notes.txt").write_text("no film", encoding="utf-8")
-    (scanned_source.folder / "module.ts").write_text("export const film = 1", encoding="utf-8")
-    told = scanned_source.run_scan()
-    assert {kind: told[kind] for kind in ("found", "new", "refused", "gone", "error")} == {
+    (scanned_source.folder / "notes.txt").write_text("no video", encoding="utf-8")
+    (scanned_source.folder / "module.ts").write_text("export const video = 1", encoding="utf-8")
+    report = scanned_source.run_scan()
+    assert {kind: report[kind] for kind in ("found", "new", "refused", "gone", "error")} == {
         "found": 4, "new": 3, "refused": 1, "gone": 0, "error": None,
     }  # fmt: skip
-    assert told["bytes_hashed"] == sum(path.stat().st_size for path in scanned_source.folder.rglob("*.*4")) - sum(
+    assert report["bytes_hashed"] == sum(path.stat().st_size for path in scanned_source.folder.rglob("*.*4")) - sum(
         path.stat().st_size
         for path in (scanned_source.folder / "season/.hidden.mp4", scanned_source.folder / ".trash/b.mp4")
-    ) + len("export const film = 1")
+    ) + len("export const video = 1")
     assert scanned_source.list_states() == {
         "a.mp4": "present", "module.ts": "refused", "season/copy of a.mp4": "present", "season/ü 1.MP4": "present",
     }  # fmt: skip
@@ -53,18 +53,18 @@ def test_films_become_videos_once_and_stay_where_they_are(scanned_source: Scanne
     first, second = sorted(scanned_source.list_videos(), key=lambda video: video.name)
     assert scanned_source.get_video_id("a.mp4") == scanned_source.get_video_id("season/copy of a.mp4") == first.id
     assert (second.name, second.stored, second.media_type) == ("ü 1.MP4", False, "video/mp4")
-    assert first.sha256 == hashlib.sha256(film.read_bytes()).hexdigest()
+    assert first.sha256 == hashlib.sha256(video_path.read_bytes()).hexdigest()
     assert first.facts.width == 160
     assert list(files.list_hashes(-1)) == []
     again = scanned_source.run_scan()
     assert (again["unchanged"], again["bytes_hashed"]) == (4, 0)
 
 
-def test_a_moved_film_keeps_its_results(scanned_source: ScannedSource) -> None:
-    film = scanned_source.put_video("a.mp4")
+def test_a_moved_file_keeps_its_results(scanned_source: ScannedSource) -> None:
+    video_path = scanned_source.put_video("a.mp4")
     scanned_source.run_scan()
     job = factories.create_job(scanned_source.database, scanned_source.get_video_id("a.mp4"))
-    film.rename(scanned_source.folder / "b.mp4")
+    video_path.rename(scanned_source.folder / "b.mp4")
     scanned_source.put_video("a.mp4", tag="another in its place")
     assert scanned_source.run_scan_counts() == {"changed": 1, "new": 1}
     assert scanned_source.get_video_id("b.mp4") == job.video_id
@@ -86,26 +86,26 @@ def test_a_changed_file_is_another_video(scanned_source: ScannedSource, files: C
         files.locate_video(before.sha256, sources.find_video_files(scanned_source.database, before.id))
     assert scanned_source.run_scan_counts() == {"changed": 1, "unchanged": 1}
     assert scanned_source.get_video_id("a.mp4") != before.id
-    with pytest.raises(SourceUnreachable, match="No source has this film"):
+    with pytest.raises(SourceUnreachable, match="No source has this"):
         files.locate_video(
             before.sha256, sources.find_video_files(scanned_source.database, before.id), stored=before.stored
         )
-    set_mtime(scanned_source.folder / "b.mp4", 3600)  # the same bytes under another time are the same film
+    set_mtime(scanned_source.folder / "b.mp4", 3600)  # the same bytes with another time are the same video
     assert scanned_source.run_scan_counts() == {"unchanged": 2}
     assert len(scanned_source.list_videos()) == 3
 
 
-def test_a_film_that_has_gone_comes_back(scanned_source: ScannedSource) -> None:
+def test_a_file_that_was_gone_comes_back(scanned_source: ScannedSource) -> None:
     scanned_source.put_video("a.mp4")
-    film = scanned_source.put_video("b.mp4")
+    video_path = scanned_source.put_video("b.mp4")
     scanned_source.run_scan()
     video_id = scanned_source.get_video_id("b.mp4")
-    film.rename(scanned_source.folder.parent / "elsewhere.mp4")
+    video_path.rename(scanned_source.folder.parent / "elsewhere.mp4")
     assert scanned_source.run_scan_counts() == {"unchanged": 1, "gone": 1}
     assert scanned_source.list_states() == {"a.mp4": "present", "b.mp4": "gone"}
-    assert [place.state for place in sources.find_video_files(scanned_source.database, video_id)] == ["gone"]
+    assert [file.state for file in sources.find_video_files(scanned_source.database, video_id)] == ["gone"]
     assert scanned_source.run_scan_counts() == {"unchanged": 1}
-    (scanned_source.folder.parent / "elsewhere.mp4").rename(film)
+    (scanned_source.folder.parent / "elsewhere.mp4").rename(video_path)
     assert scanned_source.run_scan()["bytes_hashed"] == 0
     assert scanned_source.list_states()["b.mp4"] == "present"
     assert scanned_source.get_video_id("b.mp4") == video_id
@@ -116,24 +116,24 @@ def test_limits_are_those_of_uploads(scanned_source: ScannedSource) -> None:
     cut = scanned_source.folder / "cut.mp4"
     cut.write_bytes(scanned_source.clip.read_bytes()[:-2000])
     assert scanned_source.run_scan_counts(max_video_s=0.5) == {"refused": 2}
-    errors = {path: place.error["code"] for path, place in scanned_source.list_files().items() if place.error}
+    errors = {path: file.error["code"] for path, file in scanned_source.list_files().items() if file.error}
     assert errors == {"a.mp4": "video_too_long", "cut.mp4": "media_corrupt"}
     assert scanned_source.run_scan_counts() == {"unchanged": 2}  # lasts until the file changes
     assert scanned_source.run_scan_counts(force=True) == {"new": 1, "refused": 1}
 
 
-def test_a_film_deleted_on_purpose_stays_away(scanned_source: ScannedSource) -> None:
-    film = scanned_source.put_video("a.mp4")
+def test_a_video_deleted_on_purpose_is_not_registered_again(scanned_source: ScannedSource) -> None:
+    video_path = scanned_source.put_video("a.mp4")
     scanned_source.run_scan()
     videos.delete_video(scanned_source.database, scanned_source.get_video_id("a.mp4"))
-    assert film.exists()
-    set_mtime(film, 3600)
+    assert video_path.exists()
+    set_mtime(video_path, 3600)
     scanned_source.run_scan()
-    film.rename(scanned_source.folder / "b.mp4")
+    video_path.rename(scanned_source.folder / "b.mp4")
     shutil.copy2(scanned_source.folder / "b.mp4", scanned_source.folder / "c.mp4")
     assert scanned_source.run_scan_counts() == {"moved": 1, "new": 1}
     assert scanned_source.list_videos() == []
-    assert [place.video_id for place in scanned_source.list_files().values()] == [None] * 3
+    assert [file.video_id for file in scanned_source.list_files().values()] == [None] * 3
     assert scanned_source.list_states() == {"a.mp4": "gone", "b.mp4": "present", "c.mp4": "present"}
     assert scanned_source.run_scan_counts(force=True) == {"unchanged": 2}
     (video,) = scanned_source.list_videos()
@@ -141,48 +141,49 @@ def test_a_film_deleted_on_purpose_stays_away(scanned_source: ScannedSource) -> 
     videos.delete_video(scanned_source.database, video.id)
     uploaded = factories.add_video(scanned_source.database, video.sha256)
     scanned_source.run_scan()
-    assert scanned_source.get_video_id("b.mp4") == uploaded.id  # known again by another way: it lies here too
+    assert scanned_source.get_video_id("b.mp4") == uploaded.id  # registered by an upload: the file is a copy of it
     scanned_source.put_video("c.mp4", tag="changed")
     assert scanned_source.run_scan_counts() == {"unchanged": 1, "changed": 1}
 
 
-def test_tidying_leaves_films_in_sources_alone(
+def test_cleanup_does_not_touch_files_of_sources(
     scanned_source: ScannedSource, files: ContentStorage, tmp_path: Path
 ) -> None:
-    film = scanned_source.put_video("a.mp4")
+    video_path = scanned_source.put_video("a.mp4")
     scanned_source.run_scan()
     (video,) = scanned_source.list_videos()
-    nobodys = tmp_path / "nobodys"
-    nobodys.write_bytes(b"of no video")
-    orphan = files.put_file(nobodys).sha256
+    unreferenced = tmp_path / "unreferenced"
+    unreferenced.write_bytes(b"of no video")
+    orphan = files.put_file(unreferenced).sha256
     assert sweep.find_unreferenced(scanned_source.database, files.list_hashes(-1)) == [orphan]
     assert sweep.find_unreferenced(scanned_source.database, [video.sha256, orphan]) == [orphan]
     sweep.delete_stale_rows(scanned_source.database)
     assert scanned_source.list_videos() == [video]
-    files.put_file(film)  # uploaded too, and deleted: the copy in the store goes, the film does not
+    # Uploaded too, and deleted: the copy in the store is removed, the file in the source is not.
+    files.put_file(video_path)
     videos.delete_video(scanned_source.database, video.id)
     for sha256 in sweep.find_unreferenced(scanned_source.database, files.list_hashes(-1)):
         files.remove_file(sha256)
     assert list(files.list_hashes(-1)) == []
-    assert film.exists()
+    assert video_path.exists()
 
 
 def test_a_list_of_files(scanned_source: ScannedSource) -> None:
     folder = scanned_source.folder
-    film = scanned_source.put_video("a film")  # of a list, whatever its name
-    (folder / "link.mp4").symlink_to(film)
-    paths = [film, folder / "link.mp4", folder / "none.mp4", folder.parent.parent / "outside.mp4"]
+    video_path = scanned_source.put_video("no suffix")  # a listed file may have any name
+    (folder / "link.mp4").symlink_to(video_path)
+    paths = [video_path, folder / "link.mp4", folder / "none.mp4", folder.parent.parent / "outside.mp4"]
     listed = sources.add_source(scanned_source.database, NewSource("list", None, tuple(map(str, paths))))
     sources.delete_source(scanned_source.database, scanned_source.source_id)
     scanned_source.source_id = listed.id
     assert scanned_source.run_scan_counts() == {"new": 1, "refused": 3}
-    codes = {path: place.error and place.error["code"] for path, place in scanned_source.list_files().items()}
+    codes = {path: file.error and file.error["code"] for path, file in scanned_source.list_files().items()}
     assert codes == {
-        "a film": None, "link.mp4": "unsupported_media", "none.mp4": "source_unreachable",
+        "no suffix": None, "link.mp4": "unsupported_media", "none.mp4": "source_unreachable",
         "../../outside.mp4": "source_forbidden",
     }  # fmt: skip
     shutil.copy(scanned_source.clip, folder / "none.mp4")
-    film.rename(folder / "elsewhere")
+    video_path.rename(folder / "elsewhere")
     assert scanned_source.run_scan_counts() == {"new": 1, "refused": 2, "gone": 1}
     (folder / "none.mp4").unlink()
     (folder / "link.mp4").unlink()
@@ -190,7 +191,7 @@ def test_a_list_of_files(scanned_source: ScannedSource) -> None:
     assert scanned_source.list_states()["none.mp4"] == "present"
 
 
-def test_only_where_the_operator_allows_it(scanned_source: ScannedSource, tmp_path: Path) -> None:
+def test_folders_outside_the_source_roots_are_refused(scanned_source: ScannedSource, tmp_path: Path) -> None:
     scanned_source.put_video("a.mp4")
     scanned_source.run_scan()
     for allowed in ("", str(tmp_path / "other"), str(scanned_source.folder / "deeper")):
@@ -209,9 +210,7 @@ def test_a_watched_source_is_scanned_again_by_itself(scanned_source: ScannedSour
     assert scan_next_source(scanned_source.database, scanned_source.config, "scanner-1")
     assert not scan_next_source(scanned_source.database, scanned_source.config, "scanner-1")
     scanned_source.put_video("a.mp4")
-    wait_until(
-        "the source is due again", lambda: scan_next_source(scanned_source.database, scanned_source.config, "scanner-1")
-    )
+    wait_until("the source is scanned", lambda: _scan_next(scanned_source, "scanner-1"))
     assert scanned_source.list_states() == {"a.mp4": "present"}
 
 
@@ -220,10 +219,7 @@ def test_two_scanners_share_no_source(scanned_source: ScannedSource) -> None:
     first = sources.claim_scan(scanned_source.database, "scanner-1", 0.2)
     assert first is not None
     assert sources.claim_scan(scanned_source.database, "scanner-2", 30) is None
-    wait_until(
-        "the lease has run_scan out",
-        lambda: scan_next_source(scanned_source.database, scanned_source.config, "scanner-2"),
-    )
+    wait_until("the lease of the first scanner expires", lambda: _scan_next(scanned_source, "scanner-2"))
     with pytest.raises(ScanFenced):
         SourceScanner(scanned_source.database, first, scanned_source.config).run_scan()
     assert sources.finish_scan(scanned_source.database, first, {}) is None
@@ -238,7 +234,7 @@ def test_two_scanners_share_no_source(scanned_source: ScannedSource) -> None:
         SourceScanner(scanned_source.database, third, scanned_source.config).run_scan()
 
 
-def test_a_scan_by_force_that_was_cut_off_goes_on_by_force(scanned_source: ScannedSource) -> None:
+def test_a_forced_scan_that_was_interrupted_stays_forced(scanned_source: ScannedSource) -> None:
     sources.request_scan(scanned_source.database, scanned_source.source_id, force=True)
     first = sources.claim_scan(scanned_source.database, "scanner-1", 30)
     assert first is not None
@@ -258,24 +254,24 @@ def test_a_scan_by_force_that_was_cut_off_goes_on_by_force(scanned_source: Scann
 
 
 def test_thousands_of_files_are_a_few_statements(scanned_source: ScannedSource) -> None:
-    film = scanned_source.put_video("film 0.mp4")
+    video_path = scanned_source.put_video("video 0.mp4")
     for number in range(1, 600):
-        (scanned_source.folder / f"film {number}.mp4").hardlink_to(film)
-    facts, now = factories.make_video(), film.stat()
-    names = [f"{scanned_source.folder}/film {number}.mp4" for number in range(600)]
+        (scanned_source.folder / f"video {number}.mp4").hardlink_to(video_path)
+    facts, now = factories.make_video(), video_path.stat()
+    names = [f"{scanned_source.folder}/video {number}.mp4" for number in range(600)]
     scan = sources.claim_scan(scanned_source.database, "scanner-1", 30)
     assert scan is not None
-    looked = [ScannedFile(name, now.st_size, now.st_mtime_ns, "a" * 64, "film.mp4", facts) for name in names]
-    assert sources.record_files(scanned_source.database, scan, looked, {}, 30)
+    scanned_files = [ScannedFile(name, now.st_size, now.st_mtime_ns, "a" * 64, "video.mp4", facts) for name in names]
+    assert sources.record_files(scanned_source.database, scan, scanned_files, {}, 30)
     assert sources.finish_scan(scanned_source.database, scan, {}) is not None
     statements: list[str] = []
-    event.listen(scanned_source.database, "before_cursor_execute", lambda *seen: statements.append(seen[2]))
+    event.listen(scanned_source.database, "before_cursor_execute", lambda *arguments: statements.append(arguments[2]))
     assert scanned_source.run_scan_counts() == {"unchanged": 600}
     assert len(statements) < 40
-    assert scanned_source.list_states() == dict.fromkeys((f"film {number}.mp4" for number in range(600)), "present")
+    assert scanned_source.list_states() == dict.fromkeys((f"video {number}.mp4" for number in range(600)), "present")
 
 
-def test_killed_and_stopped_the_process_goes_on_and_does_nothing_twice(
+def test_a_scan_continues_after_kill_and_stop_and_repeats_nothing(
     scanned_source: ScannedSource, tmp_path: Path
 ) -> None:
     for number in range(10):
@@ -293,43 +289,48 @@ def test_killed_and_stopped_the_process_goes_on_and_does_nothing_twice(
         return subprocess.Popen(command, cwd=REPOSITORY, env=env, stderr=subprocess.PIPE, text=True)
 
     with start() as first, start() as second, start() as third:
-        wait_until("two films are known", lambda: len(scanned_source.list_files()) >= 2)
+        wait_until("two files are recorded", lambda: len(scanned_source.list_files()) >= 2)
         scanners = {scanner.pid: scanner for scanner in (first, second, third)}
         killed = scanners.pop(_owner(scanned_source))
         killed.kill()
         killed.wait()
         known = scanned_source.list_files()
-        wait_until("two more films are known", lambda: len(scanned_source.list_files()) >= len(known) + 2)
+        wait_until("another scanner continues", lambda: len(scanned_source.list_files()) >= len(known) + 2)
         stopped = scanners.pop(_owner(scanned_source))
         stopped.terminate()
-        said = stopped.communicate(timeout=10)[1]
+        log_text = stopped.communicate(timeout=10)[1]
         assert len(scanned_source.list_files()) < 10
-        wait_until(
-            "the scan ends",
-            lambda: sources.get_source(scanned_source.database, scanned_source.source_id).scanned_at is not None,
-        )
+        wait_until("the scan ends", lambda: _is_scanned(scanned_source))
         (last,) = scanners.values()
         last.send_signal(signal.SIGINT)
-        said_last = last.communicate(timeout=10)[1]
+        last_log = last.communicate(timeout=10)[1]
     assert (stopped.returncode, last.returncode) == (0, 0)
-    assert _actions(said)[-2:] == ["scan.let_go", "scanner.stopped"]
-    assert _actions(said_last) == ["scanner.started", "scan.claimed", "scan.done", "scanner.stopped"]
-    told = sources.get_source(scanned_source.database, scanned_source.source_id).scan
-    assert (told["found"], told["new"] + told["unchanged"], told["error"]) == (10, 10, None)
-    assert told["unchanged"] >= len(known) + 2
+    assert _actions(log_text)[-2:] == ["scan.released", "scanner.stopped"]
+    assert _actions(last_log) == ["scanner.started", "scan.claimed", "scan.done", "scanner.stopped"]
+    report = sources.get_source(scanned_source.database, scanned_source.source_id).scan
+    assert (report["found"], report["new"] + report["unchanged"], report["error"]) == (10, 10, None)
+    assert report["unchanged"] >= len(known) + 2
     assert len(scanned_source.list_videos()) == 10
     assert {path: scanned_source.get_video_id(path) for path in known} == {
-        path: place.video_id for path, place in known.items()
+        path: file.video_id for path, file in known.items()
     }
 
 
-def _owner(archive: ScannedSource) -> int:
+def _scan_next(scanned_source: ScannedSource, owner: str) -> bool:
+    return scan_next_source(scanned_source.database, scanned_source.config, owner)
+
+
+def _is_scanned(scanned_source: ScannedSource) -> bool:
+    return sources.get_source(scanned_source.database, scanned_source.source_id).scanned_at is not None
+
+
+def _owner(scanned_source: ScannedSource) -> int:
     """Process id of the scanner that has the source."""
-    with archive.database.connect() as connection:
+    with scanned_source.database.connect() as connection:
         return int(connection.execute(text("SELECT owner FROM sources")).scalar_one().rpartition("-")[2])
 
 
-def _actions(said: str) -> list[str]:
-    lines = [json.loads(line) for line in said.splitlines()]
-    assert {line["level"] for line in lines} == {"info"}, said
+def _actions(log_text: str) -> list[str]:
+    lines = [json.loads(line) for line in log_text.splitlines()]
+    assert {line["level"] for line in lines} == {"info"}, log_text
     return [line["action"] for line in lines]

@@ -1,4 +1,4 @@
-"""Real films, each made once a session."""
+"""Real videos, each made once a session."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.sample_videos import VIDEO_MAKERS
 
 @pytest.fixture(scope="session")
 def get_video_path(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """A film by its name in `VIDEO_MAKERS`."""
+    """A video by its name in `VIDEO_MAKERS`."""
     folder = tmp_path_factory.mktemp("films")
 
     def get_path(name: str) -> Path:

@@ -1,4 +1,4 @@
-"""Motion vectors against films whose motion is known, and the dense map against a loop over every pixel."""
+"""Motion vectors against videos whose motion is known, and the dense map against a loop over every pixel."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def texture(height: int, width: int) -> npt.NDArray[np.uint8]:
 
 
 def moving(out: Path, codec: str, step: tuple[int, int] = STEP, **options: str) -> Path:
-    """A film of a texture of which each frame shows another part."""
+    """A video of a texture of which each frame shows another part."""
     across, down = step
     whole = texture(HEIGHT + abs(down) * FRAMES, WIDTH + abs(across) * FRAMES)
     with av.open(out, "w") as container:
@@ -50,14 +50,14 @@ def moving(out: Path, codec: str, step: tuple[int, int] = STEP, **options: str) 
             left = across * (FRAMES - number) if across > 0 else -across * number
             top = down * (FRAMES - number) if down > 0 else -down * number
             grey = whole[top : top + HEIGHT, left : left + WIDTH]
-            picture = VideoFrame.from_ndarray(np.ascontiguousarray(grey), format="gray").reformat(format="yuv420p")
-            container.mux(stream.encode(picture))
+            av_frame = VideoFrame.from_ndarray(np.ascontiguousarray(grey), format="gray").reformat(format="yuv420p")
+            container.mux(stream.encode(av_frame))
         container.mux(stream.encode(None))
     return out
 
 
 @pytest.fixture(scope="module")
-def films(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def video_paths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The moving texture in both codecs."""
     folder = tmp_path_factory.mktemp("moving")
     return {
@@ -67,8 +67,8 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
-def test_a_texture_that_moves_by_whole_pixels_gives_that_vector(films: dict[str, Path], codec: str) -> None:
-    seen = list(read_motion(films[codec]))
+def test_a_texture_that_moves_by_whole_pixels_gives_that_vector(video_paths: dict[str, Path], codec: str) -> None:
+    seen = list(read_motion(video_paths[codec]))
     assert "".join(motion.kind for motion in seen) == ("I" + 11 * "P" + "I" + 11 * "P" + "I")
     for motion in seen:
         map_HW2 = build_dense_map(motion.vectors_V, HEIGHT, WIDTH)
@@ -89,7 +89,7 @@ COLUMNS = ("dst_x", "dst_y", "src_x", "src_y", "w", "h")
 
 
 def loop(vectors_V: MotionVectorArray, height: int, width: int) -> npt.NDArray[np.int32]:
-    """The published loader's way: vector by vector, pixel by pixel."""
+    """The published loader's loop: vector by vector, pixel by pixel."""
     map_HW2 = np.zeros((height, width, 2), np.int32)
     for row in vectors_V:
         dst_x, dst_y, src_x, src_y, wide, high = (int(row[name]) for name in COLUMNS)
@@ -105,7 +105,7 @@ def loop(vectors_V: MotionVectorArray, height: int, width: int) -> npt.NDArray[n
 
 
 def vectors(*rows: tuple[int, int, int, int, int, int]) -> MotionVectorArray:
-    """(dst_x, dst_y, src_x, src_y, w, h) of blocks taken from an earlier picture."""
+    """(dst_x, dst_y, src_x, src_y, w, h) of blocks taken from an earlier frame."""
     made = np.zeros(len(rows), NO_VECTORS.dtype)
     for name, values in zip(COLUMNS, zip(*rows, strict=True), strict=True):
         made[name] = values
@@ -113,7 +113,7 @@ def vectors(*rows: tuple[int, int, int, int, int, int]) -> MotionVectorArray:
     return made
 
 
-def test_the_dense_map_is_that_of_the_loop_on_vectors_that_overlap_and_leave_the_picture() -> None:
+def test_the_dense_map_is_that_of_the_loop_on_vectors_that_overlap_and_leave_the_frame() -> None:
     draw = np.random.default_rng(1)
     for _ in range(5):
         sizes = draw.choice([4, 8, 16], (40, 2))
@@ -129,12 +129,12 @@ def test_a_later_vector_counts_where_it_may_and_an_earlier_one_stays_where_it_ma
     map_HW2 = build_dense_map(made, 16, 16)
     assert map_HW2[2, 2].tolist() == [-5, 0]
     assert map_HW2[12, 2].tolist() == [0, -1]
-    assert map_HW2[15, 12].tolist() == [0, 0]  # taken from below the picture
+    assert map_HW2[15, 12].tolist() == [0, 0]  # taken from below the frame
 
 
 @pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
-def test_the_dense_map_of_a_film_with_b_frames_is_that_of_the_loop(codec: str, tmp_path: Path) -> None:
-    """With blocks of several sizes; vectors to later pictures are left out."""
+def test_the_dense_map_of_a_video_with_b_frames_is_that_of_the_loop(codec: str, tmp_path: Path) -> None:
+    """With blocks of several sizes; vectors to later frames are left out."""
     moved, sizes = set(), set()
     for motion in read_motion(moving(tmp_path / "b.mp4", codec, (2, -1), bf="2", flags="+mv4")):
         assert (motion.vectors_V["source"] < 0).all()
@@ -148,9 +148,9 @@ def test_the_dense_map_of_a_film_with_b_frames_is_that_of_the_loop(codec: str, t
     assert {(16, 16), (8, 8)} <= sizes
 
 
-def test_the_grid_is_the_pooled_map_where_blocks_are_whole(films: dict[str, Path]) -> None:
+def test_the_grid_is_the_pooled_map_where_blocks_are_whole(video_paths: dict[str, Path]) -> None:
     compared = 0
-    for motion in read_motion(films["libx264"]):
+    for motion in read_motion(video_paths["libx264"]):
         cells, map_HW2 = build_grid(motion.vectors_V, HEIGHT, WIDTH), build_dense_map(motion.vectors_V, HEIGHT, WIDTH)
         assert cells.count_RC.sum() == len(motion.vectors_V)
         pooled_RC2 = map_HW2.reshape(HEIGHT // 16, 16, WIDTH // 16, 16, 2).mean(axis=(1, 3))
@@ -163,7 +163,7 @@ def test_the_grid_is_the_pooled_map_where_blocks_are_whole(films: dict[str, Path
     assert compared > 1000
 
 
-def test_cells_of_any_size_reach_beyond_the_picture() -> None:
+def test_cells_of_any_size_reach_beyond_the_frame() -> None:
     made = vectors((8, 8, 4, 8, 16, 16), (20, 4, 20, 4, 8, 8), (28, 4, 20, 0, 8, 8), (40, 24, 39, 23, 16, 16))
     cells = build_grid(made, 30, 50)
     assert cells.count_RC.tolist() == [[1, 2, 0, 0], [0, 0, 1, 0]]
@@ -189,7 +189,7 @@ def test_times_are_exact_from_anywhere(get_video_path: Callable[[str], Path]) ->
 
 
 def test_a_part_has_the_vectors_of_the_whole(get_video_path: Callable[[str], Path]) -> None:
-    """Whatever the number of threads: with a thread a frame, decoders give vectors of pictures not yet finished."""
+    """Whatever the number of threads: with a thread a frame, decoders give vectors of frames not yet finished."""
     whole = list(read_motion(get_video_path("plain.mp4"), threads=2))
     for since in (0, 1):
         for motion in read_motion(get_video_path("plain.mp4"), Fraction(since), threads=1):
@@ -199,24 +199,24 @@ def test_a_part_has_the_vectors_of_the_whole(get_video_path: Callable[[str], Pat
 @pytest.mark.parametrize("codec", ["libx265", "libvpx-vp9", "mpeg2video"])
 def test_other_codecs_are_refused(codec: str, tmp_path: Path) -> None:
     quiet = ("-x265-params", "log-level=none") if codec == "libx265" else ()
-    run_ffmpeg(*pattern_input(seconds=0.2), "-c:v", codec, *quiet, tmp_path / "film.mkv")
+    run_ffmpeg(*pattern_input(seconds=0.2), "-c:v", codec, *quiet, tmp_path / "video.mkv")
     with pytest.raises(UnsupportedMedia, match=r"H\.264 and MPEG-4, not from"):
-        next(read_motion(tmp_path / "film.mkv"))
+        next(read_motion(tmp_path / "video.mkv"))
 
 
-def test_a_film_of_one_frame_has_none(get_video_path: Callable[[str], Path], tmp_path: Path) -> None:
+def test_a_video_of_one_frame_has_no_motion(get_video_path: Callable[[str], Path], tmp_path: Path) -> None:
     made = write_motion_report(get_video_path("one_frame.mp4"), tmp_path, Fraction(0), 10)
     assert made.series.compute_statistics() == {"frames": {"I": 1}, "blocks": 0, "mean": None, "p95": None}
     assert [file.name for file in made.files] == ["one_frame_motion.npz"]
     assert made.format_text().startswith("1 frames (1 I) from 00:00:00:00")
 
 
-# Numbers and picture -------------------------------------------------------------------------------------------------
+# Numbers and frame -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("whole", [False, True], ids=["grid", "dense"])
-def test_numbers_and_picture_of_a_film(films: dict[str, Path], whole: bool, tmp_path: Path) -> None:
-    made = write_motion_report(films["libx264"], tmp_path, Fraction(1, 5), 12, dense=whole)
+def test_report_has_arrays_and_image(video_paths: dict[str, Path], whole: bool, tmp_path: Path) -> None:
+    made = write_motion_report(video_paths["libx264"], tmp_path, Fraction(1, 5), 12, dense=whole)
     assert [file.name for file in made.files] == ["h264_motion.npz", "h264_motion.png"]
     with np.load(made.files[0]) as arrays:
         assert arrays["frame"].tolist() == list(range(5, 17))
@@ -233,17 +233,17 @@ def test_numbers_and_picture_of_a_film(films: dict[str, Path], whole: bool, tmp_
     assert facts["frames"] == {"I": 1, "P": 11}
     assert facts["p95"] >= facts["mean"] > 5
     assert "12 frames (1 I, 11 P) from 00:00:00:05" in made.format_text()
-    with Image.open(made.files[1]) as picture:
-        assert picture.size == (3 * WIDTH + 16, 2 * HEIGHT + 8)
+    with Image.open(made.files[1]) as image:
+        assert image.size == (3 * WIDTH + 16, 2 * HEIGHT + 8)
 
 
-def test_too_much_at_once_is_refused(films: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.video.motion.MOST_BYTES", 4 * HEIGHT * WIDTH * 3)
+def test_too_much_at_once_is_refused(video_paths: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.video.motion.MAX_SERIES_BYTES", 4 * HEIGHT * WIDTH * 3)
     with pytest.raises(InvalidRequest, match="at most 3 frames"):
-        collect_motion(read_motion(films["libx264"]), dense=True)
+        collect_motion(read_motion(video_paths["libx264"]), dense=True)
 
 
-def test_an_arrow_points_where_its_cell_went() -> None:
+def test_an_arrow_points_in_the_direction_of_its_cell() -> None:
     cells = build_grid(vectors((24, 8, 14, 8, 16, 16)), 32, 48)
     ((tail, head, drawn),) = iter_arrows(cells, 16, scale=1)
     assert (tail, head) == ((14, 8), (24, 8))
@@ -254,13 +254,13 @@ def test_an_arrow_points_where_its_cell_went() -> None:
     assert down[2] < 10
 
 
-def test_an_intra_frame_is_not_drawn_but_the_next(films: dict[str, Path], tmp_path: Path) -> None:
+def test_an_intra_frame_is_replaced_by_the_next(video_paths: dict[str, Path], tmp_path: Path) -> None:
     sheet = ArrowSheet([12])
-    assert len(list(sheet.draw_selected(read_motion(films["mpeg4"])))) == FRAMES
+    assert len(list(sheet.draw_selected(read_motion(video_paths["mpeg4"])))) == FRAMES
     path = sheet.save_png(tmp_path / "sheet.png")
     assert path is not None
-    with Image.open(path) as picture:
-        assert picture.size == (WIDTH, HEIGHT)
-        seen = np.asarray(picture).astype(int)
-    assert (seen.max(axis=2) - seen.min(axis=2) > 100).mean() > 0.02  # coloured arrows on a grey film
+    with Image.open(path) as image:
+        assert image.size == (WIDTH, HEIGHT)
+        seen = np.asarray(image).astype(int)
+    assert (seen.max(axis=2) - seen.min(axis=2) > 100).mean() > 0.02  # coloured arrows on a grey video
     assert ArrowSheet([99]).save_png(tmp_path / "none.png") is None

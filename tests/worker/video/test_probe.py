@@ -1,4 +1,4 @@
-"""What a file is: facts that are exact, and files that are no films told apart."""
+"""What a file is: facts that are exact, and files that are not videos."""
 
 from __future__ import annotations
 
@@ -18,48 +18,48 @@ from shared.values import VideoFacts
 from tests.support.sample_videos import X264_OPTIONS, pattern_input, run_ffmpeg, write_damaged
 from worker.video.probe import probe_video
 
-Film = Callable[[str], Path]
+GetVideoPath = Callable[[str], Path]
 
 PLAYLISTS = {
-    "hls": "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXT-X-MEDIA-SEQUENCE:0\n#EXTINF:2,\n{film}\n#EXT-X-ENDLIST\n",
-    "concat": "ffconcat version 1.0\nfile '{film}'\n",
+    "hls": "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXT-X-MEDIA-SEQUENCE:0\n#EXTINF:2,\n{video}\n#EXT-X-ENDLIST\n",
+    "concat": "ffconcat version 1.0\nfile '{video}'\n",
     "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n"
     "a=rtpmap:96 H264/90000\n",
     "dash": '<?xml version="1.0"?>\n<MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static">'
-    "<Period><AdaptationSet><Representation><BaseURL>{film}</BaseURL></Representation></AdaptationSet></Period></MPD>",
+    "<Period><AdaptationSet><Representation><BaseURL>{video}</BaseURL></Representation></AdaptationSet></Period></MPD>",
     "imf": '<?xml version="1.0"?><CompositionPlaylist xmlns="http://www.smpte-ra.org/schemas/2067-3/2016"/>',
 }
 
 
 @pytest.mark.parametrize("kind", PLAYLISTS)
 @pytest.mark.parametrize("ending", [".mp4", "", ".m3u8"])
-def test_a_playlist_opens_nothing(kind: str, ending: str, get_video_path: Film, tmp_path: Path) -> None:
+def test_a_playlist_opens_nothing(kind: str, ending: str, get_video_path: GetVideoPath, tmp_path: Path) -> None:
     path = tmp_path / f"innocent{ending}"
-    path.write_text(PLAYLISTS[kind].format(film=get_video_path("plain.mp4")))
+    path.write_text(PLAYLISTS[kind].format(video=get_video_path("plain.mp4")))
     with pytest.raises(UnsupportedMedia) as refused:
         probe_video(path)
     assert str(tmp_path) not in refused.value.detail
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [(b"", "empty"), (b"hello world\n" * 50, "not that of a video"), (bytes(range(256)) * 400, "not that of a video")],
     ids=["empty", "text", "bytes"],
 )
-def test_what_is_no_film(content: bytes, told: str, tmp_path: Path) -> None:
-    path = tmp_path / "film.mp4"
+def test_a_file_that_is_no_video_is_refused(content: bytes, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "video.mp4"
     path.write_bytes(content)
-    with pytest.raises(UnsupportedMedia, match=told):
+    with pytest.raises(UnsupportedMedia, match=message):
         probe_video(path)
 
 
-def test_a_picture_is_no_film(tmp_path: Path) -> None:
-    Image.new("RGB", (64, 64), "red").save(tmp_path / "film.png")
+def test_an_image_is_no_video(tmp_path: Path) -> None:
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "video.png")
     with pytest.raises(UnsupportedMedia):
-        probe_video(tmp_path / "film.png")
+        probe_video(tmp_path / "video.png")
 
 
-def test_cut_before_its_index(get_video_path: Film, tmp_path: Path) -> None:
+def test_cut_before_its_index(get_video_path: GetVideoPath, tmp_path: Path) -> None:
     path = tmp_path / "cut.mp4"
     path.write_bytes(get_video_path("plain.mp4").read_bytes()[:20_000])
     for damaged in (False, True):
@@ -67,7 +67,7 @@ def test_cut_before_its_index(get_video_path: Film, tmp_path: Path) -> None:
             probe_video(path, allow_damaged=damaged)
 
 
-def test_cut_after_its_index(get_video_path: Film, tmp_path: Path) -> None:
+def test_cut_after_its_index(get_video_path: GetVideoPath, tmp_path: Path) -> None:
     whole, path = tmp_path / "whole.mp4", tmp_path / "cut.mp4"
     run_ffmpeg("-i", get_video_path("plain.mp4"), "-c", "copy", "-movflags", "+faststart", whole)
     data = whole.read_bytes()
@@ -80,9 +80,9 @@ def test_cut_after_its_index(get_video_path: Film, tmp_path: Path) -> None:
     assert not probe_video(whole).truncated
 
 
-def test_no_picture_can_be_decoded(get_video_path: Film, tmp_path: Path) -> None:
+def test_a_video_without_decodable_frames_is_corrupt(get_video_path: GetVideoPath, tmp_path: Path) -> None:
     index = get_video_path("plain.mp4").read_bytes().rindex(b"moov") / get_video_path("plain.mp4").stat().st_size
-    with pytest.raises(MediaCorrupt, match="no picture"):
+    with pytest.raises(MediaCorrupt, match="no frame"):
         probe_video(write_damaged(get_video_path("plain.mp4"), tmp_path / "noise.mp4", 0.001, index - 0.001))
 
 
@@ -125,7 +125,7 @@ def test_sound_alone(tmp_path: Path) -> None:
             probe_video(tmp_path / name)
 
 
-def test_a_cover_beside_a_film_is_not_the_film(get_video_path: Film, tmp_path: Path) -> None:
+def test_cover_art_is_not_the_video_stream(get_video_path: GetVideoPath, tmp_path: Path) -> None:
     cover = tmp_path / "cover.jpg"
     Image.new("RGB", (640, 640), "red").save(cover)
     both = ("-map", "0", "-map", "1:v", "-c", "copy", "-disposition:v:0", "attached_pic")
@@ -134,7 +134,7 @@ def test_a_cover_beside_a_film_is_not_the_film(get_video_path: Film, tmp_path: P
     assert (video.codec, video.coded_width, video.frames) == ("h264", 160, 50)
 
 
-def test_the_name_plays_no_part(get_video_path: Film, tmp_path: Path) -> None:
+def test_the_file_name_is_not_used(get_video_path: GetVideoPath, tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_bytes(get_video_path("plain.mp4").read_bytes())
     assert probe_video(path) == probe_video(get_video_path("plain.mp4"))
@@ -143,13 +143,13 @@ def test_the_name_plays_no_part(get_video_path: Film, tmp_path: Path) -> None:
 @pytest.mark.parametrize("rate", ["24000/1001", "24", "25", "30000/1001", "30", "50", "60000/1001", "60", "15", "12"])
 @pytest.mark.parametrize("ending", ["mp4", "mkv", "ts", "flv"])
 def test_rates_are_exact(rate: str, ending: str, tmp_path: Path) -> None:
-    path = tmp_path / f"film.{ending}"
+    path = tmp_path / f"video.{ending}"
     run_ffmpeg(*pattern_input("64x48", rate, 3), "-c:v", "libx264", "-preset", "ultrafast", path)
     clock = probe_video(path).clock
     assert (clock.fps, clock.vfr) == (Fraction(rate), False)
 
 
-def test_facts_of_a_plain_film(get_video_path: Film) -> None:
+def test_facts_of_a_plain_video(get_video_path: GetVideoPath) -> None:
     video = probe_video(get_video_path("plain.mp4"))
     assert (video.container, video.codec, video.pixel_format, video.bit_depth) == ("mov", "h264", "yuv420p", 8)
     assert (video.width, video.height, video.rotation) == (160, 120, 0)
@@ -159,7 +159,7 @@ def test_facts_of_a_plain_film(get_video_path: Film) -> None:
     assert video.transfer is None
 
 
-def test_facts_of_odd_films(get_video_path: Film) -> None:
+def test_facts_of_unusual_videos(get_video_path: GetVideoPath) -> None:
     assert probe_video(get_video_path("vfr.mp4")).clock.vfr
     turned = probe_video(get_video_path("rotated.mp4"))
     assert (turned.rotation, turned.width, turned.height, turned.coded_width) == (90, 120, 160, 160)
@@ -176,18 +176,18 @@ def test_facts_of_odd_films(get_video_path: Film) -> None:
     assert (edited.frames, edited.start_time) == (35, 0)
 
 
-def test_a_pixel_shape_that_cannot_be_meant_counts_as_square(tmp_path: Path) -> None:
-    run_ffmpeg(*pattern_input(seconds=0.2), "-vf", "setsar=500/1", *X264_OPTIONS, tmp_path / "film.mkv")
-    video = probe_video(tmp_path / "film.mkv")
+def test_an_absurd_pixel_aspect_counts_as_square(tmp_path: Path) -> None:
+    run_ffmpeg(*pattern_input(seconds=0.2), "-vf", "setsar=500/1", *X264_OPTIONS, tmp_path / "video.mkv")
+    video = probe_video(tmp_path / "video.mkv")
     assert (video.sample_aspect_ratio, video.width, video.height) == (1, 160, 120)
 
 
-def test_one_frame(get_video_path: Film) -> None:
+def test_one_frame(get_video_path: GetVideoPath) -> None:
     video = probe_video(get_video_path("one_frame.mp4"))
     assert (video.frames, video.clock.fps, video.duration) == (1, 25, Fraction(1, 25))
 
 
-def test_a_record_reads_back(get_video_path: Film) -> None:
+def test_a_record_reads_back(get_video_path: GetVideoPath) -> None:
     video = probe_video(get_video_path("late.ts"))
     assert VideoFacts.from_dict(json.loads(json.dumps(video.to_dict()))) == video
 
@@ -210,7 +210,7 @@ def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_command(get_video_path: Film, tmp_path: Path) -> None:
+def test_the_command(get_video_path: GetVideoPath, tmp_path: Path) -> None:
     done = command(get_video_path("plain.mp4"))
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout)["video"] == probe_video(get_video_path("plain.mp4")).to_dict()
@@ -221,13 +221,13 @@ def test_the_command(get_video_path: Film, tmp_path: Path) -> None:
     assert "secret" not in refused.stdout
 
 
-def test_the_command_is_light() -> None:
+def test_the_command_does_not_import_torch() -> None:
     heavy = "{'numpy', 'cv2', 'torch', 'decord', 'PIL', 'sqlalchemy', 'celery', 'flask'}"
     code = f"import sys, worker.video.probe; print({heavy} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"
 
 
-def test_a_film_with_odd_sizes_and_no_sound(tmp_path: Path) -> None:
+def test_a_video_with_odd_sizes_and_no_sound(tmp_path: Path) -> None:
     run_ffmpeg(
         *pattern_input("162x122", "25", 1),
         *X264_OPTIONS,

@@ -21,32 +21,32 @@ from tests.support.sample_videos import (
 )
 from worker.video.reader import Frame, VideoReader
 
-Film = Callable[[str], Path]
+GetVideoPath = Callable[[str], Path]
 CLIPS = {path.suffix: path for path in iscc_samples.videos()}
 BROKEN = {".ogg", ".ogv"}
 """FFmpeg's Theora decoder gives up on most packets of these two."""
 
 
 def read(path: Path, threads: int = 0) -> list[tuple[int, str]]:
-    """(pts, MD5) of all frames; the decoder's pictures are not held."""
+    """(pts, MD5) of all frames; the decoder's frames are not kept."""
     with VideoReader(path, threads) as reader:
         return [(frame.pts, digest_frame(frame.av_frame)) for frame in reader.read_frames()]
 
 
 def check_against_ffmpeg(path: Path) -> None:
-    times, pictures = read_reference_frames(path)
+    times, digests = read_reference_frames(path)
     with VideoReader(path) as reader:
         seen = [(frame.index, digest_frame(frame.av_frame)) for frame in reader.read_frames()]
         seconds = [reader.timeline.moment_at(index).seconds for index in range(len(seen))]
-    assert [index for index, _ in seen] == list(range(len(pictures)))
-    assert [picture for _, picture in seen] == pictures
+    assert [index for index, _ in seen] == list(range(len(digests)))
+    assert [digest for _, digest in seen] == digests
     assert reader.decode_failures == 0
-    assert reader.video.frames == len(pictures)
+    assert reader.video.frames == len(digests)
     assert seconds == times
 
 
 @pytest.mark.parametrize("name", VIDEO_MAKERS)
-def test_every_frame_is_as_ffmpeg_decodes_it(name: str, get_video_path: Film) -> None:
+def test_every_frame_is_as_ffmpeg_decodes_it(name: str, get_video_path: GetVideoPath) -> None:
     check_against_ffmpeg(get_video_path(name))
 
 
@@ -57,19 +57,19 @@ def test_every_frame_of_every_container(ending: str) -> None:
 
 @pytest.mark.parametrize("name", VIDEO_MAKERS)
 @pytest.mark.parametrize("known", [False, True], ids=["before", "after"])
-def test_frames_by_number(name: str, known: bool, get_video_path: Film) -> None:
-    """The same frames whether or not the film was read before, in ascending order, each once."""
+def test_frames_by_number(name: str, known: bool, get_video_path: GetVideoPath) -> None:
+    """The same frames whether or not the video was read before, in ascending order, each once."""
     whole = read(get_video_path(name))
     with VideoReader(get_video_path(name)) as reader:
         if known:
             assert sum(1 for _ in reader.read_frames()) == len(whole)
         last = len(whole) - 1
         wanted = [last, 0, last // 2, last // 3, last // 2, min(last, last // 2 + 1)]
-        found = [(frame.index, frame.pts, digest_frame(frame.av_frame)) for frame in reader.read_frames_at(wanted)]
-    assert found == [(index, *whole[index]) for index in sorted(set(wanted))]
+        frames = [(frame.index, frame.pts, digest_frame(frame.av_frame)) for frame in reader.read_frames_at(wanted)]
+    assert frames == [(index, *whole[index]) for index in sorted(set(wanted))]
 
 
-def test_numbers_outside_are_refused(get_video_path: Film) -> None:
+def test_numbers_outside_are_refused(get_video_path: GetVideoPath) -> None:
     with VideoReader(get_video_path("plain.mp4")) as reader:
         for wrong in ([50], [-1], [0, 50]):
             with pytest.raises(IndexError):
@@ -77,14 +77,14 @@ def test_numbers_outside_are_refused(get_video_path: Film) -> None:
         assert list(reader.read_frames_at([])) == []
 
 
-def test_fetching_by_number_decodes_only_what_it_must(get_video_path: Film) -> None:
+def test_fetching_by_number_decodes_only_what_it_must(get_video_path: GetVideoPath) -> None:
     """Key frames stand every 25 frames: frame 30 needs six, and what the decoder holds ahead, not thirty."""
     with VideoReader(get_video_path("plain.mp4"), threads=1) as reader:
         assert [frame.index for frame in reader.read_frames_at([30])] == [30]
         assert reader.frames_decoded < 15
 
 
-def test_a_stretch(get_video_path: Film) -> None:
+def test_a_range_of_frames(get_video_path: GetVideoPath) -> None:
     whole = read(get_video_path("plain.mp4"))
     with VideoReader(get_video_path("plain.mp4")) as reader:
         for start, stop in ((0, 5), (20, 31), (45, None), (7, 7)):
@@ -92,14 +92,14 @@ def test_a_stretch(get_video_path: Film) -> None:
             assert seen == [(index, whole[index][1]) for index in range(50)][start:stop]
 
 
-def test_one_pass_decodes_each_frame_once(get_video_path: Film) -> None:
+def test_one_pass_decodes_each_frame_once(get_video_path: GetVideoPath) -> None:
     with VideoReader(get_video_path("plain.mp4")) as reader:
         assert reader.frames_decoded == 0
         assert sum(1 for _ in reader.read_frames()) == 50
         assert reader.frames_decoded == 50
 
 
-def test_the_timeline_grows_and_ends_where_the_film_ends(get_video_path: Film) -> None:
+def test_the_timeline_grows_and_ends_where_the_video_ends(get_video_path: GetVideoPath) -> None:
     with VideoReader(get_video_path("late.ts")) as reader:
         for frame in reader.read_frames():
             assert len(reader.timeline) == frame.index + 1
@@ -108,7 +108,7 @@ def test_the_timeline_grows_and_ends_where_the_film_ends(get_video_path: Film) -
         assert reader.timeline.moment_at(50).pts == 12 * 90_000
 
 
-def test_a_pass_left_half_way_is_closed(get_video_path: Film) -> None:
+def test_an_abandoned_pass_is_closed(get_video_path: GetVideoPath) -> None:
     with VideoReader(get_video_path("plain.mp4")) as reader:
         first = next(iter(reader.read_frames()))
         assert first.index == 0
@@ -122,7 +122,7 @@ def test_a_pass_left_half_way_is_closed(get_video_path: Film) -> None:
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
-def test_passes_side_by_side(get_video_path: Film) -> None:
+def test_passes_side_by_side(get_video_path: GetVideoPath) -> None:
     with VideoReader(get_video_path("plain.mp4")) as reader:
         whole = {frame.index: digest_frame(frame.av_frame) for frame in reader.read_frames()}
         for one, (other,) in zip(
@@ -132,7 +132,7 @@ def test_passes_side_by_side(get_video_path: Film) -> None:
             assert whole[other.index] == digest_frame(other.av_frame)
 
 
-def test_damage_in_the_middle_is_skipped_and_counted(get_video_path: Film, tmp_path: Path) -> None:
+def test_damage_in_the_middle_is_skipped_and_counted(get_video_path: GetVideoPath, tmp_path: Path) -> None:
     run_ffmpeg(*pattern_input(seconds=6), *X264_OPTIONS, tmp_path / "whole.mp4")
     broken = write_damaged(tmp_path / "whole.mp4", tmp_path / "broken.mp4", 0.4, 0.6)
     with VideoReader(broken) as reader:
@@ -150,7 +150,7 @@ def test_damage_in_the_middle_is_skipped_and_counted(get_video_path: Film, tmp_p
 
 
 def test_a_damaged_end_loses_nothing_to_threads(tmp_path: Path) -> None:
-    """A decoder with threads drops what it holds when it meets damage while it empties itself."""
+    """A decoder with threads drops what it holds when it meets damage while it is flushed."""
     run_ffmpeg(*pattern_input(seconds=2), *X264_OPTIONS[:-4], "-g", "10", "-bf", "0", tmp_path / "whole.mp4")
     broken = write_damaged(tmp_path / "whole.mp4", tmp_path / "broken.mp4", 0.93, 0.94)
     alone, whole = read(broken, threads=1), read(tmp_path / "whole.mp4")
@@ -168,7 +168,7 @@ def test_a_decoder_that_gives_up_on_most_packets(ending: str) -> None:
     assert reader.decode_failures >= 1440 - decoded
 
 
-def test_a_cut_off_film_is_read_to_its_end(get_video_path: Film, tmp_path: Path) -> None:
+def test_a_truncated_video_is_read_to_its_end(get_video_path: GetVideoPath, tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole.mp4", tmp_path / "cut.mp4"
     run_ffmpeg("-i", get_video_path("plain.mp4"), "-c", "copy", "-movflags", "+faststart", whole)
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 6 // 10])
@@ -177,7 +177,7 @@ def test_a_cut_off_film_is_read_to_its_end(get_video_path: Film, tmp_path: Path)
     assert sum(one == two for one, two in zip(seen, expected, strict=False)) >= len(seen) - 3
 
 
-def test_the_size_changes_on_the_way(tmp_path: Path) -> None:
+def test_a_stream_that_changes_its_size_is_scaled(tmp_path: Path) -> None:
     run_ffmpeg(*pattern_input("160x120", seconds=1), *X264_OPTIONS, tmp_path / "a.ts")
     run_ffmpeg(*pattern_input("320x200", seconds=1), *X264_OPTIONS, "-output_ts_offset", "1", tmp_path / "b.ts")
     (tmp_path / "both.ts").write_bytes((tmp_path / "a.ts").read_bytes() + (tmp_path / "b.ts").read_bytes())
@@ -204,7 +204,7 @@ def test_a_spliced_stream_whose_time_jumps_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["plain.mp4", "vp8.webm"])
-def test_decord_serves_what_it_is_exact_at(name: str, get_video_path: Film) -> None:
+def test_decord_is_used_where_it_is_exact(name: str, get_video_path: GetVideoPath) -> None:
     with VideoReader(get_video_path(name)) as reader:
         ours = list(reader.read_frames_at([0, 7, 24, 25, 49]))
         theirs = list(reader.read_frames_at([0, 7, 24, 25, 49], allow_decord=True))
@@ -215,7 +215,7 @@ def test_decord_serves_what_it_is_exact_at(name: str, get_video_path: Film) -> N
 
 
 @pytest.mark.parametrize(
-    ("name", "why"),
+    ("name", "reason"),
     [
         ("edited.mp4", "decord counts 50 frames, the packets 35"),
         ("late.ts", "not exact in mpegts"),
@@ -225,19 +225,19 @@ def test_decord_serves_what_it_is_exact_at(name: str, get_video_path: Film) -> N
         ("deep.mkv", "deep"),
     ],
 )
-def test_pyav_takes_over_where_decord_is_wrong(name: str, why: str, get_video_path: Film) -> None:
+def test_pyav_takes_over_where_decord_is_wrong(name: str, reason: str, get_video_path: GetVideoPath) -> None:
     whole = read(get_video_path(name))
     with VideoReader(get_video_path(name)) as reader:
-        found = [
+        frames = [
             (frame.pts, digest_frame(frame.av_frame)) for frame in reader.read_frames_at([3, 20], allow_decord=True)
         ]
         assert reader.served_by == "pyav"
         assert reader.decord_refusal is not None
-        assert why in reader.decord_refusal
-    assert found == [whole[3], whole[20]]
+        assert reason in reader.decord_refusal
+    assert frames == [whole[3], whole[20]]
 
 
-def test_a_part_of_a_damaged_film_has_the_numbers_of_its_times(tmp_path: Path) -> None:
+def test_frames_of_a_damaged_video_are_numbered_by_time(tmp_path: Path) -> None:
     run_ffmpeg(*pattern_input(seconds=6), *X264_OPTIONS, tmp_path / "whole.mp4")
     broken = write_damaged(tmp_path / "whole.mp4", tmp_path / "broken.mp4", 0.4, 0.6)
     with VideoReader(broken) as reader:
@@ -246,12 +246,12 @@ def test_a_part_of_a_damaged_film_has_the_numbers_of_its_times(tmp_path: Path) -
     gone = [frame for frame, pts in enumerate(times) if pts not in by_time]
     for start, stop in [(0, 149), (3, 150), (gone[0], 150), (gone[1], 140)]:
         with VideoReader(broken) as reader:
-            found = [(frame.index, frame.pts) for frame in reader.read_frames(start, stop)]
-        assert found == [(at, times[at]) for at in range(start, stop) if at not in gone]
+            frames = [(frame.index, frame.pts) for frame in reader.read_frames(start, stop)]
+        assert frames == [(at, times[at]) for at in range(start, stop) if at not in gone]
 
 
 def test_frames_before_the_first_that_can_be_decoded_are_not_counted(tmp_path: Path) -> None:
-    """A recording that begins in the middle of a group of pictures: B-frames stand before its first key frame."""
+    """A recording that begins in the middle of a group of frames: B-frames stand before its first key frame."""
     run_ffmpeg(*pattern_input(seconds=4), "-c:v", "mpeg2video", "-bf", "2", "-g", "12", tmp_path / "whole.ts")
     run_ffmpeg("-ss", "1.3", "-i", tmp_path / "whole.ts", "-c", "copy", tmp_path / "cut.ts")
     with VideoReader(tmp_path / "cut.ts") as reader:
@@ -269,10 +269,10 @@ def test_frames_before_the_first_that_can_be_decoded_are_not_counted(tmp_path: P
 def test_pyav_takes_over_where_decord_pads_its_rows(tmp_path: Path) -> None:
     run_ffmpeg("-f", "lavfi", "-i", "testsrc2=s=24x40:r=25:d=0.4", *X264_OPTIONS, tmp_path / "narrow.mp4")
     with VideoReader(tmp_path / "narrow.mp4") as reader:
-        found = [
+        frames = [
             (frame.index, digest_frame(frame.av_frame)) for frame in reader.read_frames_at([0, 7], allow_decord=True)
         ]
-        assert (reader.served_by, reader.decord_refusal) == ("pyav", "decord cannot hand out pictures of this size")
-        assert found == [
+        assert (reader.served_by, reader.decord_refusal) == ("pyav", "decord cannot return frames of this size")
+        assert frames == [
             (at, digest_frame(frame.av_frame)) for at, frame in enumerate(reader.read_frames()) if at in {0, 7}
         ]

@@ -1,4 +1,4 @@
-"""What a network sees: bit for bit what the published pipelines see, turned and squared exactly once."""
+"""What a network sees: bit for bit what the published pipelines see, rotated and aspect-corrected exactly once."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from worker.video.probe import probe_video
 from worker.video.reader import Frame, VideoReader
 from worker.video.transform import ImageArray, View, apply_view, subsampling_step
 
-Film = Callable[[str], Path]
+GetVideoPath = Callable[[str], Path]
 
 
 def noise(width: int, height: int, pixel_format: str) -> Frame:
-    """A picture in which every sample differs from its neighbours."""
+    """A frame in which every sample differs from its neighbours."""
     seen = np.random.default_rng(width).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return Frame(0, 0, VideoFrame.from_ndarray(seen, format="rgb24").reformat(format=pixel_format))
 
@@ -33,7 +33,7 @@ def first(path: Path, index: int = 0) -> tuple[Frame, VideoFacts]:
 
 
 def by_ffmpeg(path: Path, *, pixel_format: str = "rgb24", filters: str = "null") -> bytes:
-    """The first frame as ffmpeg shows it, turned."""
+    """The first frame as ffmpeg shows it, rotated."""
     return run_ffmpeg("-i", path, "-frames:v", "1", "-vf", filters, "-pix_fmt", pixel_format, "-f", "rawvideo", "-")
 
 
@@ -58,7 +58,7 @@ def difference(one: ImageArray, other: ImageArray) -> int:
         (399, 1),
     ],
 )
-def test_the_step_by_the_width(width: int, step: int) -> None:
+def test_the_subsampling_step_of_a_width(width: int, step: int) -> None:
     assert subsampling_step(width) == step
 
 
@@ -67,10 +67,10 @@ def test_the_step_by_the_width(width: int, step: int) -> None:
 @pytest.mark.parametrize(
     "size", [(3840, 240), (1920, 1080), (1280, 720), (1002, 766), (640, 361), (401, 302), (176, 144)]
 )
-def test_thinning_before_converting_changes_nothing(
-    size: tuple[int, int], pixel_format: str, turn: int, get_video_path: Film
+def test_subsampling_before_conversion_changes_nothing(
+    size: tuple[int, int], pixel_format: str, turn: int, get_video_path: GetVideoPath
 ) -> None:
-    """Every f-th pixel of the whole picture in BGR, whichever way it was reached."""
+    """Every f-th pixel of the whole frame in BGR, whichever way it was reached."""
     frame = noise(*size, pixel_format)
     video = replace(probe_video(get_video_path("plain.mp4")), rotation=turn)
     whole = np.rot90(frame.av_frame.to_ndarray(format="bgr24"), turn // 90)
@@ -79,7 +79,7 @@ def test_thinning_before_converting_changes_nothing(
 
 
 @pytest.mark.parametrize("name", ["plain.mp4", "rotated.mp4", "xvid.avi", "wide.mp4"])
-def test_subsampled_is_what_opencv_reads(name: str, get_video_path: Film, tmp_path: Path) -> None:
+def test_subsampled_is_what_opencv_reads(name: str, get_video_path: GetVideoPath, tmp_path: Path) -> None:
     path = tmp_path / name
     if name == "wide.mp4":
         source = ("-f", "lavfi", "-i", "testsrc2=s=1280x720:r=25:d=0.2")
@@ -98,7 +98,7 @@ def test_subsampled_is_what_opencv_reads(name: str, get_video_path: Film, tmp_pa
 
 
 @pytest.mark.parametrize("name", ["plain.mp4", "rotated.mp4", "interlaced.mpg"])
-def test_full_is_what_ffmpeg_shows(name: str, get_video_path: Film) -> None:
+def test_full_is_what_ffmpeg_shows(name: str, get_video_path: GetVideoPath) -> None:
     frame, video = first(get_video_path(name))
     seen = apply_view(View.full_size(), frame, video)
     assert seen.shape == (video.height, video.width, 3)
@@ -106,20 +106,20 @@ def test_full_is_what_ffmpeg_shows(name: str, get_video_path: Film) -> None:
     assert difference(seen, shown) <= 1
 
 
-def test_scaled_is_what_ffmpeg_scales(get_video_path: Film) -> None:
+def test_scaled_is_what_ffmpeg_scales(get_video_path: GetVideoPath) -> None:
     frame, video = first(get_video_path("plain.mp4"))
     seen = apply_view(View.scaled_to(48, 27), frame, video)
     shown = by_ffmpeg(get_video_path("plain.mp4"), filters="scale=48:27:flags=fast_bilinear:in_chroma_loc=left")
     assert difference(seen, np.frombuffer(shown, np.uint8).reshape(27, 48, 3)) == 0
 
 
-def test_scaled_is_turned_once(get_video_path: Film) -> None:
+def test_scaled_is_rotated_once(get_video_path: GetVideoPath) -> None:
     frame, video = first(get_video_path("rotated.mp4"))
     upright = apply_view(View.scaled_to(48, 28), frame, replace(video, rotation=0))
     assert np.array_equal(apply_view(View.scaled_to(28, 48), frame, video), np.rot90(upright))
 
 
-def test_pixels_are_squared_once(get_video_path: Film) -> None:
+def test_pixel_aspect_is_corrected_once(get_video_path: GetVideoPath) -> None:
     frame, video = first(get_video_path("anamorphic.mp4"))
     assert apply_view(View.full_size(), frame, video).shape == (120, 213, 3)
     assert apply_view(View.short_side(60), frame, video).shape == (60, 106, 3)
@@ -131,7 +131,7 @@ def test_pixels_are_squared_once(get_video_path: Film) -> None:
     assert apply_view(View.full_size(), frame, narrow).shape == (160, 160, 3)
 
 
-def test_short_side_never_enlarges(get_video_path: Film) -> None:
+def test_short_side_never_enlarges(get_video_path: GetVideoPath) -> None:
     frame, video = first(get_video_path("plain.mp4"))
     assert apply_view(View.short_side(256), frame, video).shape == (120, 160, 3)
     assert apply_view(View.short_side(60), frame, video).shape == (60, 80, 3)
@@ -140,7 +140,7 @@ def test_short_side_never_enlarges(get_video_path: Film) -> None:
 
 
 @pytest.mark.parametrize("view", [View.scaled_to(48, 27), View.short_side(64), View.subsampled_bgr(), View.full_size()])
-def test_pictures_are_contiguous_and_the_frame_is_left_alone(view: View, get_video_path: Film) -> None:
+def test_images_are_contiguous_and_the_frame_is_unchanged(view: View, get_video_path: GetVideoPath) -> None:
     for name in ("plain.mp4", "rotated.mp4", "pq.mp4"):
         frame, video = first(get_video_path(name))
         before = [bytes(plane) for plane in frame.av_frame.planes]
@@ -153,7 +153,7 @@ def test_pictures_are_contiguous_and_the_frame_is_left_alone(view: View, get_vid
         assert (frame.av_frame.colorspace, frame.av_frame.color_trc, frame.av_frame.color_primaries) == tags
 
 
-def test_ten_bits_become_eight(get_video_path: Film) -> None:
+def test_ten_bits_become_eight(get_video_path: GetVideoPath) -> None:
     frame, video = first(get_video_path("deep.mkv"))
     shown = np.frombuffer(by_ffmpeg(get_video_path("deep.mkv"), filters="scale=in_chroma_loc=left"), np.uint8).reshape(
         120, 160, 3

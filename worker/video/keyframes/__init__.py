@@ -1,1 +1,1 @@
-"""Pictures out of a film: kept while it is read, and seen by a network later."""
+"""Keyframes of a video: stored while it is read, and loaded later as the input of a network."""

@@ -1,7 +1,7 @@
-"""Keyframes of shots, out of the archive that `worker.video.keyframes.store` writes, as a network sees them.
+"""Load keyframes of shots from the ZIP file that `worker.video.keyframes.store` writes, cropped for a network.
 
-Each shot has three: its first frame, the middle one and its last, named as MovieNet names them. In a shot of one or two
-frames some of them are the same frame; such a picture is read once and answers for each of its places.
+Each shot has three: its first frame, the middle one and its last, named as in MovieNet. In a shot of one or two frames
+some of them are the same frame; such a frame is read once and counts for each of its positions.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ RESIZE_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resamp
 
 @dataclass(frozen=True, slots=True)
 class CenterCrop:
-    """The middle of a picture: its short side resized (Pillow's filter, antialiased), then cut to a square.
+    """Resizes the short side of an image (Pillow, antialiased), then crops a square from its centre.
 
     Args:
-        short_side: pixels of the short side after resizing; smaller pictures are enlarged.
-        filter: of Pillow.
+        short_side: pixels of the short side after resizing; smaller images are enlarged.
+        filter: Pillow's resampling filter.
         side: pixels of the square, at most `short_side`.
-        rounding: what happens to half pixels. `long_down`: the long side is rounded down and the corner of the square to
-            the nearest pixel, as torchvision's Resize and CenterCrop do. `corner_down`: the other way round, as CMD's
-            released code does (R(2+1)D). Nearest means the even number where two are as near.
+        rounding: what happens to half pixels. `long_down`: the long side is rounded down and the corner of the square
+            to the nearest pixel, as torchvision's Resize and CenterCrop do. `corner_down`: the other way round, as
+            CMD's released code does (R(2+1)D). Ties are rounded to the even number.
     """
 
     short_side: int
@@ -47,16 +47,16 @@ class CenterCrop:
         if not 0 < self.side <= self.short_side:
             raise ValueError(f"impossible crop: {self}")
 
-    def apply_to(self, image_HWC: ImageArray) -> ImageArray:
-        """RGB uint8 (H, W, 3) -> (side, side, 3)."""
-        height, width = image_HWC.shape[:2]
+    def apply_to(self, pixels: ImageArray) -> ImageArray:
+        """Crop an image: RGB uint8 (H, W, 3) -> (side, side, 3)."""
+        height, width = pixels.shape[:2]
         rounds_corner = self.rounding == "corner_down"
         size = (
             _size_rounded_nearest(width, height, self.short_side)
             if rounds_corner
             else _size_rounded_down(width, height, self.short_side)
         )
-        image = Image.fromarray(image_HWC)
+        image = Image.fromarray(pixels)
         if size != (width, height):
             image = image.resize(size, RESIZE_FILTERS[self.filter])
         left, top = ((length - self.side) // 2 if rounds_corner else round((length - self.side) / 2) for length in size)
@@ -65,7 +65,7 @@ class CenterCrop:
 
 @dataclass(frozen=True, slots=True)
 class KeyframeWindow:
-    """Pictures that go through a network as one window, and the places `start` to `stop` that they answer for."""
+    """Keyframes that go through a network as one window, and the positions `start` to `stop` that they cover."""
 
     names: tuple[str, ...]
     start: int
@@ -78,17 +78,17 @@ def keyframe_name(shot: int, image: int) -> str:
 
 
 def middle_frame(start: int, end: int) -> int:
-    """The middle frame of a shot (end exclusive), as LGSS counts: rounded down."""
+    """Number of the middle frame of a shot (end exclusive), rounded down as in LGSS."""
     return start + (end - 1 - start) // 2
 
 
 def keyframe_numbers(start: int, end: int) -> tuple[int, int, int]:
-    """Frames of a shot's keyframes: the first, the middle one and the last; `end` is exclusive."""
+    """Frame numbers of a shot's keyframes: the first, the middle one and the last; `end` is exclusive."""
     return start, middle_frame(start, end), end - 1
 
 
 def one_window_per_keyframe(shots: Sequence[TimeRange]) -> tuple[KeyframeWindow, ...]:
-    """Each distinct keyframe by itself. Keyframe k of shot n has place 3n + k; equal ones follow each other."""
+    """Plan one window for each distinct keyframe. Keyframe k of shot n has position 3n + k; equal ones are adjacent."""
     windows = []
     for shot, span in enumerate(shots):
         frames = keyframe_numbers(span.start.frame, span.end.frame)
@@ -103,7 +103,7 @@ def one_window_per_keyframe(shots: Sequence[TimeRange]) -> tuple[KeyframeWindow,
 
 
 def one_window_per_shot(shots: int) -> tuple[KeyframeWindow, ...]:
-    """The keyframes of each shot as one window; shot n has place n."""
+    """Plan one window with the three keyframes of each shot; shot n has position n."""
     return tuple(
         KeyframeWindow(tuple(keyframe_name(shot, image) for image in range(KEYFRAMES_PER_SHOT)), shot, shot + 1)
         for shot in range(shots)
@@ -111,16 +111,16 @@ def one_window_per_shot(shots: int) -> tuple[KeyframeWindow, ...]:
 
 
 def read_keyframes(path: Path, names: Iterable[str]) -> Iterator[ImageArray]:
-    """Pictures of an archive by name, RGB uint8 (H, W, 3). KeyError for a name that it lacks."""
-    with zipfile.ZipFile(path) as members:
-        for member in names:
-            with members.open(member) as file, Image.open(file) as image:
+    """Yield the images of a ZIP file by name, RGB uint8 (H, W, 3). KeyError for a missing name."""
+    with zipfile.ZipFile(path) as zip_file:
+        for name in names:
+            with zip_file.open(name) as file, Image.open(file) as image:
                 yield np.array(image.convert("RGB"))
 
 
 def load_windows(path: Path, keyframe_windows: Sequence[KeyframeWindow], crop: CenterCrop) -> Iterator[Window]:
-    """A window of `len(place.names)` cropped pictures for each place, in order."""
-    images = read_keyframes(path, (member for keyframe_window in keyframe_windows for member in keyframe_window.names))
+    """Yield a window of cropped images for each planned window, in order."""
+    images = read_keyframes(path, (name for keyframe_window in keyframe_windows for name in keyframe_window.names))
     for keyframe_window in keyframe_windows:
         cropped = [crop.apply_to(next(images)) for _ in keyframe_window.names]
         yield Window(np.stack(cropped), keyframe_window.start, keyframe_window.stop)

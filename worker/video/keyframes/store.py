@@ -1,13 +1,13 @@
-"""Keeping pictures that can be named only later: the keyframes of a shot, known when the shot is over.
+"""Store frames that are known to be needed only later: the keyframes of a shot, known when the shot has ended.
 
-The frames are there while the film is read the first time, so nothing is decoded twice as long as they can be held.
-What is held has three tiers, each with a limit, so memory is flat in the length of the film:
+The frames pass by while the video is read the first time, so they are not decoded twice as long as they are buffered.
+The buffer has three tiers, each with a limit, so memory does not grow with the length of the video:
 
-1. the decoder's own pictures, by reference, not converted;
-2. beyond that the oldest of them as small pictures, as they would be stored;
-3. beyond that nothing: those are read again by number at the end.
+1. the decoder's own frames, by reference, not converted;
+2. beyond that the oldest of them as small images, as they would be stored;
+3. beyond that nothing: those frames are read again by number at the end.
 
-A picture goes through the same conversion in every tier, so its JPEG does not depend on the tier.
+A frame goes through the same conversion in every tier, so its JPEG does not depend on the tier.
 """
 
 from __future__ import annotations
@@ -26,31 +26,31 @@ from worker.video.reader import Frame
 from worker.video.transform import ImageArray, View, apply_view
 
 ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
-"""The date of every member (the earliest that ZIP has), so that the same pictures make the same archive."""
+"""Date of every member (the earliest that ZIP can express), so that equal images give an equal file."""
 
 JPEG_QUALITY = 90
-"""Of the JPEGs, as libjpeg counts."""
+"""Quality of the JPEGs on libjpeg's scale."""
 
 SMALL_BUDGET_DIVISOR = 4
-"""The second tier may take this part (one n-th) of the budget beside the first."""
+"""The second tier may use this part (one n-th) of the budget in addition to the first."""
 
 FetchFrames = Callable[[Sequence[int]], Iterable[Frame]]
-"""Frames by number in ascending order: `Reader.at`."""
+"""Reads frames by number in ascending order: `VideoReader.read_frames_at`."""
 
 
 class KeyframeStore:
-    """Pictures of a film that is being read, into an archive of JPEGs (ZIP, stored, members in order of frames).
+    """Writes frames of a video that is being read to a ZIP file of JPEGs (not compressed, in order of frames).
 
     `add_frame` belongs to the thread that decodes, `save_frames` may be called from another one.
 
     Args:
         path: the file to write.
-        video: facts of the film.
-        short_side_pixels: size of the pictures; never enlarged.
-        budget_bytes: how much the pictures held may take; a quarter more for small ones.
+        video: facts of the video.
+        short_side_pixels: size of the images; never enlarged.
+        budget_bytes: memory for the buffered frames; a quarter more for small images.
 
     Attributes:
-        reread_count: how many pictures had to be read again.
+        reread_count: how many frames had to be read again.
     """
 
     def __init__(self, path: Path, video: VideoFacts, short_side_pixels: int, budget_bytes: int = 256 * 2**20) -> None:
@@ -69,11 +69,11 @@ class KeyframeStore:
 
     @property
     def buffered_bytes(self) -> int:
-        """Bytes of pictures held now, in both tiers."""
+        """Bytes of frames and images that are buffered now, in both tiers."""
         return self._full_bytes + self._small_bytes
 
     def add_frame(self, frame: Frame) -> None:
-        """One more frame, in order, each once; it may be let go at once if nobody can want it any more."""
+        """Buffer one more frame, in order, each once; a frame before the horizon is dropped at once."""
         with self._lock:
             if frame.index < self._horizon:
                 return
@@ -83,9 +83,9 @@ class KeyframeStore:
                 self._shrink_oldest()
 
     def save_frames(self, frames: Sequence[tuple[int, str]], horizon: int) -> None:
-        """Store frames under file names, then let go of all frames before `horizon`.
+        """Write frames under file names, then drop all frames before `horizon`.
 
-        A frame may be asked for by several names and more than once. One that is no longer held is noted for `finish_file`.
+        A frame may be written under several names. One that is no longer buffered is noted for `finish_file`.
         """
         for index, name in frames:
             image = self._find_image(index)
@@ -99,7 +99,11 @@ class KeyframeStore:
             self._drop_before_horizon()
 
     def finish_file(self, fetch_frames: FetchFrames) -> Path:
-        """Fetch what was missed, finish the archive and give its path. KeyError for a frame that `reread_count` lacks."""
+        """Read the missed frames again, finish the file and return its path.
+
+        Raises:
+            KeyError: `fetch_frames` did not return a missed frame.
+        """
         for frame in fetch_frames(sorted(self._missed_names)) if self._missed_names else ():
             image = apply_view(self._view, frame, self._video)
             self.reread_count += 1
@@ -114,14 +118,16 @@ class KeyframeStore:
         return self._path
 
     def discard_file(self) -> None:
-        """Let go of everything and remove the archive: the run was given up."""
+        """Drop all frames and remove the file: the run was given up."""
         self._zip.close()
         self._full_frames.clear()
         self._small_frames.clear()
         self._path.unlink(missing_ok=True)
 
     def _find_image(self, index: int) -> ImageArray | None:
-        """The frame as it is to be stored, where it is held."""
+        """Return the frame as it is written, if it is buffered."""
+        # The conversion happens under the lock: `add_frame` may otherwise move this frame to the second tier, which
+        # converts it too, and one decoder frame must not be converted by two threads at once.
         with self._lock:
             frame, small = self._full_frames.get(index), self._small_frames.get(index)
             if frame is None:
@@ -129,7 +135,7 @@ class KeyframeStore:
             return apply_view(self._view, frame, self._video)
 
     def _shrink_oldest(self) -> None:
-        """Move the oldest picture to the second tier, or let it go where that is full: what was converted stays."""
+        """Move the oldest frame to the second tier, or drop it if that is full: images already converted stay."""
         index, frame = self._full_frames.popitem(last=False)
         self._full_bytes -= _frame_bytes(frame)
         if self._small_bytes >= self._small_budget:
@@ -139,7 +145,7 @@ class KeyframeStore:
         self._small_bytes += image.nbytes
 
     def _drop_before_horizon(self) -> None:
-        """Let go of all frames before the horizon."""
+        """Drop all frames before the horizon."""
         while self._full_frames and next(iter(self._full_frames)) < self._horizon:
             self._full_bytes -= _frame_bytes(self._full_frames.popitem(last=False)[1])
         while self._small_frames and next(iter(self._small_frames)) < self._horizon:
@@ -149,26 +155,26 @@ class KeyframeStore:
         self._zip.writestr(zipfile.ZipInfo(name, ZIP_EPOCH), encode_jpeg(image))
 
     def _sort_members(self) -> None:
-        """Bring the members into the order of their frames: which were late depends on the timing of threads."""
-        with zipfile.ZipFile(self._path) as archive:
-            names = archive.namelist()
+        """Sort the members by frame: which of them were written late depends on the timing of threads."""
+        with zipfile.ZipFile(self._path) as unsorted_zip:
+            names = unsorted_zip.namelist()
             sorted_names = sorted(names, key=lambda name: (self._frame_by_name[name], name))
             if names == sorted_names:
                 return
             sorted_path = self._path.with_name(self._path.name + ".sorted")
             with zipfile.ZipFile(sorted_path, "w", zipfile.ZIP_STORED) as target:
                 for name in sorted_names:
-                    target.writestr(zipfile.ZipInfo(name, ZIP_EPOCH), archive.read(name))
+                    target.writestr(zipfile.ZipInfo(name, ZIP_EPOCH), unsorted_zip.read(name))
         sorted_path.replace(self._path)
 
 
 def encode_jpeg(image: ImageArray) -> bytes:
-    """A picture (RGB) as JPEG."""
+    """Encode an image (RGB) as JPEG."""
     out = io.BytesIO()
     Image.fromarray(image).save(out, "JPEG", quality=JPEG_QUALITY)
     return out.getvalue()
 
 
 def _frame_bytes(frame: Frame) -> int:
-    """Bytes that a decoder's picture takes."""
+    """Bytes that a decoder's frame occupies."""
     return sum(plane.buffer_size for plane in frame.av_frame.planes)

@@ -1,4 +1,4 @@
-"""Making films: one stretch (`cut_clip`), several stretches (`concatenate_ranges`), pictures of our own (`write_video`)."""
+"""Write videos: one range (`cut_clip`), several ranges (`concatenate_ranges`), or computed images (`write_video`)."""
 
 from worker.video.render.clips import cut_clip
 from worker.video.render.videos import concatenate_ranges, write_video

@@ -1,4 +1,4 @@
-"""The sound of stretches of a film, cut to the sample where the pictures are cut."""
+"""Read the sound of ranges of a video, cut to the sample where the frames are cut."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 1200
 """Sampling frequencies of AAC (ISO/IEC 14496-3, table 1.18)."""
 
 DEFAULT_RATE = 48000
-"""What sound of any other frequency becomes."""
+"""Samples per second to which any other rate is converted."""
 
 SEEK_BACK_STEPS_S = (Fraction(1, 2), Fraction(10))
-"""Seconds before the wanted time to go to; where both miss it, the sound is read from the start."""
+"""How many seconds before the wanted time to seek to; if both miss it, the sound is read from the start."""
 
 GAP_TOLERANCE_S = Fraction(1, 50)
-"""Seconds by which a packet's time may differ from the end of the one before without being a gap: containers round."""
+"""Seconds by which a packet's time may differ from the end of the one before without a gap: containers round."""
 
 MAX_SILENCE_SAMPLES = 2**15
-"""Most samples of silence made at a time."""
+"""Largest number of samples of silence in one block."""
 
 TimedAudio = tuple[Fraction, AudioFrame]
-"""Decoded sound and when it is heard, in seconds as the container counts them."""
+"""(time in seconds as the container counts them, decoded sound)."""
 
 
 class AudioTrack:
-    """The first sound track of a film.
+    """Reads the first sound track of a video.
 
     Args:
-        path: the film.
-        video: its facts: where its pictures begin, and at least one sound track.
-        has_exact_pts: whether its times never jump (`PacketIndex.regular`).
+        path: the video.
+        video: its facts: the time of its first frame, and at least one sound track.
+        has_exact_pts: whether its times never jump (`PacketIndex.has_exact_pts`).
 
     Attributes:
-        rate: samples per second of what is given: the film's own where AAC has it.
-        layout: `mono`, or `stereo`, to which more channels are mixed.
+        rate: samples per second that are returned: the video's own rate if AAC supports it.
+        layout: `mono`, or `stereo`, to which more channels are mixed down.
     """
 
     def __init__(self, path: Path, video: VideoFacts, *, has_exact_pts: bool = True) -> None:
@@ -58,9 +58,9 @@ class AudioTrack:
         self.layout = "mono" if track.channels == 1 else "stereo"
 
     def read_samples(self, start: Fraction, count: int) -> Iterator[Samples]:
-        """Exactly `count` samples from `start` (seconds since the first picture) on, in pieces.
+        """Yield exactly `count` samples from `start` (seconds since the first frame) on, in blocks.
 
-        Silence where the film has no sound: before it begins, in gaps, after it ends.
+        Silence where the video has no sound: before the sound begins, in gaps, after it ends.
         """
         yielded = 0
         with closing(self._resample_from(self._start + start)) as blocks:
@@ -81,7 +81,8 @@ class AudioTrack:
             yield np.zeros((1 if self.layout == "mono" else 2, min(MAX_SILENCE_SAMPLES, count - first)), np.float32)
 
     def _resample_from(self, start: Fraction) -> Generator[tuple[int, Samples], None, None]:
-        """(number of its first sample, counted from `start`; samples) in order, from `start` or before on."""
+        """Yield (number of the first sample, counted from `start`; samples) in order, from `start` or before on."""
+        # A new resampler for each gapless run: one that is fed over a gap would close it.
         for _, run in groupby(_number_runs(self._decode_from(start)), lambda numbered: numbered[0]):
             _, first = next(run)
             position = round((first[0] - start) * self.rate)
@@ -93,7 +94,7 @@ class AudioTrack:
                         position += resampled.samples
 
     def _decode_from(self, start: Fraction) -> Iterator[TimedAudio]:
-        """Sound from `start` or before on: sought, or from the beginning where seeking misses it."""
+        """Decode sound from `start` or before on: by seeking, or from the beginning if seeking misses it."""
         for seconds_back in SEEK_BACK_STEPS_S if self._has_exact_pts else ():
             timed_frames = self._decode_after(start - seconds_back)
             first = next(timed_frames, None)
@@ -104,7 +105,7 @@ class AudioTrack:
         yield from self._decode_after(None)
 
     def _decode_after(self, seek_time: Fraction | None) -> Iterator[TimedAudio]:
-        """All sound after a place in the film; damage is left out. Where the times jump back, they go on instead."""
+        """Decode all sound after a time; damage is skipped. Where the times jump back, they continue instead."""
         with open_container(self._path) as container:
             tracks: Any = container.streams.audio
             track = next(track for track in tracks if track.codec_context)  # none: no decoder for it
@@ -123,7 +124,7 @@ class AudioTrack:
 
 
 def _try_seek(container: Any, time: Fraction) -> bool:
-    """Whether the container could go to a place at or before that time."""
+    """Seek to a position at or before that time; whether the container could."""
     try:
         container.seek(int(time * av.time_base))
     except av.error.FFmpegError:
@@ -132,7 +133,7 @@ def _try_seek(container: Any, time: Fraction) -> bool:
 
 
 def _number_runs(frames: Iterator[TimedAudio]) -> Iterator[tuple[int, TimedAudio]]:
-    """Sound with the number of its run: within a run all of one kind follows without a gap, but for rounding."""
+    """Yield sound with the number of its run: a run has one format and no gap, except for rounding."""
     run, expected, last_format_key = 0, None, None
     for time, frame in frames:
         format_key = (frame.format.name, frame.layout.name, frame.sample_rate)

@@ -1,4 +1,4 @@
-"""Clips cut with ffmpeg, through ffmpeg-python and the binary that imageio-ffmpeg carries."""
+"""Cut clips with ffmpeg, through ffmpeg-python and the binary that comes with imageio-ffmpeg."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ EARLY_CUT_S = Fraction(1, 10_000)
 """Seconds by which a cut lies before its frame: ffmpeg reads microseconds, and rounding must not lose a frame."""
 
 SEEK_MARGIN_S = Fraction(1, 2)
-"""Seconds before a key packet to which ffmpeg is sent: transport streams are sought by bisection, to any packet."""
+"""Seconds before a key packet to seek to: ffmpeg seeks transport streams by bisection, which may end at any packet."""
 
 WEB_OPTIONS = {"vcodec": "libx264", "pix_fmt": "yuv420p", "preset": "veryfast", "crf": 20, "movflags": "+faststart"}
-"""Plays everywhere: H.264 4:2:0, its index in front."""
+"""Options for MP4 files that play everywhere: H.264 4:2:0, index at the front."""
 
 CLIP_OPTIONS = {**WEB_OPTIONS, "acodec": "aac", "map_metadata": -1, "map_chapters": -1, "enc_time_base": "demux"}
-"""The same with sound, in the time base of the source, so that uneven times stay exact."""
+"""Options for clips: with sound, and in the time base of the source, so that irregular times stay exact."""
 
 ANY_PATH = re.compile(r"(?:file:)?/[^\s:'\"]+")
-"""What looks like a path in a message."""
+"""Matches anything in a message that looks like a path."""
 
 
 def cut_clip(reader: VideoReader, span: TimeRange, out: Path) -> Path:
-    """Cut frames `span.start` (inclusive) to `span.end` (exclusive) out of a film, with its sound, into an MP4.
+    """Cut frames `span.start` (inclusive) to `span.end` (exclusive) out of a video, with its sound, into an MP4.
 
-    The pictures are encoded anew from the key packet before the range on, so the cut is exact wherever it lies.
+    The frames are encoded anew from the key packet before the range on, so the cut is exact at any frame.
 
     Raises:
-        ValueError: an empty range. MediaCorrupt: the film cannot be read. StorageFull: no room for the file.
+        ValueError: an empty range. MediaCorrupt: the video cannot be read. StorageFull: no space for the file.
         Internal: ffmpeg failed otherwise.
     """
     if not span.frames:
@@ -49,12 +49,12 @@ def cut_clip(reader: VideoReader, span: TimeRange, out: Path) -> Path:
 
 
 def _ffmpeg_input(reader: VideoReader, **options: str) -> Any:
-    """The film as ffmpeg's input: as the container that it is known to be, and nothing that it may point to."""
+    """Build ffmpeg's input: only as the container that was probed, and without access to other files."""
     return ffmpeg.input(f"file:{reader.path}", format=reader.video.container, protocol_whitelist="file", **options)
 
 
 def _cut_by_time(reader: VideoReader, span: TimeRange, out: Path) -> Any:
-    """Go to before the key packet that the range needs, decode, drop what comes before the range."""
+    """Seek to before the key packet that the range needs, decode, and drop the frames before the range."""
     offset = reader.video.start_time - reader.video.container_start_time
     start = offset + span.start.seconds
     key = reader.packets.key_pts_before(span.start.pts)
@@ -69,7 +69,7 @@ def _cut_by_time(reader: VideoReader, span: TimeRange, out: Path) -> Any:
 
 
 def _cut_by_frame_number(reader: VideoReader, span: TimeRange, out: Path) -> Any:
-    """Read from the start and count: for streams without times, or whose times jump."""
+    """Read from the start and count frames: for streams without times, or with times that jump."""
     source_stream = _ffmpeg_input(reader)
     video_stream = source_stream["V:0"].filter("trim", start_frame=span.start.frame, end_frame=span.end.frame)
     streams = [video_stream.filter("setpts", "PTS-STARTPTS")]
@@ -92,18 +92,18 @@ def _run_ffmpeg(output_stream: Any, source: Path, out: Path) -> None:
 
 
 def _translate_failure(stderr: bytes, *paths: Path) -> Internal | StorageFull | MediaCorrupt:
-    """The last line that ffmpeg said, as an error of ours, without the paths in it."""
+    """Translate ffmpeg's error output to one of our errors, without the paths in it."""
     lines = stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
     if any("No space left" in line for line in lines):
-        return StorageFull("no room left for the film")
+        return StorageFull("no space left for the video")
     if any("Invalid data found when processing input" in line for line in lines):
-        return MediaCorrupt("the film cannot be read")
-    last = lines[-1]
+        return MediaCorrupt("the video cannot be read")
+    last = lines[-1]  # ffmpeg prints consequences last, and the last one names the step that failed
     for path in paths:
         last = last.replace(str(path), path.suffix or "file")
     return Internal(f"ffmpeg: {ANY_PATH.sub('file', last)}")
 
 
 def _format_seconds(time: Fraction) -> str:
-    """Seconds as ffmpeg reads them, to the microsecond."""
+    """Format seconds for ffmpeg, to the microsecond."""
     return f"{float(time):.6f}"

@@ -1,4 +1,4 @@
-"""Writing an MP4 picture by picture, each with its exact time, and samples of sound beside them."""
+"""Write an MP4 frame by frame, each with its exact time, and samples of sound along with them."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ Samples = npt.NDArray[np.float32]
 """Sound: channels x samples, float32."""
 
 X264_OPTIONS = {"preset": "veryfast", "crf": "20", "forced-idr": "1"}
-"""As `clips.WEB` has it; a picture that is to be a key picture begins a group of its own."""
+"""As in `clips.WEB_OPTIONS`; `forced-idr`: a frame that is forced to be a keyframe is one where players can start."""
 
 COLOUR_ATTRIBUTES = ("color_range", "color_primaries", "color_trc", "colorspace")
-"""What the colours of a picture mean: attributes of a picture and of an encoder."""
+"""Names of the colour attributes that frames and encoders have."""
 
 
 @dataclass(frozen=True, slots=True)
 class OutputFormat:
-    """What a film is written as.
+    """Format in which a video is written.
 
     Args:
-        time_base: seconds per tick of the times of its pictures.
+        time_base: seconds per tick of the times of its frames.
         fps: nominal frames per second, for the encoder's rate control.
-        filter_chain: what each picture goes through before it is encoded, as FFmpeg writes filters; ends in even 4:2:0.
-        audio_rate: samples of sound per second, one that AAC has; 0 for no sound.
-        audio_layout: of the sound's channels, as FFmpeg calls it.
+        filter_chain: FFmpeg filters for each frame before it is encoded; they end in 4:2:0 of even size.
+        audio_rate: samples of sound per second, a rate that AAC supports; 0 for no sound.
+        audio_layout: FFmpeg's name of the channel layout.
         pixel_ratio: width of a pixel over its height, after the filters.
     """
 
@@ -55,20 +55,20 @@ class OutputFormat:
 
 
 class Mp4Writer:
-    """An MP4 that plays everywhere: H.264 4:2:0, AAC, its index in front; a context manager.
+    """Writes an MP4 that plays everywhere: H.264 4:2:0, AAC, index at the front; a context manager.
 
-    Memory holds the encoder's pictures only. What fails inside leaves no file.
+    Memory holds the encoder's frames only. After an error inside the context no file is left.
 
     Args:
         out: the file.
-        output_format: what it is written as.
+        output_format: its format.
 
     Attributes:
-        frames_written: how many were written so far.
-        video_seconds, audio_seconds: what pictures and sound written so far reach to.
+        frames_written: number of frames written so far.
+        video_seconds, audio_seconds: end of the frames and of the sound written so far.
 
     Raises:
-        StorageFull: no room for the file. Internal: FFmpeg failed otherwise.
+        StorageFull: no space for the file. Internal: FFmpeg failed otherwise.
     """
 
     def __init__(self, out: Path, output_format: OutputFormat) -> None:
@@ -97,7 +97,7 @@ class Mp4Writer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is not None:
-            with suppress(av.error.FFmpegError):  # the first failure is the one that counts
+            with suppress(av.error.FFmpegError):  # the error that is already on its way is the one to report
                 self._container.close()
             self._out.unlink(missing_ok=True)
             return
@@ -110,30 +110,29 @@ class Mp4Writer:
     def write_frame(
         self, av_frame: VideoFrame, start_ticks: int, duration_ticks: int, *, is_keyframe: bool = False
     ) -> None:
-        """Write a picture.
+        """Write a frame.
 
         Args:
-            av_frame: as decoded; all of one size and format. Its own time is not looked at; it is changed.
-            start_ticks: when it is shown, in ticks from the beginning of the film; strictly increasing.
-            duration_ticks: ticks for which it is shown; counts for the last picture, the others end where the next begins.
-            is_keyframe: whether a player is to be able to begin here.
+            av_frame: as decoded; all of one size and format. Its own time is ignored and overwritten.
+            start_ticks: when it is shown, in ticks from the beginning of the video; strictly increasing.
+            duration_ticks: ticks for which it is shown; used for the last frame, the others end where the next begins.
+            is_keyframe: whether players must be able to start here.
         """
         av_frame.pts, av_frame.duration, av_frame.time_base = start_ticks, duration_ticks, self._output_format.time_base
         with translate_errors(self._out):
             filtered = self._apply_filters(av_frame)
             if not self.frames_written:
                 self._configure_encoder(filtered)
-            filtered.pict_type = (
-                PictureType.I if is_keyframe else PictureType.NONE
-            )  # else the encoder follows the source's
+            # NONE leaves the choice to the encoder; otherwise it would repeat the frame types of the source.
+            filtered.pict_type = PictureType.I if is_keyframe else PictureType.NONE
             self._container.mux(self._video.encode(filtered))
         self.frames_written += 1
         self.video_seconds = (start_ticks + duration_ticks) * self._output_format.time_base
 
     def write_audio(self, samples: Samples) -> None:
-        """Write samples of sound, channels x any number, which follow those before."""
+        """Write the next samples of sound, channels x any number."""
         if self._audio is None:
-            raise ValueError("this film has no sound")
+            raise ValueError("this video has no sound")
         frame = AudioFrame.from_ndarray(
             np.ascontiguousarray(samples), format="fltp", layout=self._output_format.audio_layout
         )
@@ -154,7 +153,7 @@ class Mp4Writer:
         return self._graph.vpull()
 
     def _build_graph(self, av_frame: VideoFrame) -> Graph:
-        """The filters, for pictures like this one."""
+        """Build the filter graph for frames of this size and format."""
         graph = Graph()
         last = graph.add_buffer(
             width=av_frame.width,
@@ -172,7 +171,7 @@ class Mp4Writer:
         return graph
 
     def _configure_encoder(self, first_frame: VideoFrame) -> None:
-        """Tell the encoder what the first picture says."""
+        """Configure the encoder from the first filtered frame: only then are its size and colours known."""
         encoder = self._video.codec_context
         encoder.width, encoder.height, encoder.pix_fmt = first_frame.width, first_frame.height, first_frame.format.name
         encoder.sample_aspect_ratio, encoder.time_base = self._output_format.pixel_ratio, self._output_format.time_base
@@ -184,11 +183,11 @@ class Mp4Writer:
 
 @contextmanager
 def translate_errors(out: Path) -> Iterator[None]:
-    """Errors of FFmpeg as errors of ours, without paths in them; no file is left."""
+    """Raise errors of FFmpeg as our errors, without paths in them; no file is left."""
     try:
         yield
     except av.error.FFmpegError as error:
         out.unlink(missing_ok=True)
         if error.errno == errno.ENOSPC:
-            raise StorageFull("no room left for the film") from error
+            raise StorageFull("no space left for the video") from error
         raise Internal(f"ffmpeg: {error.strerror}") from error

@@ -1,4 +1,4 @@
-"""Films made anew: stretches of a film one after the other, and films of our own pictures."""
+"""Write videos: ranges of a video one after the other, and videos of computed images."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from worker.video.render.mp4 import Mp4Writer, OutputFormat, Samples
 from worker.video.transform import ImageArray
 
 ROTATION_FILTERS = {0: "", 90: "transpose=cclock,", 180: "hflip,vflip,", 270: "transpose=clock,"}
-"""How a picture is turned counter-clockwise."""
+"""FFmpeg filters that rotate a frame counter-clockwise, by degrees."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class TimedFrame:
-    """A picture, when it is shown and for how long, in ticks; whether a player is to be able to begin there."""
+    """A frame, when it is shown and for how long, in ticks; whether players must be able to start there."""
 
     av_frame: VideoFrame
     start_ticks: int
@@ -40,27 +40,28 @@ class TimedFrame:
 def concatenate_ranges(
     reader: VideoReader, spans: Sequence[TimeRange], out: Path, *, on_progress: Callable[[int, int], None] | None = None
 ) -> Path:
-    """The given ranges of a film one after the other, with their sound, as an MP4.
+    """Write the given ranges of a video one after the other, with their sound, as an MP4.
 
-    Exact to the frame, each at its time in the source. The sound is cut at the same times, to the sample, each range
-    by itself, so that nothing drifts. Only what the ranges need is decoded; memory is flat in their number.
+    Exact to the frame, with the frame times of the source. The sound is cut at the same times, to the sample, each
+    range by itself, so that nothing drifts. Only what the ranges need is decoded; memory does not grow with their
+    number.
 
     Args:
-        reader: the film.
+        reader: the video.
         spans: in order, none empty, none overlapping.
         out: the file.
-        on_progress: called after each frame with how many of how many are done. It may raise, to give up.
+        on_progress: called after each frame with (frames done, frames in all). It may raise, to cancel.
 
     Raises:
         ValueError: no range, or an empty, overlapping or unordered one.
-        MediaCorrupt: a frame of the ranges cannot be decoded. StorageFull: no room. Internal: FFmpeg failed otherwise.
+        MediaCorrupt: a frame of the ranges cannot be decoded. StorageFull: no space. Internal: FFmpeg failed otherwise.
     """
     if not spans or any(not span.frames for span in spans):
-        raise ValueError("a film needs at least one range, and each range a frame")
+        raise ValueError("a video needs at least one range, and each range a frame")
     if any(after.start.frame < before.end.frame for before, after in pairwise(spans)):
-        raise ValueError("the ranges of a film must follow each other without overlapping")
+        raise ValueError("the ranges of a video must follow each other without overlapping")
     video = reader.video.with_decode_failures(max(reader.decode_failures, reader.video.decode_failures))
-    with VideoReader(reader.path, video=video) as source:  # one of its own: `reader.timeline` stays as it is
+    with VideoReader(reader.path, video=video) as source:  # a second reader: a pass would reset `reader.timeline`
         audio = _open_audio(source)
         with Mp4Writer(out, _copy_format(video, audio)) as writer:
             timed_frames = (
@@ -81,26 +82,26 @@ def write_video(
     first_frame: int = 0,
     audio: tuple[VideoReader, TimeRange] | None = None,
 ) -> Path:
-    """Make an MP4 of RGB pictures (H x W x 3, uint8, all of one size) at `fps` frames per second.
+    """Write an MP4 of RGB images (H x W x 3, uint8, all of one size) at `fps` frames per second.
 
-    Odd sizes get one more row or column of the edge, as 4:2:0 needs even ones. Memory holds one picture.
+    For odd sizes the last row or column is repeated, because 4:2:0 needs even sizes. Memory holds one image.
 
     Args:
         images: in order.
         out: the file.
         fps: frames per second; with `times` the nominal rate only.
-        times: of a film whose frames the pictures stand for: picture k is shown when frame `first_frame` + k is.
-        first_frame: number of the frame that the first picture stands for.
-        audio: a film and the range whose sound is heard; none where that film has none.
+        times: frame times of the video that the images belong to: image k is shown when frame `first_frame` + k is.
+        first_frame: number of the frame that the first image belongs to.
+        audio: a video and the range of it whose sound is added, if it has any.
 
     Raises:
-        ValueError: no picture, one of another size, or more pictures than `times` has.
-        StorageFull: no room. Internal: FFmpeg failed otherwise.
+        ValueError: no image, one of another size, or more images than `times` has frames.
+        StorageFull: no space. Internal: FFmpeg failed otherwise.
     """
     image_stream = iter(images)
     first_image = next(image_stream, None)
     if first_image is None:
-        raise ValueError("a film needs at least one picture")
+        raise ValueError("a video needs at least one image")
     height, width = first_image.shape[:2]
     matrix = "scale=out_color_matrix=bt709:out_range=tv,"
     tags = ",setparams=colorspace=bt709:color_primaries=bt709:color_trc=bt709:range=tv"
@@ -116,7 +117,7 @@ def write_video(
 
 
 def _copy_format(video: VideoFacts, audio: AudioTrack | None) -> OutputFormat:
-    """What stretches of a film are written as: turned upright, their pixels as wide as they were."""
+    """Output format for ranges of a video: rotated upright, with the pixel aspect ratio of the source."""
     sideways = video.rotation % 180 == 90
     width, height = (video.coded_width, video.coded_height)[:: -1 if sideways else 1]
     ratio = 1 / video.sample_aspect_ratio if sideways else video.sample_aspect_ratio
@@ -127,17 +128,17 @@ def _copy_format(video: VideoFacts, audio: AudioTrack | None) -> OutputFormat:
 
 
 def _choose_time_base(clock: Clock) -> Fraction:
-    """Seconds per tick: those of the source, but where evenly spaced frames had to be rounded to them.
+    """Seconds per tick: as in the source, unless its evenly spaced frames are rounded to ticks; then one frame.
 
-    Matroska counts milliseconds: at 24 frames per second its frames are 41 or 42 apart. A film of frames from many
-    places would seem to be of uneven rate; so it counts frames.
+    Matroska counts milliseconds: at 24 frames per second its frames are 41 or 42 apart. Joined from many ranges such
+    frames would look like a variable rate.
     """
     rounded = clock.fps and not clock.vfr and (1 / (clock.fps * clock.time_base)).denominator > 1
     return 1 / clock.fps if rounded else clock.time_base
 
 
 def _to_ticks(clock: Clock, start: int, end: int) -> int:
-    """How long it is from one pts to another, in ticks of the film that is made."""
+    """Time from one pts to another, in ticks of the output."""
     return round((end - start) * clock.time_base / _choose_time_base(clock))
 
 
@@ -146,7 +147,7 @@ def _span_pts(span: TimeRange) -> tuple[Clock, int, int]:
 
 
 def _even_size_filter(width: int, height: int) -> str:
-    """To 4:2:0, with one more column or row of the edge where a size is odd."""
+    """Filter to 4:2:0 that repeats the last column or row where a size is odd."""
     if not (width % 2 or height % 2):
         return "format=yuv420p"
     edge = f"pad=ceil(iw/2)*2:ceil(ih/2)*2,fillborders=right={width % 2}:bottom={height % 2}"
@@ -154,7 +155,7 @@ def _even_size_filter(width: int, height: int) -> str:
 
 
 def _open_audio(reader: VideoReader) -> AudioTrack | None:
-    """The sound of a film, where it has any."""
+    """Open the sound of a video, if it has any."""
     return (
         AudioTrack(reader.path, reader.video, has_exact_pts=reader.packets.has_exact_pts)
         if reader.video.audio
@@ -168,9 +169,9 @@ def _audio_format(audio: AudioTrack | None) -> tuple[int, str]:
 
 
 def _write_streams(writer: Mp4Writer, timed_frames: Iterable[TimedFrame], audio_samples: Iterator[Samples]) -> None:
-    """Pictures and sound side by side, so that little has to wait for the other.
+    """Write frames and sound alternately, so that the muxer buffers little.
 
-    The last picture is a key picture: so it is the last in the file too, where its length is kept.
+    The last frame is forced to be a keyframe: so it is the last packet in the file too, and its duration is kept.
     """
     for timed_frame, following in _with_next(timed_frames):
         writer.write_frame(
@@ -188,7 +189,7 @@ def _write_streams(writer: Mp4Writer, timed_frames: Iterable[TimedFrame], audio_
 def _with_progress(
     timed_frames: Iterator[TimedFrame], spans: Sequence[TimeRange], on_progress: Callable[[int, int], None]
 ) -> Iterator[TimedFrame]:
-    """The same, and how far it is."""
+    """Yield the frames unchanged and report progress after each."""
     frames = sum(span.frames for span in spans)
     for done, timed_frame in enumerate(timed_frames, 1):
         yield timed_frame
@@ -196,13 +197,13 @@ def _with_progress(
 
 
 def _with_next(items: Iterable[T]) -> Iterator[tuple[T, T | None]]:
-    """Each with the one after it; the last with None."""
+    """Yield each item with the one after it; the last with None."""
     ended: Iterable[T | None] = chain(items, [None])
     return ((cast(T, item), following) for item, following in pairwise(ended))
 
 
 def _read_audio_spans(audio: AudioTrack | None, spans: Sequence[TimeRange]) -> Iterator[Iterator[Samples]]:
-    """The sound of each range. Where each begins is rounded to a sample by itself: no error adds up."""
+    """Yield the sound of each range. Each start is rounded to a sample by itself, so that errors do not add up."""
     if audio is None:
         return
     ends = [
@@ -216,14 +217,14 @@ def _read_audio_spans(audio: AudioTrack | None, spans: Sequence[TimeRange]) -> I
 def _time_images(
     images: Iterator[ImageArray], shape: tuple[int, ...], times: Timeline | None, first_frame: int
 ) -> Iterator[TimedFrame]:
-    """Pictures of our own, with their times."""
+    """Yield images as frames with their times."""
     for number, image in enumerate(images):
         if image.shape != shape or image.dtype != np.uint8:
-            raise ValueError(f"picture of {image.shape} {image.dtype} in a film of {shape} uint8")
+            raise ValueError(f"image of {image.shape} {image.dtype} in a video of {shape} uint8")
         start_ticks, duration_ticks = number, 1
         if times is not None:
             if first_frame + number >= len(times):
-                raise ValueError(f"more pictures than the {len(times) - first_frame} frames whose times they take")
+                raise ValueError(f"more images than the {len(times) - first_frame} frames whose times they take")
             first_pts, start_pts, end_pts = (
                 times.moment_at(frame).pts for frame in (first_frame, first_frame + number, first_frame + number + 1)
             )
@@ -235,7 +236,7 @@ def _time_images(
 
 
 def _time_frames(source: VideoReader, spans: Sequence[TimeRange]) -> Iterator[TimedFrame]:
-    """The frames of the ranges, each range beginning where the one before ends. MediaCorrupt where one is missing."""
+    """Yield the frames of the ranges, each range starting where the one before ends. MediaCorrupt if one is missing."""
     start_ticks = [0, *accumulate(_to_ticks(*_span_pts(span)) for span in spans)]
     frame_counts = [0] * len(spans)
     seekable = _is_seekable(source, spans)
@@ -254,7 +255,7 @@ def _time_frames(source: VideoReader, spans: Sequence[TimeRange]) -> Iterator[Ti
 
 
 def _group_spans(source: VideoReader, spans: Sequence[TimeRange]) -> list[range]:
-    """Which ranges are read in one pass: those between which there is no point to go to."""
+    """Group the ranges that are read in one pass: those without a key packet between them."""
     begins = [0]
     for number, (before, after) in enumerate(pairwise(spans), start=1):
         key = source.packets.key_pts_before(after.start.pts)
@@ -264,9 +265,10 @@ def _group_spans(source: VideoReader, spans: Sequence[TimeRange]) -> list[range]
 
 
 def _is_seekable(source: VideoReader, spans: Sequence[TimeRange]) -> bool:
-    """Whether the frames can be gone to: the packets have them all, under the same numbers and times.
+    """Whether the frames can be reached by seeking: the packets have them all, with the same numbers and times.
 
-    Where not (damage, times that jump, H.264 in AVI) the film is read from its start: only so is it the same each time.
+    Otherwise (damage, times that jump, H.264 in AVI) the video is read from its start: only then is the result the
+    same each time.
     """
     packets, video = source.packets, source.video
     if not packets.has_exact_pts or video.decode_failures or video.truncated:
@@ -278,7 +280,7 @@ def _is_seekable(source: VideoReader, spans: Sequence[TimeRange]) -> bool:
 def _read_spans(
     source: VideoReader, spans: Sequence[TimeRange], group: range, *, seekable: bool
 ) -> Iterator[tuple[int, Frame]]:
-    """(number of its range, frame) for the frames of these ranges."""
+    """Yield (number of its range, frame) for the frames of these ranges."""
     times, span_number = source.packets.pts, group.start
     first, stop = (bisect_left(times, moment.pts) for moment in (spans[span_number].start, spans[group[-1]].end))
     for frame in source.read_frames(first, stop) if seekable else source.read_frames():

@@ -1,1 +1,1 @@
-"""How a film is read: containers, packets, decoders. Made use of by `reader` and `probe`."""
+"""Read a video stream: containers, packets, decoders. `reader` and `probe` build on it."""

@@ -1,8 +1,8 @@
-"""The one place where a film is opened: by its content, from an open descriptor, and only as a known kind of container.
+"""Open a video: the only place that does, by content, from an open descriptor, and only as a known container.
 
-A playlist (HLS, DASH, concat, SDP) is a film that names other files or addresses. Three locks keep it out: the list of
-demuxers below, the list of protocols (nothing but the descriptor that we opened), and a name that says nothing, so that
-the content alone decides what a file is. Options: ffmpeg-formats(1) `format_whitelist`, ffmpeg-protocols(1) `fd`.
+A playlist (HLS, DASH, concat, SDP) is a video that names other files or addresses. Three measures keep it out: the list
+of demuxers below, the list of protocols (only the descriptor that we opened), and a neutral file name, so that the
+content alone decides what a file is. Options: ffmpeg-formats(1) `format_whitelist`, ffmpeg-protocols(1) `fd`.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ VIDEO_DEMUXERS = (
     "swf", "mxf", "gxf", "dv", "ivf", "nut", "nsv", "h264", "hevc", "obu", "m4v", "h263", "vc1",
     "yuv4mpegpipe", "wtv", "3gp",
 )  # fmt: skip
-"""Demuxers of films: each reads one self-contained file."""
+"""Demuxers of videos: each reads one self-contained file."""
 
 AUDIO_DEMUXERS = ("mp3", "aac", "flac", "wav", "w64", "aiff", "amr", "ac3", "eac3", "caf", "ape", "wv", "tta", "au")
-"""Demuxers of sound: let in so that the answer can be "no video stream" instead of "not a video"."""
+"""Demuxers of audio: accepted so that the error can be "no video stream" instead of "not a video"."""
 
 MAGIC_BYTES: tuple[tuple[int, bytes], ...] = (
     (4, b"ftyp"), (4, b"moov"), (4, b"mdat"), (4, b"wide"), (4, b"free"), (4, b"skip"), (0, b"\x1aE\xdf\xa3"),
     (8, b"AVI "), (0, b"OggS"), (0, b"FLV\x01"), (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"), (0, b"\x00\x00\x01\xba"),
     (0, b"\x00\x00\x01\xb3"), (0, b".RMF"), (0, b"FWS"), (0, b"CWS"), (0, b"GIF8"),
 )  # fmt: skip
-"""How films begin: what tells a damaged film from something that never was one."""
+"""(offset, first bytes) of videos: they distinguish a damaged video from a file that never was one."""
 
 
 @contextmanager
 def open_container(path: Path) -> Iterator[InputContainer]:
-    """The container of a file, closed at the end.
+    """Open the container of a file; it is closed at the end of the context.
 
     Raises:
-        UnsupportedMedia: empty, not a film, or a kind of container that is not taken (playlists are among these).
-        MediaCorrupt: begins as a film but cannot be opened: cut off before its index, or damaged.
+        UnsupportedMedia: empty, not a video, or a container that is not accepted (playlists are among these).
+        MediaCorrupt: begins as a video but cannot be opened: cut off before its index, or damaged.
     """
     container = _open_restricted(path)
     with container:
@@ -57,7 +57,7 @@ def _open_restricted(path: Path) -> InputContainer:
             "fd": str(descriptor),
             "protocol_whitelist": "fd",
             "format_whitelist": ",".join(VIDEO_DEMUXERS + AUDIO_DEMUXERS),
-            "correct_ts_overflow": "0",  # would take any splice that goes back by a minute for a wrap of the counter
+            "correct_ts_overflow": "0",  # it mistakes a splice that goes back by a minute for a wrap of the counter
         }
         return av.open("fd:", options=options, metadata_errors="replace")
     except (av.error.FFmpegError, ValueError, OSError) as error:
@@ -67,18 +67,18 @@ def _open_restricted(path: Path) -> InputContainer:
 
 
 def _classify_failure(head: bytes, error: Exception) -> UnsupportedMedia | MediaCorrupt:
-    """What a file is that could not be opened."""
+    """Decide by its first bytes why a file could not be opened."""
     if not head:
         return UnsupportedMedia("the file is empty")
-    if isinstance(error, av.error.ArgumentError):  # how the demuxer list says no
-        return UnsupportedMedia("this kind of file is not taken as a video (playlists and pictures are not)")
+    if isinstance(error, av.error.ArgumentError):  # FFmpeg's error for a demuxer that is not on the list
+        return UnsupportedMedia("this kind of file is not accepted as a video (playlists and images are not)")
     if any(head[at : at + len(mark)] == mark for at, mark in MAGIC_BYTES):
         return MediaCorrupt("the file begins as a video but cannot be opened: it is cut off or damaged")
     return UnsupportedMedia("the content is not that of a video")
 
 
 def select_video_stream(container: InputContainer) -> VideoStream:
-    """The film among the streams: the first one that is no cover picture. Others are not read from here on.
+    """Select the first video stream that is not cover art, and discard the others from here on.
 
     Raises:
         NoVideoStream: sound or cover art only.
@@ -87,7 +87,7 @@ def select_video_stream(container: InputContainer) -> VideoStream:
     still_images = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
     video_streams = [stream for stream in container.streams.video if not stream.disposition & still_images]
     if not video_streams:
-        raise NoVideoStream("the file holds sound or a cover picture, but no film")
+        raise NoVideoStream("the file has audio or cover art, but no video")
     video_stream = video_streams[0]
     if video_stream.codec_context is None:
         raise UnsupportedMedia("there is no decoder for the video codec of this file")

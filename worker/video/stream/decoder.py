@@ -1,6 +1,6 @@
-"""What decodes: one opened decoder, which gives every picture of a film with its time, damage skipped and counted.
+"""Decode a video: `VideoDecoder` yields every frame with its time; damage is skipped and counted.
 
-And decord for what it is exact and fast at: frames by number out of short clips (the published R(2+1)D uses it so).
+decord is used where it is exact and fast: frames by number from short clips (as the published R(2+1)D does).
 """
 
 from __future__ import annotations
@@ -25,30 +25,31 @@ from worker.video.stream.container import open_container, select_video_stream
 from worker.video.stream.packets import JUMP_SECONDS, RAW_FORMATS, PacketIndex, decode_packet, read_packets
 
 TAIL_PACKETS = 64
-"""Packets remembered to tell whether the end of the film is complete: more than any decoder holds back."""
+"""Number of last packets whose times are remembered, to check that the end of the video is complete: more than any
+decoder holds back."""
 
 DECORD_MAX_FRAMES = 1500
-"""Longest clip: decord keeps what it has decoded (8 GB for one film read in sequence)."""
+"""Longest clip in frames: decord keeps what it has decoded (8 GB for one video read in sequence)."""
 
 DECORD_MAX_BYTES = 2**29
-"""Largest clip as RGB, for the same reason."""
+"""Largest clip as RGB in bytes, for the same reason."""
 
 DECORD_MAX_OFFSET_S = 1e-3
-"""Seconds that its first frame may be off."""
+"""Tolerance for the time of decord's first frame, in seconds."""
 
 DECORD_BATCH = 16
-"""Pictures asked for at a time."""
+"""Frames that are fetched at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class FrameFormat:
-    """What every picture of a film comes as, whatever its stream changes to on the way.
+    """Size and format of all frames of a video: streams that change them on the way are converted.
 
     Args:
-        width, height: pixels, as the film begins.
+        width, height: pixels, as at the start of the video.
         pixel_format: FFmpeg's name.
-        step: ticks from one frame to the next where nothing else is known.
-        start_pts: time of the first frame where the stream has no times.
+        step: ticks from one frame to the next if the stream does not say.
+        start_pts: time of the first frame if the stream has no times.
     """
 
     width: int
@@ -59,17 +60,17 @@ class FrameFormat:
 
 
 class VideoDecoder:
-    """A decoder on a file of its own; a context manager.
+    """Opens a video and decodes it; a context manager.
 
     Args:
-        path: the film.
-        frame_format: what the pictures come as.
+        path: the video.
+        frame_format: size and format of all frames.
         threads: threads of the decoder; 0 for one a core.
-        motion: let the pictures carry their motion vectors (side data), where the codec has any.
+        motion: export motion vectors as side data of the frames, if the codec has any.
 
     Attributes:
-        failed_pts: pts of each packet that could not be decoded (with several threads, of the packet at hand).
-        has_exact_pts: whether the times are those in the file (False once one had to be made up or moved).
+        failed_pts: pts of each packet that could not be decoded (with several threads, of the packet sent then).
+        has_exact_pts: whether all times are those in the file (False once one was computed or moved).
     """
 
     def __init__(self, path: Path, frame_format: FrameFormat, threads: int = 0, *, motion: bool = False) -> None:
@@ -77,7 +78,7 @@ class VideoDecoder:
         self._stack = ExitStack()
         self._container = self._stack.enter_context(open_container(path))
         self._stream = select_video_stream(self._container)
-        # With a thread a frame, FFmpeg hands out the vectors of a picture that another thread has not finished.
+        # With frame threads FFmpeg exports the vectors of a frame that another thread has not finished.
         self._stream.codec_context.thread_type = "SLICE" if motion else "AUTO"
         self._stream.codec_context.thread_count = threads
         if motion:
@@ -99,14 +100,15 @@ class VideoDecoder:
         self._stack.close()
 
     def seek(self, pts: int) -> None:
-        """Go to the last point at or before `pts` where decoding can start. Containers may miss it: check the times."""
+        """Seek to the last point at or before `pts` where decoding can start. It may be missed: check the times."""
         self._container.seek(pts, stream=self._stream)
 
     def decode_frames(self) -> Iterator[tuple[int, VideoFrame]]:
-        """(pts, picture) from here to the end, the pts strictly increasing."""
+        """Yield (pts, frame) from here to the end, the pts strictly increasing."""
         sent_pts: deque[int] = deque(maxlen=TAIL_PACKETS)
         for av_frame in self._decode_raw(sent_pts):
             yield self._assign_pts(av_frame)
+        # A packet later than the last frame means that frames are missing at the end: see `_decode_tail`.
         if (
             self.has_exact_pts
             and self._last_raw_pts is not None
@@ -123,10 +125,10 @@ class VideoDecoder:
         yield from decode_packet(self._stream, None, self.failed_pts)
 
     def _decode_tail(self, last_pts: int) -> list[VideoFrame]:
-        """Pictures after `last_pts`, decoded once more with one thread.
+        """Decode the frames after `last_pts` once more, with one thread.
 
-        A decoder with several threads that meets damage while it empties itself loses what it still held; one thread
-        hands out each picture by itself.
+        A decoder with several threads that meets damage while it is flushed loses all frames that it still held; with
+        one thread each frame is returned by itself.
         """
         with VideoDecoder(self._path, self._frame_format, threads=1, motion=self._motion) as tail_decoder:
             tail_decoder.seek(last_pts)
@@ -137,7 +139,7 @@ class VideoDecoder:
         return tail_frames
 
     def _assign_pts(self, av_frame: VideoFrame) -> tuple[int, VideoFrame]:
-        """The picture with its time made strictly increasing: spliced streams go on where they jumped back."""
+        """Return the frame with a strictly increasing time: where a spliced stream jumps back, times continue."""
         raw_pts, last_pts = None if self._container.format.name in RAW_FORMATS else av_frame.pts, self._last_pts
         step = av_frame.duration or self._frame_format.step
         if raw_pts is None:
@@ -153,7 +155,7 @@ class VideoDecoder:
         return pts, self._normalize_format(av_frame)
 
     def _normalize_format(self, av_frame: VideoFrame) -> VideoFrame:
-        """The picture in the size and format that the film began with."""
+        """Return the frame in the size and format that the video began with."""
         frame_format = self._frame_format
         if (av_frame.width, av_frame.height, av_frame.format.name) == (
             frame_format.width,
@@ -178,11 +180,11 @@ def _is_after(pts: int | None, last: int) -> bool:
 def read_with_decord(
     path: Path, video: VideoFacts, index: PacketIndex, indices: Sequence[int], threads: int
 ) -> Iterator[tuple[int, VideoFrame]] | str:
-    """(index, RGB picture) for each of `indices`, or the reason why decord cannot be trusted with this file.
+    """Yield (index, RGB frame) for each of `indices`, or return the reason why decord is not exact for this file.
 
-    decord is wrong about edit lists, transport streams, start times and open GOPs, and turns pictures by itself; so it
-    serves only files where none of these is and whose frame count and every frame time agree with the packets (to half
-    a frame, as it counts in float).
+    decord is wrong about edit lists, transport streams, start times and open GOPs, and rotates frames by itself. So it
+    is used only for files without these whose frame count and frame times agree with the packets (to half a frame, as
+    decord counts in float).
     """
     refusal, packet_pts = _decord_refusal(video, index), index.pts
     if refusal:
@@ -206,18 +208,18 @@ def read_with_decord(
     try:
         first_frames = list(islice(frames, 1))
     except decord.DECORDError:
-        return "decord cannot hand out pictures of this size"  # 8, 16, 24 or 72 wide: their rows are padded
+        return "decord cannot return frames of this size"  # 8, 16, 24 or 72 wide: their rows are padded
     return chain(first_frames, frames)
 
 
 def _decord_refusal(video: VideoFacts, index: PacketIndex) -> str | None:
-    """Why a file is not even tried."""
+    """Return why decord is not even tried on a file; None if it is."""
     if video.container not in {"mov", "matroska"}:
         return f"decord is not exact in {video.container} files"
     if not (index.has_exact_pts and index.has_closed_gops):
         return "decord is not exact with open GOPs and made-up times"
     if video.rotation or video.bit_depth != 8 or video.truncated:
-        return "decord is not exact with turned, deep or cut-off pictures"
+        return "decord is not exact with rotated, deep or cut-off frames"
     size = video.coded_width * video.coded_height * 3 * video.frames
     return "too long for decord's memory" if video.frames > DECORD_MAX_FRAMES or size > DECORD_MAX_BYTES else None
 

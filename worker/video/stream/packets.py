@@ -1,4 +1,4 @@
-"""What the packets say without decoding: the time of every frame, where decoding can start, and the frame rate."""
+"""Index the packets of a stream without decoding: the time of every frame, key packets, and the frame rate."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ STANDARD_RATES = tuple(
 """Frame rates in use: whole ones and the NTSC family (SMPTE ST 2036-1, ITU-R BT.709 part 2)."""
 
 SNAP_TOLERANCE = Fraction(5, 10_000)
-"""How near a measured rate must be to a standard one to be taken for it; 24 and 24000/1001 are twice as far apart."""
+"""Relative distance at which a measured rate counts as a standard one; 24 and 24000/1001 are twice as far apart."""
 
 RAW_FORMATS = {"mpegvideo", "h264", "hevc", "m4v", "h263", "vc1", "obu"}
-"""Streams without a container: they carry no times, and those that demuxers make up for them have gaps."""
+"""Streams without a container: they carry no times, and the times that demuxers invent for them have gaps."""
 
 JUMP_SECONDS = 10
-"""A step back in time by more than this starts a new piece of a spliced stream."""
+"""A step back in time by more than this starts a new part of a spliced stream."""
 
 MAX_FAILED_READS = 16
-"""Reads that may fail one after the other before the rest of the file is given up."""
+"""Consecutive reads that may fail before the rest of the file is given up."""
 
 
 @dataclass(frozen=True, slots=True)
 class PacketIndex:
-    """Every frame of a film by its packets: eight bytes a frame.
+    """Times of all frames of a video according to its packets: eight bytes a frame.
 
     Args:
         pts: presentation times in display order, strictly increasing, in ticks of the stream.
         key_pts: presentation times at which decoding can start; empty where the container cannot seek by time.
         end_pts: when the last frame ends.
-        has_exact_pts: whether each pts is the one in the file, so that a frame can be found by it.
+        has_exact_pts: whether each pts is the one in the file, so that a frame can be located by it.
         has_closed_gops: whether no frame is shown before the key packet that it follows in the file.
         failed_reads: reads that failed.
     """
@@ -57,7 +57,7 @@ class PacketIndex:
     failed_reads: int = 0
 
     def key_pts_before(self, pts: int, back: int = 0) -> int | None:
-        """The nearest point at or before `pts` where decoding can start, or the one `back` further; None: the start."""
+        """Return the last key packet at or before `pts`, or the one `back` before it; None: the start of the video."""
         at = bisect_right(self.key_pts, pts) - 1 - back
         return self.key_pts[at] if at >= 0 else None
 
@@ -65,7 +65,7 @@ class PacketIndex:
 def read_packets(
     container: InputContainer, stream: VideoStream, failed_pts: list[int | None]
 ) -> Iterator[Packet[VideoStream]]:
-    """The packets of a stream that hold data; a read that fails is added to `failed_pts` and the next one is tried.
+    """Yield the packets of a stream that hold data; a read that fails is added to `failed_pts` and the next is tried.
 
     An empty packet repeats the frame before (Theora, AVI). To a decoder it would mean the end of the stream.
     """
@@ -85,10 +85,10 @@ def read_packets(
 def decode_packet(
     stream: VideoStream, packet: Packet[VideoStream] | None, failed_pts: list[int | None]
 ) -> list[VideoFrame]:
-    """The pictures that a packet completes; with None those that the decoder still holds.
+    """Decode a packet: the frames that it completes; with None the frames that the decoder still holds.
 
-    A packet that cannot be decoded gives none and is added to `failed_pts` with its pts. Decoders name damage in many ways
-    (that of Theora: "operation not permitted"), so every fault counts as damage but the lack of memory.
+    A packet that cannot be decoded gives none, and its pts is added to `failed_pts`. Decoders report damage with many
+    errors (that of Theora: "operation not permitted"), so every error but lack of memory counts as damage.
     """
     try:
         return stream.codec_context.decode(packet)
@@ -101,14 +101,14 @@ def decode_packet(
 
 
 def is_shown(packet: Packet[VideoStream], codec: str) -> bool:
-    """Whether a packet becomes a picture: not if an edit list cuts it away, nor if VP8 hides it (RFC 6386, 9.1)."""
+    """Whether a packet becomes a visible frame: not if an edit list removes it, nor if VP8 hides it (RFC 6386, 9.1)."""
     if packet.is_discard:
         return False
     return codec != "vp8" or bool(memoryview(packet)[0] & 0x10)
 
 
 def index_packets(container: InputContainer, stream: VideoStream) -> PacketIndex:
-    """Read every packet of the stream without decoding (some 250,000 a second)."""
+    """Read every packet of the stream without decoding (some 250,000 a second) and build the index."""
     raw_pts: array[int] = array("q")
     key_pts: array[int] = array("q")
     failed_pts: list[int | None] = []
@@ -119,6 +119,7 @@ def index_packets(container: InputContainer, stream: VideoStream) -> PacketIndex
     for packet in read_packets(container, stream, failed_pts):
         step = packet.duration or 0
         if packet.dts is not None:
+            # Decoding times ascend, so a large step back is a splice: from here on all times are shifted to continue.
             if last_dts is not None and packet.dts + jump < last_dts:
                 shift += last_dts + max(step, 1) - packet.dts
             last_dts = packet.dts
@@ -146,7 +147,7 @@ def _tick_seconds(stream: VideoStream) -> Fraction:
 
 
 def _index_untimed(frames: int, stream: VideoStream, failures: int) -> PacketIndex:
-    """Raw streams carry no times: frames follow each other at the rate of the stream."""
+    """Build the index of a raw stream, which carries no times: frames are spaced by the rate of the stream."""
     rate = stream.guessed_rate or stream.average_rate or Fraction(25)
     step = max(1, round(1 / (rate * _tick_seconds(stream))))
     times = array("q", (step * frame for frame in range(frames)))
@@ -158,7 +159,7 @@ def _sorted_array(times: Sequence[int]) -> array[int]:
 
 
 def make_strictly_increasing(times: Sequence[int]) -> array[int]:
-    """Times in order, equal ones moved one tick apart."""
+    """Sort times and move equal ones one tick apart."""
     ordered = _sorted_array(times)
     for at in range(1, len(ordered)):
         if ordered[at] <= ordered[at - 1]:
@@ -167,12 +168,12 @@ def make_strictly_increasing(times: Sequence[int]) -> array[int]:
 
 
 def _end_of_last_frame(pts: array[int], end: int) -> int:
-    """End of the last frame; where no packet has a length, the last frame is as long as frames usually are."""
+    """End of the last frame; if no packet has a duration, the last frame is as long as most frames are."""
     return end if end > pts[-1] else pts[-1] + most_common_step(pts)
 
 
 def most_common_step(pts: array[int]) -> int:
-    """The commonest distance between frames in ticks; 1 for a single frame."""
+    """Most common distance between frames in ticks; 1 for a single frame."""
     if len(pts) < 2:
         return 1
     steps = Counter(pts[at] - pts[at - 1] for at in range(1, len(pts)))
@@ -180,7 +181,7 @@ def most_common_step(pts: array[int]) -> int:
 
 
 def snap_rate(rate: Fraction) -> Fraction:
-    """The standard rate within 0.05 %, or the rate itself with a small denominator."""
+    """Return the standard rate within 0.05 %, or the rate itself with a small denominator."""
     nearest = min(STANDARD_RATES, key=lambda known: abs(known - rate))
     return nearest if abs(nearest - rate) <= nearest * SNAP_TOLERANCE else rate.limit_denominator(1001)
 
@@ -188,15 +189,15 @@ def snap_rate(rate: Fraction) -> Fraction:
 def estimate_frame_rate(
     pts: array[int], time_base: Fraction, claims: Sequence[Fraction | None]
 ) -> tuple[Fraction, bool]:
-    """(frames per second, whether it varies), from the times of the packets.
+    """Estimate (frames per second, whether it varies) from the times of the packets.
 
     Args:
-        pts: display order.
+        pts: in display order.
         time_base: seconds per tick.
-        claims: rates that the headers claim; believed only as far as the packets agree.
+        claims: rates from the headers; used only if the packets agree.
 
     A rate whose grid explains every time (to the tick, as containers round) is exact. Otherwise the rate varies, and
-    the nominal one is that of the commonest step.
+    the nominal one is that of the most common step.
     """
     claimed = [snap_rate(claim) for claim in claims if claim and 0 < claim <= 1000]
     if len(pts) < 2:
@@ -211,7 +212,8 @@ def estimate_frame_rate(
 
 
 def _is_on_grid(pts: array[int], step: Fraction) -> bool:
-    """Whether frame i is shown at i steps after the first, but for rounding of both to a tick."""
+    """Whether frame i is shown i steps after the first, except for rounding both times to a tick."""
+    # In integers: a video has up to millions of frames, and Fractions are much slower.
     first, above, below = pts[0], step.numerator, step.denominator
     slack = 3 * below // 2
     return all(abs((time - first) * below - at * above) <= slack for at, time in enumerate(pts))

@@ -173,7 +173,7 @@ def stream(out: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("make", "name", "why"),
-    [(turned_film, "film.mp4", "turned, deep or cut-off pictures"), (stream, "film.ts", "not exact in mpegts files")],
+    [(turned_film, "film.mp4", "rotated, deep or cut-off frames"), (stream, "film.ts", "not exact in mpegts files")],
     ids=["rotated", "transport stream"],
 )
 def test_what_decord_cannot_read_pyav_does_and_says_so(

@@ -1,4 +1,4 @@
-"""Keyframes out of an archive: each distinct one once, cropped by the arithmetic of the published transforms."""
+"""Keyframes from a ZIP file: each distinct one once, cropped by the arithmetic of the published transforms."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from worker.video.keyframes.store import KeyframeStore, encode_jpeg
 from worker.video.transform import ImageArray
 
 
-def picture(seed: int, height: int, width: int) -> ImageArray:
+def make_image(seed: int, height: int, width: int) -> ImageArray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
 
 
@@ -33,8 +33,8 @@ def spans(*bounds: tuple[int, int]) -> list[TimeRange]:
 
 
 @pytest.fixture
-def archive(tmp_path: Path) -> Path:
-    """Two shots with three pictures each, as the keeper writes them."""
+def zip_path(tmp_path: Path) -> Path:
+    """Two shots with three frames each, as `KeyframeStore` writes them."""
     import zipfile
 
     path = tmp_path / "keyframes.zip"
@@ -55,7 +55,7 @@ def test_the_keyframes_are_the_first_the_middle_and_the_last(start: int, end: in
     assert keyframe_numbers(start, end) == wanted
 
 
-def test_a_picture_that_stands_for_several_keyframes_is_read_once() -> None:
+def test_a_frame_that_is_several_keyframes_is_read_once() -> None:
     assert one_window_per_keyframe(spans((0, 1), (1, 3), (3, 9))) == (
         KeyframeWindow(("shot_0000_img_0.jpg",), 0, 3),
         KeyframeWindow(("shot_0001_img_0.jpg",), 3, 5),
@@ -73,22 +73,22 @@ def test_names_stay_in_order_beyond_ten_thousand() -> None:
     ]
 
 
-def test_windows_hold_the_pictures_that_were_named(archive: Path) -> None:
-    whole = list(load_windows(archive, one_window_per_shot(2), CenterCrop(224, "bilinear")))
+def test_windows_hold_the_named_images(zip_path: Path) -> None:
+    whole = list(load_windows(zip_path, one_window_per_shot(2), CenterCrop(224, "bilinear")))
     assert [window.frames_THWC.shape for window in whole] == [(3, 224, 224, 3)] * 2
     assert [window.frames_THWC[:, 0, 0, 0].tolist() for window in whole] == [[0, 40, 80], [120, 160, 200]]
     assert [(window.start, window.stop) for window in whole] == [(0, 1), (1, 2)]
-    single = list(load_windows(archive, one_window_per_keyframe(spans((0, 9), (9, 10))), CenterCrop(256, "bicubic")))
+    single = list(load_windows(zip_path, one_window_per_keyframe(spans((0, 9), (9, 10))), CenterCrop(256, "bicubic")))
     assert [int(window.frames_THWC[0, 0, 0, 0]) for window in single] == [0, 40, 80, 120]
     assert (single[-1].start, single[-1].stop) == (3, 6)
 
 
-def test_a_picture_that_is_not_there_is_an_error(archive: Path) -> None:
+def test_a_missing_keyframe_is_an_error(zip_path: Path) -> None:
     with pytest.raises(KeyError):
-        list(read_keyframes(archive, ["shot_0007_img_0.jpg"]))
+        list(read_keyframes(zip_path, ["shot_0007_img_0.jpg"]))
 
 
-def test_an_empty_archive_of_the_keeper_has_no_pictures(tmp_path: Path) -> None:
+def test_an_empty_store_writes_an_empty_file(tmp_path: Path) -> None:
     path = KeyframeStore(tmp_path / "none.zip", make_video(), 256).finish_file(lambda _: ())
     assert list(load_windows(path, (), CenterCrop(256, "bicubic"))) == []
 
@@ -107,7 +107,7 @@ def test_an_empty_archive_of_the_keeper_has_no_pictures(tmp_path: Path) -> None:
 def test_the_middle_is_cut_out_after_resizing(
     height: int, width: int, short: int, resized: tuple[int, int], offset: tuple[int, int]
 ) -> None:
-    seen = picture(height, height, width)
+    seen = make_image(height, height, width)
     left, top = offset
     for filter_, plain in (("bicubic", Image.Resampling.BICUBIC), ("bilinear", Image.Resampling.BILINEAR)):
         wanted = np.asarray(Image.fromarray(seen).resize(resized, plain))[top : top + 224, left : left + 224]
@@ -117,7 +117,7 @@ def test_the_middle_is_cut_out_after_resizing(
 
 
 @pytest.mark.parametrize(("short", "side"), [(200, 224), (224, 0)])
-def test_a_crop_that_cannot_be_is_refused(short: int, side: int) -> None:
+def test_an_impossible_crop_is_refused(short: int, side: int) -> None:
     with pytest.raises(ValueError, match="impossible crop"):
         CenterCrop(short, "bicubic", side)
 
@@ -127,7 +127,7 @@ def test_half_pixels_are_rounded_as_the_published_transforms_do() -> None:
     plain, cmd = CenterCrop(128, "bilinear", 112), CenterCrop(128, "bilinear", 112, "corner_down")
     columns = np.broadcast_to(np.arange(131, dtype=np.uint8)[None, :, None], (128, 131, 3)).copy()
     assert (plain.apply_to(columns)[0, 0, 0], cmd.apply_to(columns)[0, 0, 0]) == (10, 9)
-    wide = picture(1, 360, 640)
+    wide = make_image(1, 360, 640)
     for crop, long in ((plain, 227), (cmd, 228)):
         resized = np.asarray(Image.fromarray(wide).resize((long, 128), Image.Resampling.BILINEAR))
         left = 58  # 57.5 to the even number, and 58

@@ -1,4 +1,4 @@
-"""Films made of stretches of others: every frame the right one at the right time, and the sound where it belongs."""
+"""Videos of ranges of a video: every frame is the right one at the right time, and so is the sound."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from shared.values import TimeRange
 from tests.support.sample_videos import VIDEO_MAKERS, X264_OPTIONS, pattern_input, run_ffmpeg, write_damaged
 from worker.video.probe import probe_video
 from worker.video.reader import VideoReader
-from worker.video.render import concatenate_ranges, write_video as make_film
+from worker.video.render import concatenate_ranges, write_video
 from worker.video.transform import ImageArray, View, apply_view
 
-Film = Callable[[str], Path]
+GetVideoPath = Callable[[str], Path]
 Spans = list[tuple[int, int]]
 CLIPS = {path.suffix: path for path in iscc_samples.videos() if path.suffix not in {".ogg", ".ogv"}}
 """FFmpeg's Theora decoder gives up on most packets of those two, and not on the same ones each time."""
@@ -31,7 +31,7 @@ BEEPS = {
     "beeps.webm": ("24", "-c:a", "libopus", "-pix_fmt", "yuv420p"),
     "beeps.avi": ("25", "-bf", "0", "-c:a", "pcm_s16le", "-ar", "37800"),
 }
-"""Twenty seconds with a beep of 50 ms at each full second: rate of the pictures, and how the sound is kept."""
+"""Twenty seconds with a beep of 50 ms at each full second: rate of the frames, and how the sound is kept."""
 
 
 def seen(path: Path) -> list[ImageArray]:
@@ -46,13 +46,13 @@ def times(path: Path) -> list[Fraction]:
         return [reader.timeline.moment_at(frame).seconds for frame in range(count + 1)]
 
 
-def nearest(picture: ImageArray, pictures: list[ImageArray]) -> int:
-    """Which of the pictures is most like this one."""
-    return int(np.argmin([np.abs(picture.astype(int) - other).mean() for other in pictures]))
+def nearest(image: ImageArray, images: list[ImageArray]) -> int:
+    """Number of the most similar image."""
+    return int(np.argmin([np.abs(image.astype(int) - other).mean() for other in images]))
 
 
 def summarised(path: Path, spans: Spans, out: Path) -> tuple[Path, list[TimeRange]]:
-    """The film of these frames, and their ranges."""
+    """The video of these frames, and their ranges."""
     with VideoReader(path) as reader:
         assert sum(1 for _ in reader.read_frames()) >= spans[-1][1]
         ranges = [reader.timeline.time_range(*span) for span in spans]
@@ -73,13 +73,13 @@ def expected_times(path: Path, spans: Spans) -> list[Fraction]:
 
 
 @pytest.mark.parametrize("name", sorted(VIDEO_MAKERS.keys() - {"one_frame.mp4"}))
-def test_every_frame_is_the_right_one_at_its_time(name: str, get_video_path: Film, tmp_path: Path) -> None:
+def test_every_frame_is_the_right_one_at_its_time(name: str, get_video_path: GetVideoPath, tmp_path: Path) -> None:
     whole = seen(get_video_path(name))
     last = len(whole)
     spans = [(0, 4), (5, 6), (last // 3, last // 2), (last - 3, last)]
     out, _ = summarised(get_video_path(name), spans, tmp_path / "cuts.mp4")
     wanted = [frame for span in spans for frame in range(*span)]
-    assert [nearest(picture, whole) for picture in seen(out)] == wanted
+    assert [nearest(image, whole) for image in seen(out)] == wanted
     assert times(out) == expected_times(get_video_path(name), spans)
     video, source = probe_video(out), probe_video(get_video_path(name))
     assert (video.width, video.height, video.rotation) == (source.width, source.height, 0)
@@ -101,16 +101,16 @@ def test_every_container(ending: str, tmp_path: Path) -> None:
     assert [(track.codec, track.channels) for track in made.audio] == [("aac", s.channels) for s in source.audio]
     with VideoReader(CLIPS[ending]) as reader:
         around = {f.index: apply_view(View.short_side(120), f, reader.video) for f in reader.read_frames(0, 40)}
-    pictures, begun = seen(out), 0
+    images, begun = seen(out), 0
     for start, stop in spans:
         for place, frame in ((begun, start), (begun + stop - start - 1, stop - 1)):
             near = [k for k in range(frame - 2, frame + 3) if k in around]
-            assert near[nearest(pictures[place], [around[k] for k in near])] == frame
+            assert near[nearest(images[place], [around[k] for k in near])] == frame
         begun += stop - start
 
 
 @pytest.fixture(scope="module")
-def beeps(tmp_path_factory: pytest.TempPathFactory) -> Film:
+def beeps(tmp_path_factory: pytest.TempPathFactory) -> GetVideoPath:
     folder = tmp_path_factory.mktemp("beeps")
 
     def made(name: str) -> Path:
@@ -125,7 +125,7 @@ def beeps(tmp_path_factory: pytest.TempPathFactory) -> Film:
 
 
 def beginnings(path: Path) -> npt.NDArray[np.float64]:
-    """Seconds (since the first picture, which begins the file) at which sound begins after at least 0.1 s of none."""
+    """Seconds (since the first frame, which begins the file) at which sound begins after at least 0.1 s of none."""
     sound = np.abs(
         np.frombuffer(run_ffmpeg("-i", path, "-map", "0:a", "-ac", "1", "-ar", "48000", "-f", "f32le", "-"), "<f4")
     )
@@ -134,12 +134,12 @@ def beginnings(path: Path) -> npt.NDArray[np.float64]:
 
 
 @pytest.mark.parametrize("name", BEEPS)
-def test_sound_stays_with_the_pictures(name: str, beeps: Film, tmp_path: Path) -> None:
-    """Forty ranges of uneven length, each begun anew: the last beep is as near to its picture as the first."""
+def test_sound_stays_in_sync(name: str, beeps: GetVideoPath, tmp_path: Path) -> None:
+    """Forty ranges of uneven length, each begun anew: the last beep is as near to its frame as the first."""
     spans = [(frame, frame + 5 + frame % 4) for frame in range(3, 460, 11)]
     out, ranges = summarised(beeps(name), spans, tmp_path / "cuts.mp4")
     begins = [float(begun) for begun in accumulate((span.seconds for span in ranges), initial=Fraction(0))]
-    late = Fraction(name == "beeps.avi", 25)  # there the first picture is shown a frame after the sound begins
+    late = Fraction(name == "beeps.avi", 25)  # there the first frame is shown a frame after the sound begins
     wanted = [
         begun + float(second - late - span.start.seconds)
         for begun, span in zip(begins, ranges, strict=False)
@@ -154,7 +154,7 @@ def test_sound_stays_with_the_pictures(name: str, beeps: Film, tmp_path: Path) -
 
 
 def test_sound_that_begins_late_or_ends_early_is_silence(tmp_path: Path) -> None:
-    """Sound from 1.5 s to 2.5 s of a film of 4 s: what lies outside is silent, and no time is lost."""
+    """Sound from 1.5 s to 2.5 s of a video of 4 s: what lies outside is silent, and no time is lost."""
     path = tmp_path / "some.mkv"
     run_ffmpeg(
         *pattern_input(seconds=4),
@@ -178,7 +178,7 @@ def test_sound_that_begins_late_or_ends_early_is_silence(tmp_path: Path) -> None
     assert not loud[162:].any()  # 0.2 s more from the third range
 
 
-def test_what_cannot_be_cut_is_refused(get_video_path: Film, tmp_path: Path) -> None:
+def test_invalid_ranges_are_refused(get_video_path: GetVideoPath, tmp_path: Path) -> None:
     with VideoReader(get_video_path("plain.mp4")) as reader:
         assert sum(1 for _ in reader.read_frames()) == 50
         ranges = [reader.timeline.time_range(*span) for span in [(0, 5), (5, 9), (8, 12), (3, 3)]]
@@ -191,14 +191,14 @@ def test_what_cannot_be_cut_is_refused(get_video_path: Film, tmp_path: Path) -> 
     assert not (tmp_path / "cuts.mp4").exists()
 
 
-def test_it_tells_how_far_it_is_and_can_be_stopped(get_video_path: Film, tmp_path: Path) -> None:
+def test_progress_is_reported_and_can_cancel(get_video_path: GetVideoPath, tmp_path: Path) -> None:
     class Stopped(Exception):
         pass
 
-    said: list[tuple[int, int]] = []
+    reports: list[tuple[int, int]] = []
 
-    def told(done: int, of: int) -> None:
-        said.append((done, of))
+    def report_progress(done: int, of: int) -> None:
+        reports.append((done, of))
         if done >= 32:
             raise Stopped
 
@@ -209,13 +209,13 @@ def test_it_tells_how_far_it_is_and_can_be_stopped(get_video_path: Film, tmp_pat
                 reader,
                 [reader.timeline.time_range(0, 20), reader.timeline.time_range(22, 48)],
                 tmp_path / "cuts.mp4",
-                on_progress=told,
+                on_progress=report_progress,
             )
-    assert said == [(done, 46) for done in range(1, 33)]
+    assert reports == [(done, 46) for done in range(1, 33)]
     assert not (tmp_path / "cuts.mp4").exists()
 
 
-def test_a_damaged_film_gives_the_frames_that_it_gave(tmp_path: Path) -> None:
+def test_a_damaged_video_gives_the_same_frames_again(tmp_path: Path) -> None:
     """Frames are numbered as the first pass saw them, so it is read in the same way again."""
     run_ffmpeg(*pattern_input(seconds=6), *X264_OPTIONS, tmp_path / "whole.mp4")
     broken = write_damaged(tmp_path / "whole.mp4", tmp_path / "broken.mp4", 0.4, 0.6)
@@ -225,10 +225,10 @@ def test_a_damaged_film_gives_the_frames_that_it_gave(tmp_path: Path) -> None:
         ranges = [reader.timeline.time_range(*span) for span in [(0, 3), (len(whole) - 12, len(whole) - 2)]]
         out = concatenate_ranges(reader, ranges, tmp_path / "cuts.mp4")
     wanted = [*range(3), *range(len(whole) - 12, len(whole) - 2)]
-    assert [nearest(picture, whole) for picture in seen(out)] == wanted
+    assert [nearest(image, whole) for image in seen(out)] == wanted
 
 
-def test_frames_that_are_not_there_are_missed(get_video_path: Film, tmp_path: Path) -> None:
+def test_missing_frames_are_an_error(get_video_path: GetVideoPath, tmp_path: Path) -> None:
     with VideoReader(get_video_path("plain.mp4")) as reader:
         assert sum(1 for _ in reader.read_frames()) == 50
         span, clock = reader.timeline.time_range(10, 20), reader.clock
@@ -239,21 +239,21 @@ def test_frames_that_are_not_there_are_missed(get_video_path: Film, tmp_path: Pa
 
 
 @pytest.mark.parametrize("name", ["vfr.mp4", "late.ts", "beeps.mp4", "beeps.mkv"])
-def test_a_film_of_pictures_in_the_time_of_another(
-    name: str, get_video_path: Film, beeps: Film, tmp_path: Path
+def test_images_are_written_with_the_times_of_a_video(
+    name: str, get_video_path: GetVideoPath, beeps: GetVideoPath, tmp_path: Path
 ) -> None:
-    """Pictures that stand for frames 7 to 30 of a film: shown when those are, with the sound of that range."""
+    """Frames that stand for frames 7 to 30 of a video: shown when those are, with the sound of that range."""
     path = beeps(name) if name in BEEPS else get_video_path(name)
     there = times(path)
     with VideoReader(path) as reader:
         assert sum(1 for _ in reader.read_frames()) == len(there) - 1
         span = reader.timeline.time_range(7, 30)
         drawn = (np.full((65, 97, 3), 8 * k, np.uint8) for k in range(span.frames))
-        out = make_film(
-            drawn, tmp_path / "film.mp4", reader.clock.fps, times=reader.timeline, first_frame=7, audio=(reader, span)
+        out = write_video(
+            drawn, tmp_path / "video.mp4", reader.clock.fps, times=reader.timeline, first_frame=7, audio=(reader, span)
         )
-        with pytest.raises(ValueError, match="more pictures"):
-            make_film(
+        with pytest.raises(ValueError, match="more images"):
+            write_video(
                 [np.zeros((8, 8, 3), np.uint8)] * 2,
                 tmp_path / "no.mp4",
                 Fraction(25),
@@ -262,7 +262,7 @@ def test_a_film_of_pictures_in_the_time_of_another(
             )
     made = probe_video(out)
     tick = probe_video(path).clock.time_base if name == "beeps.mkv" else 0
-    assert [round(picture.mean() / 8) for picture in seen(out)] == list(range(23))
+    assert [round(image.mean() / 8) for image in seen(out)] == list(range(23))
     assert np.abs(np.array(times(out)) - [time - there[7] for time in there[7:31]]).max() <= tick
     if name in BEEPS:
         assert abs(beginnings(out)[0] - (1 - float(there[7]))) < 0.008

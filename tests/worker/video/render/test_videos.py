@@ -1,4 +1,4 @@
-"""Films and clips made by ffmpeg: exact to the frame, playable everywhere, and quiet about paths when they fail."""
+"""Videos and clips made by ffmpeg: exact to the frame, playable everywhere, and quiet about paths when they fail."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import pytest
 from shared.errors import Internal, MediaCorrupt
 from worker.video.probe import probe_video
 from worker.video.reader import VideoReader
-from worker.video.render import cut_clip, write_video as make_film
+from worker.video.render import cut_clip, write_video
 from worker.video.transform import View, apply_view
 
-Film = Callable[[str], Path]
+GetVideoPath = Callable[[str], Path]
 Picture = npt.NDArray[np.uint8]
 
 
@@ -25,9 +25,9 @@ def seen(path: Path) -> list[Picture]:
         return [apply_view(View.full_size(), frame, reader.video) for frame in reader.read_frames()]
 
 
-def nearest(picture: Picture, pictures: list[Picture]) -> int:
-    """Which of the pictures is most like this one."""
-    return int(np.argmin([np.abs(picture.astype(int) - other).mean() for other in pictures]))
+def nearest(image: Picture, images: list[Picture]) -> int:
+    """Number of the most similar image."""
+    return int(np.argmin([np.abs(image.astype(int) - other).mean() for other in images]))
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def nearest(picture: Picture, pictures: list[Picture]) -> int:
 )
 @pytest.mark.parametrize("span", [(0, 4), (11, 24), (-3, None)], ids=["start", "middle", "end"])
 def test_a_clip_is_exact_to_the_frame(
-    name: str, span: tuple[int, int | None], get_video_path: Film, tmp_path: Path
+    name: str, span: tuple[int, int | None], get_video_path: GetVideoPath, tmp_path: Path
 ) -> None:
     whole = seen(get_video_path(name))
     start, stop, _ = slice(*span).indices(len(whole))
@@ -44,13 +44,13 @@ def test_a_clip_is_exact_to_the_frame(
         wanted = reader.timeline.time_range(start, stop)
         out = cut_clip(reader, wanted, tmp_path / "clip.mp4")
     cut = seen(out)
-    assert [nearest(picture, whole) for picture in cut] == list(range(start, stop))
+    assert [nearest(image, whole) for image in cut] == list(range(start, stop))
     video = probe_video(out)
     assert (video.width, video.height, video.rotation) == (*whole[0].shape[1::-1], 0)
     assert abs(video.duration - wanted.seconds) < Fraction(1, 20)
 
 
-def test_a_clip_keeps_its_sound_and_can_start_at_once(get_video_path: Film, tmp_path: Path) -> None:
+def test_a_clip_keeps_its_sound_and_can_start_at_once(get_video_path: GetVideoPath, tmp_path: Path) -> None:
     with VideoReader(get_video_path("plain.mp4")) as reader:
         assert sum(1 for _ in reader.read_frames()) == 50
         out = cut_clip(reader, reader.timeline.time_range(10, 35), tmp_path / "clip.mp4")
@@ -63,14 +63,14 @@ def test_a_clip_keeps_its_sound_and_can_start_at_once(get_video_path: Film, tmp_
 
 def colours(height: int, width: int) -> Iterator[Picture]:
     for at in range(10):
-        picture = np.empty((height, width, 3), np.uint8)
-        picture[:] = (25 * at, 128, 255 - 25 * at)
-        yield picture
+        image = np.empty((height, width, 3), np.uint8)
+        image[:] = (25 * at, 128, 255 - 25 * at)
+        yield image
 
 
 @pytest.mark.parametrize("size", [(64, 96), (65, 97), (64, 97)])
-def test_a_film_of_pictures(size: tuple[int, int], tmp_path: Path) -> None:
-    out = make_film(colours(*size), tmp_path / "film.mp4", Fraction(30000, 1001))
+def test_a_video_of_images(size: tuple[int, int], tmp_path: Path) -> None:
+    out = write_video(colours(*size), tmp_path / "video.mp4", Fraction(30000, 1001))
     video = probe_video(out)
     assert (video.frames, video.clock.fps, video.transfer, video.pixel_format) == (
         10,
@@ -84,18 +84,18 @@ def test_a_film_of_pictures(size: tuple[int, int], tmp_path: Path) -> None:
         assert np.abs(made[-1, -1].astype(int) - given[-1, -1]).max() <= 6
 
 
-def test_a_film_needs_pictures_of_one_size(tmp_path: Path) -> None:
+def test_images_must_have_one_size(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least one"):
-        make_film([], tmp_path / "film.mp4", Fraction(25))
-    with pytest.raises(ValueError, match="in a film of"):
-        make_film([*colours(64, 64), *colours(32, 32)], tmp_path / "film.mp4", Fraction(25))
-    assert not (tmp_path / "film.mp4").exists()
+        write_video([], tmp_path / "video.mp4", Fraction(25))
+    with pytest.raises(ValueError, match="in a video of"):
+        write_video([*colours(64, 64), *colours(32, 32)], tmp_path / "video.mp4", Fraction(25))
+    assert not (tmp_path / "video.mp4").exists()
 
 
-def test_a_failure_names_no_path(get_video_path: Film, tmp_path: Path) -> None:
+def test_a_failure_names_no_path(get_video_path: GetVideoPath, tmp_path: Path) -> None:
     absent = tmp_path / "absent" / "out.mp4"
     with pytest.raises(Internal) as failed:
-        make_film(colours(64, 64), absent, Fraction(25))
+        write_video(colours(64, 64), absent, Fraction(25))
     assert str(tmp_path) not in failed.value.detail
     with VideoReader(get_video_path("plain.mp4")) as reader:
         whole = reader.read_frames()
@@ -105,7 +105,7 @@ def test_a_failure_names_no_path(get_video_path: Film, tmp_path: Path) -> None:
             cut_clip(reader, wanted, absent)
         assert str(tmp_path) not in failed.value.detail
         reader.path = tmp_path / "text.mp4"
-        reader.path.write_text("no film at all\n" * 100)
+        reader.path.write_text("no video at all\n" * 100)
         with pytest.raises(MediaCorrupt) as unreadable:
             cut_clip(reader, wanted, tmp_path / "out.mp4")
     assert str(tmp_path) not in unreadable.value.detail
