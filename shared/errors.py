@@ -256,3 +256,9 @@ def errors_by_code(root: type[SceneworksError] = SceneworksError) -> dict[str, t
         descendants = errors_by_code(child)
         by_code |= descendants or {child.code: child}
     return by_code
+
+
+def is_retryable(error: Exception) -> bool:
+    """Tell whether a run whose attempt ended with this error should be attempted again."""
+    # Not `error.retryable` alone: RateLimited invites the caller to repeat a request, not a worker to repeat a run.
+    return isinstance(error, WorldsFault) and error.retryable
