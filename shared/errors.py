@@ -35,7 +35,7 @@ The codes are a closed list and part of the contract; texts are for people and m
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,17 @@ class SceneworksError(Exception):
         super().__init__(detail or self.title)
         self.detail = detail or self.title
         self.errors = errors
+
+    @classmethod
+    def at(cls, pointer: str, code: str, detail: str) -> Self:
+        """Build an error about one place of a request.
+
+        Args:
+            pointer: JSON pointer into the body, or `/query/NAME`, `/headers/NAME`.
+            code: the kind of fault, for programs.
+            detail: for people; the detail of the error too, as there is no other fault.
+        """
+        return cls(detail, errors=(FieldError(pointer, code, detail),))
 
     def to_problem(self) -> dict[str, Any]:
         """RFC 9457 members that do not depend on the request: also stored as a run's error."""
@@ -238,3 +249,9 @@ def errors_by_code(root: type[SceneworksError] = SceneworksError) -> dict[str, t
         descendants = errors_by_code(child)
         by_code |= descendants or {child.code: child}
     return by_code
+
+
+def is_retryable(error: Exception) -> bool:
+    """Tell whether a run whose attempt ended with this error should be attempted again."""
+    # Not `error.retryable` alone: RateLimited invites the caller to repeat a request, not a worker to repeat a run.
+    return isinstance(error, WorldsFault) and error.retryable

@@ -129,6 +129,13 @@ def template_database(postgres_url: str) -> Iterator[str]:
     execute_admin_sql(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
+def create_empty_database(postgres_url: str) -> str:
+    """Create a database without tables; its address."""
+    name = f"test_{uuid4().hex[:12]}"
+    execute_admin_sql(postgres_url, f"CREATE DATABASE {name}")
+    return with_database_name(postgres_url, name)
+
+
 def with_database_name(url: str, database: str) -> str:
     return make_url(url).set(database=database).render_as_string(hide_password=False)
 

@@ -16,7 +16,7 @@ from api.operations.models import check_model_queues_open
 from shared import catalog
 from shared.errors import FieldError, InvalidRequest, ModelUnavailable, errors_by_code
 from shared.log import get_logger
-from shared.store.jobs import failures
+from shared.store.operations import failures
 
 log = get_logger(__name__)
 bp = APIBlueprint("failures", __name__, url_prefix="/v1/failures", tag="Jobs")

@@ -19,10 +19,11 @@ from prometheus_client.exposition import choose_encoder
 from api.http.context import Services, get_services
 from api.http.problems import allow_anonymous
 from shared.catalog import CATALOG
-from shared.store import counters, metrics, workers
-from shared.store.mapping import PRIORITIES
-from shared.store.metrics import StoreMetrics
+from shared.store import counters, workers
+from shared.store.operations import metrics
+from shared.store.operations.metrics import StoreMetrics
 from shared.values import Worker
+from shared.values.jobs import PRIORITIES
 
 bp = APIBlueprint("metrics", __name__, tag="Health")
 

@@ -67,8 +67,8 @@ class ModelSpec:
         artifacts: kinds of file it yields.
         weights: its weights; None where it has none.
         weightless_when: values of parameters with which it runs without weights, as {parameter: value}.
-        postprocess_params: parameters that change nothing in `encode`: a run that differs in these alone reuses what a finished
-            one kept.
+        postprocess_params: parameters that change nothing in `encode`: a run that differs in these alone reuses the
+            stored output of a finished run.
         optional_when: values of parameters with which it needs no other model, as {parameter: value}.
         example: values for parameters that have no default: for tests, for trying it out, and for the documentation.
     """

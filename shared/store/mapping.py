@@ -10,9 +10,7 @@ from sqlalchemy.orm import Session
 
 from shared.tables import ArtifactRow, JobRow, JobRunRow, ResultRow, RunRow, VideoRow
 from shared.values import Artifact, Clock, Job, Result, Run, RunState, StoredVideo, TimeRange, VideoFacts
-
-PRIORITIES = {"low": 0, "normal": 1, "high": 2}
-PRIORITY_NAMES = {number: name for name, number in PRIORITIES.items()}
+from shared.values.jobs import PRIORITY_NAMES
 
 
 def to_stored_video(row: VideoRow) -> StoredVideo:

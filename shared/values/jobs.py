@@ -1,4 +1,4 @@
-"""What the ledger says: the values that the store hands out, with the JSON form of each."""
+"""A job and its state, which is derived from the states of its runs."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ from typing import Any
 from shared.values.runs import LIVE_STATES, Run, RunState
 from shared.values.time import format_timestamp
 
+PRIORITIES = {"low": 0, "normal": 1, "high": 2}
+"""Name of a priority -> its number in the database: the larger one goes first."""
+PRIORITY_NAMES = {number: name for name, number in PRIORITIES.items()}
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One request, as it stands: everything about it follows from its runs."""
+    """A request to run some models on one video. Its state, progress and times are derived from its runs."""
 
     id: str
     video_id: str

@@ -14,8 +14,8 @@ from shared.values.time import format_timestamp
 class Run:
     """One model on one video with one set of parameters, as it stands.
 
-    `requested` and `reused` say how the job at hand refers to it: named in the request (or added as a need), and whether
-    it was there before the job.
+    Two fields say how the job that was read refers to it. `requested`: the request names the model (otherwise it was
+    added as a need). `reused`: the run existed before the job.
     """
 
     id: str

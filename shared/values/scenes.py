@@ -40,7 +40,7 @@ def is_boundary(probability: float, threshold: float) -> bool:
 
 
 def group_shots(probabilities: Sequence[float], threshold: float) -> list[tuple[int, int]]:
-    """First and last shot (inclusive) of each scene: it ends with a shot `is_boundary` the threshold, or with the film."""
+    """First and last shot (inclusive) of each scene: a scene ends with a boundary shot, or with the video."""
     groups, first = [], 0
     for shot, probability in enumerate(probabilities):
         if is_boundary(probability, threshold) or shot == len(probabilities) - 1:

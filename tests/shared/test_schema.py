@@ -14,14 +14,12 @@ from sqlalchemy.engine import make_url
 
 from shared.db import alembic_config, create_db_engine, is_schema_current, migrate
 from shared.errors import Conflict, Forbidden
-from tests.conftest import execute_admin_sql, with_database_name
+from tests.conftest import create_empty_database, execute_admin_sql
 
 
 @pytest.fixture
 def empty_database_url(postgres_url: str) -> str:
-    name = f"test_{uuid4().hex[:12]}"
-    execute_admin_sql(postgres_url, f"CREATE DATABASE {name}")
-    return with_database_name(postgres_url, name)
+    return create_empty_database(postgres_url)
 
 
 def test_the_schema_is_what_the_tables_say(database_url: str) -> None:

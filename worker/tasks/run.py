@@ -15,7 +15,7 @@ import torch
 from sqlalchemy.exc import OperationalError
 
 from shared.catalog import CATALOG, Params
-from shared.errors import Internal, OutOfMemory, SceneworksError, SourceUnreachable, StorageFull
+from shared.errors import Internal, OutOfMemory, SceneworksError, SourceUnreachable, StorageFull, is_retryable
 from shared.log import get_logger
 from shared.queue import publish_wakeup, publish_wakeups
 from shared.store import results
@@ -187,7 +187,7 @@ def _handle_failure(host: ModelHost, claim: Claim, stage: str | None, error: Exc
         log.error("run.bug", exc_info=error)
     problem: dict[str, Any] = known_error.to_problem() | {"stage": stage, "attempt": claim.attempt}
     recorded = runs.fail_run(
-        host.engine, claim, problem, retry=runs.is_retryable(known_error), backoff_s=host.config.retry_backoff_s
+        host.engine, claim, problem, retry=is_retryable(known_error), backoff_s=host.config.retry_backoff_s
     )
     log.warning(
         "run.failed" if recorded else "run.fenced", code=known_error.code, stage=stage, detail=known_error.detail

@@ -22,7 +22,7 @@ from shared.errors import NotFound
 from shared.log import get_logger
 from shared.store import workers
 from shared.store.batches import batches, schedules
-from shared.store.jobs import failures
+from shared.store.operations import failures
 from shared.store.runs import queues
 from shared.store.runs.queues import QueueMode
 from shared.store.videos import sources

@@ -15,7 +15,7 @@ from sqlalchemy import Select, func, insert, or_, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from shared.errors import Conflict, InvalidRequest, NotFound
-from shared.store import mapping, results
+from shared.store import results
 from shared.store.batches import progress
 from shared.store.batches.selection import parse_analyses, plan_in
 from shared.store.jobs import jobs
@@ -26,6 +26,7 @@ from shared.store.transaction import transactional
 from shared.tables import BatchItemRow, BatchRow, JobRow, JobRunRow, RunRow, SourceFileRow, SourceRow
 from shared.values import LIVE_STATES, WakeUp, new_id
 from shared.values.batches import Batch, BatchItem, BatchState, Workload
+from shared.values.jobs import PRIORITIES
 
 CHUNK = 1000
 MAX_JOBS_PER_TICK = 25
@@ -73,7 +74,7 @@ def create_in(session: Session, request: NewBatch) -> tuple[BatchRow, int]:
         schedule_id=request.schedule_id,
         due_at=request.due_at,
         work=request.work.to_dict(),
-        priority=mapping.PRIORITIES[request.work.priority],
+        priority=PRIORITIES[request.work.priority],
         cap=request.work.cap,
     )
     session.add(row)

@@ -1,7 +1,8 @@
 """How batches stand: the state of each film from its job, by one statement however many there are.
 
-Once all films of a batch have ended, beat writes down what they came to (`freeze_outcome`), and nobody counts them again; what
-could change it takes that back first (`invalidate_outcomes`). An archive has many such batches, of ten thousand films each.
+Once all videos of a batch have ended, beat stores their counts (`freeze_outcome`), and nobody counts them again, as
+there may be many such batches of ten thousand videos. Whatever could change the counts deletes them first
+(`invalidate_outcomes`).
 """
 
 from __future__ import annotations
@@ -14,45 +15,39 @@ from typing import Any
 from sqlalchemy import bindparam, func, select, text
 from sqlalchemy.orm import Session
 
+from shared.store.jobs.state import AGGREGATED_FLAGS, build_state_case
 from shared.tables import BatchItemRow, BatchRow, JobRunRow, RunRow
 from shared.values import LIVE_STATES
 from shared.values.batches import LIVE_JOB_STATES, Batch, BatchItem, Workload, derive_batch_state
 
-ITEM_STATES_SQL = """
-    SELECT i.batch_id, i.position, i.video_id, i.job_id, i.before, i.error, i.started_at, told.updated_at,
-           CASE WHEN i.error IS NULL THEN coalesce(j.cancelled_at, told.finished_at) ELSE i.started_at END AS ended_at,
-           coalesce(i.error->>'code', told.code) AS code,
-           CASE WHEN i.started_at IS NULL OR i.job_id IS NULL THEN 0 ELSE coalesce(told.fraction, 0) END AS fraction,
+ITEM_STATES_SQL = f"""
+    SELECT i.batch_id, i.position, i.video_id, i.job_id, i.before, i.error, i.started_at, totals.updated_at,
+           CASE WHEN i.error IS NULL THEN coalesce(j.cancelled_at, totals.finished_at)
+                ELSE i.started_at END AS ended_at,
+           coalesce(i.error->>'code', totals.code) AS code,
+           CASE WHEN i.started_at IS NULL OR i.job_id IS NULL THEN 0 ELSE coalesce(totals.fraction, 0) END AS fraction,
            CASE WHEN i.started_at IS NULL THEN 'waiting'
                 WHEN i.error IS NOT NULL THEN 'refused'
                 WHEN i.job_id IS NULL THEN 'forgotten'
-                WHEN j.cancelled_at IS NOT NULL THEN CASE WHEN told.stopping THEN 'cancelling' ELSE 'cancelled' END
-                WHEN told.done THEN 'succeeded'
-                WHEN told.live THEN CASE WHEN told.begun THEN 'running' ELSE 'queued' END
-                WHEN told.failed THEN 'failed'
-                ELSE 'cancelled' END AS state
+                ELSE {build_state_case("totals", "j.cancelled_at")} END AS state
     FROM batch_items i
     LEFT JOIN jobs j ON j.id = i.job_id AND j.cancelled_at IS NOT NULL
     LEFT JOIN (
-        SELECT m.batch_id, m.position, max(r.updated_at) AS updated_at, max(r.finished_at) AS finished_at,
-               min(r.error->>'code') FILTER (WHERE r.state = 'failed') AS code,
-               avg(CASE r.state WHEN 'done' THEN 1 ELSE r.fraction END) AS fraction,
-               bool_and(r.state = 'done') AS done,
-               bool_or(r.state IN ('waiting', 'queued', 'running')) AS live,
-               bool_or(r.state NOT IN ('waiting', 'queued')) AS begun,
-               bool_or(r.state = 'failed') AS failed,
-               bool_or(r.state = 'running' AND r.cancel_requested) AS stopping
-        FROM batch_items m JOIN job_runs l ON l.job_id = m.job_id JOIN runs r ON r.id = l.run_id
+        SELECT m.batch_id, m.position, max(runs.updated_at) AS updated_at, max(runs.finished_at) AS finished_at,
+               min(runs.error->>'code') FILTER (WHERE runs.state = 'failed') AS code,
+               avg(CASE runs.state WHEN 'done' THEN 1 ELSE runs.fraction END) AS fraction,
+               {AGGREGATED_FLAGS}
+        FROM batch_items m JOIN job_runs l ON l.job_id = m.job_id JOIN runs ON runs.id = l.run_id
         WHERE m.batch_id IN :batches
         GROUP BY m.batch_id, m.position
-    ) AS told ON told.batch_id = i.batch_id AND told.position = i.position
+    ) AS totals ON totals.batch_id = i.batch_id AND totals.position = i.position
     WHERE i.batch_id IN :batches
-"""
-"""The films of some batches; the same rule as `shared.values.job_state`, which a test compares."""
+"""  # noqa: S608 (only our own constants go in)
+"""The videos of some batches: `waiting`, `refused` and `forgotten` are states of the item, all others of its job."""
 
 STATE_COUNTS = text(
     f"""
-    SELECT batch_id, state, count(*) AS films, sum(fraction) AS fraction,
+    SELECT batch_id, state, count(*) AS videos, sum(fraction) AS fraction,
            min(started_at) AS started_at, max(updated_at) AS updated_at
     FROM ({ITEM_STATES_SQL}) AS items GROUP BY batch_id, state
     """  # noqa: S608 (only our own constant goes in)
@@ -112,7 +107,7 @@ def _count_states(session: Session, batch_ids: Sequence[str]) -> dict[str, list[
     state_counts: dict[str, list[StateCount]] = {batch_id: [] for batch_id in batch_ids}
     if batch_ids:
         for row in session.execute(STATE_COUNTS, {"batches": batch_ids}):
-            state_count = StateCount(row.state, row.films, float(row.fraction), row.started_at, row.updated_at)
+            state_count = StateCount(row.state, row.videos, float(row.fraction), row.started_at, row.updated_at)
             state_counts[row.batch_id].append(state_count)
     return state_counts
 

@@ -1,1 +1,1 @@
-"""Jobs: create, plan their runs, list, cancel, retry; their state; failures over all jobs."""
+"""Jobs: create, plan their runs, list, cancel, retry, delete; and the rule of their state."""

@@ -5,19 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Select, and_, delete as delete_rows, false, func, or_, select, tuple_, update
+from sqlalchemy import Select, delete as delete_rows, func, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from shared.catalog import get_model_spec
 from shared.errors import Conflict, IdempotencyMismatch, NotFound
-from shared.store import mapping
-from shared.store.jobs import batch_outcome
+from shared.store import batch_outcome, mapping
 from shared.store.jobs.planner import Analysis, RunPlanner
+from shared.store.jobs.state import build_state_filter
 from shared.store.transaction import transactional
 from shared.store.videos.videos import get_video_row
 from shared.tables import BatchItemRow, JobRow, JobRunRow, RunRow
 from shared.values import LIVE_STATES, Job, JobState, RunState, WakeUp, new_id
+from shared.values.jobs import PRIORITIES
 
 ORPHAN_SCAN_LIMIT = 200
 
@@ -60,7 +61,7 @@ def create_in(session: Session, request: NewJob) -> CreatedJob:
             return replayed
         raise Conflict("The job of this Idempotency-Key was deleted at this moment.")
     video = get_video_row(session, request.video_id)
-    planner = RunPlanner(session, video, mapping.PRIORITIES[request.priority], request.max_attempts)
+    planner = RunPlanner(session, video, PRIORITIES[request.priority], request.max_attempts)
     session.add_all(planner.plan_runs(job_id, request.analyses))
     session.flush()
     return CreatedJob(_load_job(session, job_id), tuple(planner.wakeups), replayed=False)
@@ -73,7 +74,7 @@ def _insert_job(session: Session, request: NewJob) -> str | None:
         .values(
             id=new_id("job"),
             video_id=request.video_id,
-            priority=mapping.PRIORITIES[request.priority],
+            priority=PRIORITIES[request.priority],
             external_id=request.external_id,
             labels=request.labels,
             key_scope=request.key_scope,
@@ -156,7 +157,7 @@ def _build_list_query(job_filter: JobFilter, after: tuple[datetime, str] | None,
     if after:
         statement = statement.where(tuple_(JobRow.created_at, JobRow.id) < after)
     if job_filter.states is not None:
-        statement = statement.where(or_(false(), *(_has_state(state) for state in sorted(job_filter.states))))
+        statement = statement.where(build_state_filter(job_filter.states))
     if job_filter.labels:
         statement = statement.where(JobRow.labels.contains(job_filter.labels))
     if job_filter.created_after:
@@ -166,33 +167,6 @@ def _build_list_query(job_filter: JobFilter, after: tuple[datetime, str] | None,
     if job_filter.external_id:
         statement = statement.where(JobRow.external_id == job_filter.external_id)
     return statement
-
-
-def _has_state(state: JobState) -> ColumnElement[bool]:
-    """Whether a job is in that state: the rule of `shared.values.job_state`, which a test compares."""
-    not_cancelled = JobRow.cancelled_at.is_(None)
-    live, any_not_done = _any_run(RunRow.state.in_(LIVE_STATES)), _any_run(RunRow.state != RunState.DONE)
-    any_started = _any_run(RunRow.state.not_in([RunState.WAITING, RunState.QUEUED]))
-    failed = _any_run(RunRow.state == RunState.FAILED)
-    stopping = _any_run(and_(RunRow.state == RunState.RUNNING, RunRow.cancel_requested))
-    match state:
-        case JobState.QUEUED:
-            return and_(not_cancelled, live, ~any_started)
-        case JobState.RUNNING:
-            return and_(not_cancelled, live, any_started)
-        case JobState.CANCELLING:
-            return and_(~not_cancelled, stopping)
-        case JobState.SUCCEEDED:
-            return and_(not_cancelled, ~any_not_done)
-        case JobState.FAILED:
-            return and_(not_cancelled, ~live, failed)
-        case JobState.CANCELLED:
-            return or_(and_(~not_cancelled, ~stopping), and_(not_cancelled, any_not_done, ~live, ~failed))
-
-
-def _any_run(condition: ColumnElement[bool]) -> ColumnElement[bool]:
-    job_runs = select(JobRunRow.run_id).join(RunRow, RunRow.id == JobRunRow.run_id)
-    return job_runs.where(JobRunRow.job_id == JobRow.id, condition).exists()
 
 
 @transactional

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import and_, delete, func, or_, select
+from sqlalchemy import ColumnElement, and_, delete, exists, func, or_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -25,8 +25,8 @@ class ModelQueue:
     """The queue of one model.
 
     Args:
-        mode: `open`; `paused`: no run of it starts; `list_draining_models`: what is queued is done, new jobs are refused, and
-            batches give no film a job.
+        mode: `open`; `paused`: no run starts; `draining`: queued runs are finished, new jobs are refused, and batches
+            create no jobs.
         depth: runs that are queued; running: runs that run; waiting: runs that wait for another model.
         oldest_at: since when the oldest queued run has waited.
         wait_s: how long the runs that started in the last hour had waited: the median; None when there were none.
@@ -74,6 +74,12 @@ def set_queue_mode(session: Session, model: str, mode: QueueMode) -> ModelQueue:
 def list_queues(session: Session) -> list[ModelQueue]:
     """The queue of each model on the menu, in its order."""
     return _load_queues(session)
+
+
+def is_queue_open() -> ColumnElement[bool]:
+    """Build the condition that runs of the run's model may start: its queue is not paused."""
+    # A drained queue is open here: what was accepted is finished.
+    return ~exists().where(QueueRow.model == RunRow.model, QueueRow.mode == "paused")
 
 
 @transactional

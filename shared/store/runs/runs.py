@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, case, exists, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, and_, case, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
-from shared.errors import WorldsFault
 from shared.store import mapping
 from shared.store.counters import LEASES_LOST, MESSAGES_DROPPED, RESULTS_DROPPED, increment_counter
+from shared.store.runs.queues import is_queue_open
 from shared.store.search.embeddings import insert_embeddings
 from shared.store.transaction import transactional
-from shared.tables import ArtifactRow, NeedRow, QueueRow, ResultRow, RunRow, VideoRow, WorkerRow
+from shared.tables import ArtifactRow, NeedRow, ResultRow, RunRow, VideoRow, WorkerRow
 from shared.values import Artifact, Embedding, Progress, Result, RunState, StoredVideo, WakeUp
 
 CHUNK = 1000
@@ -87,12 +87,12 @@ def claim_run(session: Session, run_id: str, *, owner: str, device: str, precisi
 
 def _count_dropped_message(session: Session, run_id: str) -> None:
     """Count a message that starts nothing, and why it does not."""
-    paused = exists().where(QueueRow.model == RunRow.model, QueueRow.mode == "paused")
-    row = session.execute(select(RunRow.model, RunRow.state, paused).where(RunRow.id == run_id)).one_or_none()
+    queue_open = is_queue_open().label("queue_open")
+    row = session.execute(select(RunRow.model, RunRow.state, queue_open).where(RunRow.id == run_id)).one_or_none()
     if row is None:
         reason = "gone"
     elif row.state == RunState.QUEUED:
-        reason = "paused" if row[2] else "early"
+        reason = "early" if row.queue_open else "paused"
     else:
         reason = "ended" if RunState(row.state).has_ended else row.state
     increment_counter(session, MESSAGES_DROPPED, model=row.model if row else "", reason=reason)
@@ -100,7 +100,6 @@ def _count_dropped_message(session: Session, run_id: str) -> None:
 
 def _is_claimable() -> ColumnElement[bool]:
     """Whether a run may be taken now: it is queued or its worker fell silent, and its queue is not paused."""
-    queue_open = ~exists().where(QueueRow.model == RunRow.model, QueueRow.mode == "paused")
     ready = and_(RunRow.state == RunState.QUEUED, RunRow.available_at <= func.now())
     lease_expired = and_(
         RunRow.state == RunState.RUNNING,
@@ -108,7 +107,7 @@ def _is_claimable() -> ColumnElement[bool]:
         ~RunRow.cancel_requested,
         RunRow.attempt < RunRow.max_attempts,
     )
-    return and_(queue_open, or_(ready, lease_expired))
+    return and_(is_queue_open(), or_(ready, lease_expired))
 
 
 def _build_claim(session: Session, row: RunRow, owner: str) -> Claim:
@@ -351,8 +350,3 @@ def _owned_by(claim: Claim) -> tuple[ColumnElement[bool], ...]:
 
 def _seconds_from_now(seconds: float) -> ColumnElement[Any]:
     return func.now() + timedelta(seconds=seconds)
-
-
-def is_retryable(error: Exception) -> bool:
-    """Whether an attempt that ended with this error is worth another."""
-    return isinstance(error, WorldsFault) and error.retryable

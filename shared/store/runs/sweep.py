@@ -11,15 +11,16 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete as delete_rows, exists, func, or_, select, union, update
+from sqlalchemy import delete as delete_rows, func, or_, select, union, update
 from sqlalchemy.orm import Session
 
 from shared.errors import PoisonRun, WorkerLost
 from shared.store import counters
 from shared.store.jobs import jobs
+from shared.store.runs.queues import is_queue_open
 from shared.store.runs.runs import skip_dependants
 from shared.store.transaction import transactional
-from shared.tables import ArtifactRow, QueueRow, RunRow, VideoRow, WorkerRow
+from shared.tables import ArtifactRow, RunRow, VideoRow, WorkerRow
 from shared.values import RunState, WakeUp
 
 SWEEP_LIMIT = 1000
@@ -72,7 +73,7 @@ def count_expected_messages(session: Session) -> dict[str, int]:
     """Runs of each model for which a message should lie in the queue."""
     statement = (
         select(RunRow.model, func.count())
-        .where(RunRow.state == RunState.QUEUED, RunRow.dispatched_at.is_not(None), _is_queue_open())
+        .where(RunRow.state == RunState.QUEUED, RunRow.dispatched_at.is_not(None), is_queue_open())
         .group_by(RunRow.model)
     )
     return {row[0]: row[1] for row in session.execute(statement)}
@@ -90,7 +91,7 @@ def take_runs_to_send(
         .where(
             RunRow.state == RunState.QUEUED,
             RunRow.available_at <= func.now(),
-            _is_queue_open(),
+            is_queue_open(),
             or_(RunRow.dispatched_at.is_(None), stale & RunRow.model.in_(short)),
         )
         .order_by(RunRow.priority.desc(), RunRow.created_at)
@@ -104,11 +105,6 @@ def take_runs_to_send(
         .returning(RunRow.id, RunRow.model, RunRow.priority, RunRow.video_id)
     )
     return [WakeUp(*row) for row in session.execute(statement)]
-
-
-def _is_queue_open() -> ColumnElement[bool]:
-    """The queue of the run's model is not paused."""
-    return ~exists().where(QueueRow.model == RunRow.model, QueueRow.mode == "paused")
 
 
 @transactional

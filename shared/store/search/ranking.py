@@ -101,9 +101,9 @@ class ExcludedCounts:
 def find_neighbours(session: Session, query: QueryVector, search_filter: SearchFilter) -> list[Neighbour]:
     """The vectors most like the one asked with, nearest first; those at the same distance by id.
 
-    Up to `EXACT_LIMIT` vectors are compared one by one. Of more, the graph names the nearest `POOL_SIZE`, and these are ranked by
-    their exact distance: the order is always exact, but one of the nearest may be missing. A page is a part of the
-    whole ranking, so the pages of one search fit together whatever is added meanwhile.
+    Up to `EXACT_LIMIT` vectors are compared one by one. Of more, the index returns the nearest `POOL_SIZE`, which are
+    ranked by their exact distance: the order is always exact, but one of the nearest may be missing. A page is a part
+    of the whole ranking, so the pages of one search fit together even if vectors are added meanwhile.
     """
     session.connection(execution_options={"isolation_level": "REPEATABLE READ"})  # one state for all statements
     ranked = sorted(_rank_candidates(session, query, search_filter))

@@ -58,8 +58,8 @@ class VideoChange:
     Args:
         model, run_id: the run of the batch; None while the film has none.
         base_run: the run that was current before; None where there was none.
-        outcome: `compared`: there are two runs. `unchanged`: the batch shared the run that was there. `first`: nothing was
-            there before. `unfinished`: the run is not done. `forgotten`: the run before, or the job, was deleted.
+        outcome: `compared`: there are two runs. `unchanged`: the batch reused the earlier run. `first`: there was no
+            run before. `unfinished`: the run is not done. `forgotten`: the run before, or the job, was deleted.
     """
 
     position: int

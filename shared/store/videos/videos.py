@@ -10,8 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from shared.errors import Conflict, NotFound
-from shared.store import mapping
-from shared.store.jobs import batch_outcome
+from shared.store import batch_outcome, mapping
 from shared.store.transaction import transactional
 from shared.tables import BatchItemRow, RunRow, VideoRow
 from shared.values import LIVE_STATES, StoredVideo, VideoFacts, new_id

@@ -11,10 +11,11 @@ import pytest
 from sqlalchemy import Engine, text
 
 from shared.errors import MediaCorrupt, OutOfMemory
-from shared.store import counters, metrics
+from shared.store import counters
 from shared.store.batches import batches
 from shared.store.jobs import jobs
 from shared.store.jobs.jobs import JobFilter
+from shared.store.operations import metrics
 from shared.store.runs import queues, runs, sweep
 from shared.store.videos import videos
 from shared.values import JobState, Progress, RunState, Stage, derive_job_state

@@ -12,8 +12,9 @@ import pytest
 from sqlalchemy import Engine, text
 
 from shared.errors import Conflict, InvalidRequest, NotFound
-from shared.store import counters, metrics, search
+from shared.store import counters, search
 from shared.store.jobs import jobs
+from shared.store.operations import metrics
 from shared.store.runs import runs
 from shared.store.search import ExcludedCounts, Neighbour, SearchFilter, embeddings, ranking
 from shared.store.search.embeddings import QueryVector, VideoPart

@@ -16,10 +16,11 @@ from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 from shared.store.batches import progress
-from shared.store.mapping import PRIORITY_NAMES
+from shared.store.jobs.state import AGGREGATED_FLAGS, build_state_case
 from shared.store.transaction import transactional
 from shared.tables import BatchRow, CounterRow, RunRow, ScheduleRow
 from shared.values import RunState
+from shared.values.jobs import PRIORITY_NAMES
 
 RUN_COUNTS = text(
     """
@@ -32,25 +33,18 @@ RUN_COUNTS = text(
     """
 )
 JOB_COUNTS = text(
-    """
-    WITH told AS (
-        SELECT l.job_id, bool_or(r.state IN ('waiting', 'queued', 'running')) AS live,
-               bool_or(r.state NOT IN ('waiting', 'queued')) AS begun, bool_or(r.state = 'failed') AS failed,
-               bool_or(r.state = 'running' AND r.cancel_requested) AS stopping
-        FROM job_runs l JOIN runs r ON r.id = l.run_id
+    f"""
+    WITH totals AS (
+        SELECT l.job_id, {AGGREGATED_FLAGS}
+        FROM job_runs l JOIN runs ON runs.id = l.run_id
         WHERE l.job_id IN (SELECT u.job_id FROM job_runs u JOIN runs v ON v.id = u.run_id WHERE v.state <> 'done')
         GROUP BY l.job_id
     )
-    SELECT CASE WHEN j.cancelled_at IS NOT NULL THEN CASE WHEN told.stopping THEN 'cancelling' ELSE 'cancelled' END
-                WHEN told.job_id IS NULL THEN 'succeeded'
-                WHEN told.live THEN CASE WHEN told.begun THEN 'running' ELSE 'queued' END
-                WHEN told.failed THEN 'failed'
-                ELSE 'cancelled' END AS state,
-           count(*) AS jobs
-    FROM jobs j LEFT JOIN told ON told.job_id = j.id GROUP BY 1
-    """
+    SELECT {build_state_case("totals", "jobs.cancelled_at")} AS state, count(*) AS jobs
+    FROM jobs LEFT JOIN totals ON totals.job_id = jobs.id GROUP BY 1
+    """  # noqa: S608 (only our own constants go in)
 )
-"""The same rule as `shared.values.job_state`, which a test compares; jobs whose runs are all done are only counted."""
+"""Jobs by state. Jobs whose runs are all done, most of a long history, are counted without reading their runs."""
 STAGE_RATES = text(
     """
     SELECT r.model, s->>'name' AS stage, s->>'unit' AS unit,

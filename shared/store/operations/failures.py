@@ -14,7 +14,8 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.orm import Session
 
 from shared.errors import Conflict, NotFound
-from shared.store.jobs import batch_outcome, jobs
+from shared.store import batch_outcome
+from shared.store.jobs import jobs
 from shared.store.transaction import transactional
 from shared.tables import BatchItemRow, JobRow, JobRunRow, RunRow
 from shared.values import LIVE_STATES, RunState, WakeUp, format_timestamp
