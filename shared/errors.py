@@ -36,7 +36,7 @@ The codes are a closed list and part of the contract; texts are for people and m
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,17 @@ class SceneworksError(Exception):
         super().__init__(detail or self.title)
         self.detail = detail or self.title
         self.errors = errors
+
+    @classmethod
+    def at(cls, pointer: str, code: str, detail: str) -> Self:
+        """Build an error about one place of a request.
+
+        Args:
+            pointer: JSON pointer into the body, or `/query/NAME`, `/headers/NAME`.
+            code: the kind of fault, for programs.
+            detail: for people; the detail of the error too, as there is no other fault.
+        """
+        return cls(detail, errors=(FieldError(pointer, code, detail),))
 
     def to_problem(self) -> dict[str, Any]:
         """RFC 9457 members that do not depend on the request: also stored as a run's error."""

@@ -100,7 +100,7 @@ class ChangeCountsRecord(Record):
 
     before: int
     after: int
-    videos_diff: dict[ChangeName, int]
+    changes: dict[ChangeName, int]
     moved_frames: ShiftStatsRecord | None = Field(description="Null where none has moved.")
 
 
