@@ -47,6 +47,7 @@ VIOLATIONS = {
     "6": ("worker/pipeline/__init__.py", "import sqlalchemy"),
     "7": ("worker/video/__init__.py", "import torch"),
     "8": ("worker/tasks/run.py", "import shared.tables"),
+    "11": ("api/web/pages/masks.py", "import api.jobs.routes"),
 }
 
 
@@ -70,7 +71,7 @@ def test_each_import_contract_can_break(number: str, tmp_path: Path) -> None:
     with target.open("a") as file:
         file.write(f"\n{line}\n")
     done = run("lint-imports", "--no-cache", cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)})
-    broken = re.findall(r"^(\d)\. .* BROKEN(?: \(.*\))?$", done.stdout, flags=re.MULTILINE)
+    broken = re.findall(r"^(\d+)\. .* BROKEN(?: \(.*\))?$", done.stdout, flags=re.MULTILINE)
     assert broken == [number], done.stdout + done.stderr
 
 
