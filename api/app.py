@@ -15,13 +15,16 @@ import structlog
 from apiflask import APIFlask
 from flask import Response, g, request
 
-from api import batches, jobs, results, search, videos, web
+from api import jobs, search, videos, web
+from api.batches import diff, events, reprocess, routes as batches, schedules
 from api.http.auth import check_access, read_api_keys
 from api.http.context import THREADS, Backlog, Services
 from api.http.openapi import add_api_metadata, add_docs_routes
 from api.http.problems import register_error_handlers
 from api.http.strict_json import MAX_JSON_BYTES, StrictRequest, check_text
-from api.operations import health, metrics, models, queues
+from api.operations import failures, health, metrics, models, queues
+from api.results import artifacts, routes as results
+from api.videos import history, sources
 from shared.db import create_db_engine
 from shared.log import configure_logging, get_logger
 from shared.settings import Settings, get_settings as process_settings
@@ -44,6 +47,13 @@ SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; "
     "object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
 }
+
+
+ROUTE_MODULES = (
+    videos, jobs, artifacts, results, search, sources, batches, events, diff, schedules, reprocess, history, failures,
+    models, queues, health, metrics, web,
+)  # fmt: skip
+"""Every module with a blueprint, in the order of the documentation."""
 
 
 def create_app(settings: Settings | None = None) -> APIFlask:
@@ -70,8 +80,8 @@ def create_app(settings: Settings | None = None) -> APIFlask:
     app.before_request(_start_request)
     app.before_request(partial(check_access, keys))
     app.after_request(_finish_response)
-    add_api_metadata(app)
-    for module in (videos, jobs, results, search, *batches.ROUTE_MODULES, models, queues, health, metrics, web):
+    add_api_metadata(app, (models.add_parameter_schemas, reprocess.add_plan_schema))
+    for module in ROUTE_MODULES:
         app.register_blueprint(module.bp)
     add_docs_routes(app)
     return app

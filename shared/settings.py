@@ -5,11 +5,18 @@ The two servers may also be given by their customary names `DATABASE_URL` and `R
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from shared.errors import InvalidRequest
+
+RENAMED_SETTINGS = {"SCENEWORKS_ARCHIVE_ROOTS": "SCENEWORKS_SOURCE_ROOTS"}
+"""Old name -> new name."""
 
 
 class Settings(BaseSettings):
@@ -65,6 +72,16 @@ class Settings(BaseSettings):
     run_deadline_s: float = Field(86_400, gt=0, description="Longest time one attempt may take.")
     sweep_s: float = Field(2, gt=0, description="How often beat sweeps the ledger.")
     resend_s: float = Field(10, gt=0, description="A queued run that no message speaks of is sent again after this.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_old_names(cls, values: Any) -> Any:
+        """InvalidRequest for a setting by its old name: ignored, it would look like a service that lost its sources."""
+        environment = {name.upper() for name in os.environ}
+        for old_name, new_name in RENAMED_SETTINGS.items():
+            if old_name in environment:
+                raise InvalidRequest(f"{old_name} is called {new_name} now: set that instead, and remove the old name.")
+        return values
 
 
 @lru_cache(maxsize=1)

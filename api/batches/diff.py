@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections import Counter, OrderedDict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from datetime import datetime
-from threading import Lock
-from typing import Any, Literal
+from typing import Any
 
 from apiflask import APIBlueprint
 from pydantic import Field
 
+from api.batches.change_sums import load_change_sums, sum_batch_changes
 from api.http.context import get_services
 from api.http.paging import paginate_items, read_page_token
 from api.http.problems import bad_query, document_problems
@@ -21,22 +18,11 @@ from api.results.routes import FingerprintRecord, MomentRecord
 from shared.errors import Conflict, InvalidRequest, NotFound
 from shared.store.batches import batches
 from shared.store.videos import diff as videos_diff, videos
-from shared.store.videos.diff import KindDiff, RunPair, VideoChange
+from shared.store.videos.diff import DiffOutcome, KindDiff, VideoChange
 from shared.values import Result, Run, format_timestamp
-from shared.values.diff import DiffSummary, Pairing
+from shared.values.diff import ChangeKind, DiffSummary, Pairing
 
 bp = APIBlueprint("changes", __name__, url_prefix="/v1", tag="Runs")
-
-CHUNK_VIDEOS = 50
-"""Films of a batch that are read at a time."""
-BUDGET_S = 10.0
-"""After so long an answer says how far it has come; asked again, it goes on from there."""
-MAX_MOST_CHANGED = 20
-"""Films that are named as those that changed most."""
-MAX_CACHED_PAIRS = 50_000
-"""Pairs of runs whose numbers are kept: finished runs do not change."""
-
-ChangeName = Literal["kept", "moved", "merged", "split", "regrouped", "added", "gone"]
 
 
 class DiffQuery(Query):
@@ -82,7 +68,7 @@ class ShiftRecord(Record):
 class PairingRecord(Record):
     """Results that belong together: they share half of the shorter one or more."""
 
-    change: ChangeName
+    change: ChangeKind
     before: list[IntervalRecord]
     after: list[IntervalRecord]
     moved_by: ShiftRecord | None
@@ -100,7 +86,7 @@ class ChangeCountsRecord(Record):
 
     before: int
     after: int
-    changes: dict[ChangeName, int]
+    changes: dict[ChangeKind, int]
     moved_frames: ShiftStatsRecord | None = Field(description="Null where none has moved.")
 
 
@@ -129,7 +115,7 @@ class VideoChangeRecord(Record):
     model: str | None = Field(description="Null while the video has no job.")
     run_id: str | None
     base_run_id: str | None
-    outcome: Literal["compared", "unchanged", "first", "unfinished", "forgotten"]
+    outcome: DiffOutcome
     kinds: dict[str, ChangeCountsRecord]
 
 
@@ -138,7 +124,7 @@ class BatchDiffRecord(Record):
 
     batch_id: str
     complete: bool = Field(description="False: the time was over. Asked again, it comes further.")
-    videos: dict[Literal["compared", "unchanged", "first", "unfinished", "forgotten"], int] = Field(
+    videos: dict[DiffOutcome, int] = Field(
         description="Analyses of videos. `compared`: with the run before; `unchanged`: that run was shared; `first`: "
         "there was none; `forgotten`: it was deleted."
     )
@@ -194,91 +180,6 @@ def diff_batch(batch_id: str, query: BatchDiffQuery) -> tuple[dict[str, Any], di
     }, headers
 
 
-@dataclass(slots=True)
-class BatchChanges:
-    """What a batch has changed, as far as it is known.
-
-    Args:
-        complete: whether all of its films are in.
-        videos: analyses of films by what became of them.
-        kinds: what changed in numbers, by kind of result.
-        most_changed: (results that were not kept, film, its numbers) of the films with the most of them.
-    """
-
-    complete: bool = False
-    outcome_counts: Counter[str] = field(default_factory=Counter)
-    kinds: dict[str, DiffSummary] = field(default_factory=dict)
-    most_changed: list[tuple[int, VideoChange, dict[str, DiffSummary]]] = field(default_factory=list)
-
-    def add_changes(self, video_changes: Sequence[VideoChange], change_sums: Sequence[dict[str, DiffSummary]]) -> None:
-        """Some films more."""
-        self.outcome_counts.update(change.outcome for change in video_changes)
-        for change, sums_by_kind in zip(video_changes, change_sums, strict=True):
-            for kind, sums in sums_by_kind.items():
-                self.kinds[kind] = self.kinds.get(kind, DiffSummary()) + sums
-            if changed_count := sum(sums.changes.total() - sums.changes["kept"] for sums in sums_by_kind.values()):
-                self.most_changed.append((changed_count, change, sums_by_kind))
-        self.most_changed = sorted(self.most_changed, key=lambda one: (-one[0], one[1].position))[:MAX_MOST_CHANGED]
-
-    def to_record(self) -> dict[str, Any]:
-        """JSON form."""
-        kinds = {kind: sums.to_dict() for kind, sums in self.kinds.items()}
-        return {"complete": self.complete, "videos": dict(self.outcome_counts), "kinds": kinds}
-
-
-def sum_batch_changes(batch_id: str, budget_s: float = BUDGET_S) -> BatchChanges:
-    """What a batch has changed, as far as the time lets it come; asked again, it comes further. NotFound."""
-    batch_changes, deadline = BatchChanges(), time.monotonic() + budget_s
-    for chunk in _iter_change_chunks(batch_id):
-        batch_changes.add_changes(chunk, _load_change_sums(chunk))
-        if time.monotonic() > deadline:
-            return batch_changes
-    batch_changes.complete = True
-    return batch_changes
-
-
-class _DiffCache:
-    """The numbers of pairs of runs, the latest that were asked for."""
-
-    def __init__(self) -> None:
-        self._lock, self._sums_by_pair = Lock(), OrderedDict[RunPair, dict[str, DiffSummary]]()
-
-    def get_sums(self, run_pair: RunPair) -> dict[str, DiffSummary] | None:
-        """Of a pair; None: not known."""
-        with self._lock:
-            return self._sums_by_pair.get(run_pair)
-
-    def put_sums(self, pair: RunPair, sums: dict[str, DiffSummary]) -> None:
-        """Let the oldest go where there are too many."""
-        with self._lock:
-            self._sums_by_pair[pair] = sums
-            while len(self._sums_by_pair) > MAX_CACHED_PAIRS:
-                self._sums_by_pair.popitem(last=False)
-
-
-_diff_cache = _DiffCache()
-
-
-def _iter_change_chunks(batch_id: str) -> Iterator[list[VideoChange]]:
-    """What became of the films of a batch, some at a time."""
-    after = -1
-    while change_rows := videos_diff.list_batch_changes(
-        get_services().engine, batch_id, limit=CHUNK_VIDEOS, after=after
-    ):
-        yield [change for video_changes in change_rows for change in video_changes]
-        after = change_rows[-1][0].position
-
-
-def _load_change_sums(video_changes: Sequence[VideoChange]) -> list[dict[str, DiffSummary]]:
-    """What changed by each of these, where there is something to compare with."""
-    uncached = [(pair, videos_diff.list_comparable_kinds(change.model or "")) for change in video_changes if (pair := change.run_pair)
-           and _diff_cache.get_sums(pair) is None]  # fmt: skip
-    if uncached:
-        for (pair, _), sums in zip(uncached, videos_diff.summarise_pairs(get_services().engine, uncached), strict=True):
-            _diff_cache.put_sums(pair, sums)
-    return [(_diff_cache.get_sums(change.run_pair) or {}) if change.run_pair else {} for change in video_changes]
-
-
 def _list_video_changes(
     batch_id: str, after: int, limit: int
 ) -> tuple[list[dict[str, Any]], str | None, dict[str, str]]:
@@ -287,10 +188,12 @@ def _list_video_changes(
         batches.get_batch(get_services().engine, batch_id)
         return [], None, {}
     change_rows = videos_diff.list_batch_changes(get_services().engine, batch_id, limit=limit + 1, after=after)
-    videos_page, token, headers = paginate_items("changes", change_rows, limit, lambda film: (film[0].position,))
+    videos_page, token, headers = paginate_items(
+        "changes", change_rows, limit, lambda video_changes: (video_changes[0].position,)
+    )
     video_changes_list = [change for video_changes in videos_page for change in video_changes]
     return (
-        _build_video_changes(list(zip(video_changes_list, _load_change_sums(video_changes_list), strict=True))),
+        _build_video_changes(list(zip(video_changes_list, load_change_sums(video_changes_list), strict=True))),
         token,
         headers,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field
 
@@ -59,6 +59,8 @@ BatchStateName = Literal["queued", "running", "paused", "cancelling", "succeeded
 ItemState = Literal[
     "waiting", "queued", "running", "cancelling", "succeeded", "failed", "cancelled", "refused", "forgotten"
 ]
+ITEM_STATES: tuple[ItemState, ...] = get_args(ItemState)
+"""States of a video of a batch: those of its job, and three of a video without one."""
 
 
 class BatchUrls(Record):

@@ -1,4 +1,4 @@
-"""Reprocessing: what bringing an archive up to date would come to, and the batch that does it."""
+"""Route of reprocessing: estimate what bringing videos up to date would take, or start the batch that does it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,12 @@ from apiflask import APIBlueprint
 from flask import jsonify
 from pydantic import Field
 
+from api.batches import service
 from api.batches.records import BatchRecord, PlanRecord
 from api.batches.routes import CREATE_ERRORS, build_created_response
-from api.batches.schemas import BatchBody, check_work_can_run, parse_work
-from api.http.context import get_services
+from api.batches.schemas import BatchBody
 from api.http.problems import document_problems
 from api.http.schemas import Query
-from shared.store.batches import batches, selection
-from shared.store.batches.batches import NewBatch
 
 bp = APIBlueprint("reprocess", __name__, url_prefix="/v1/reprocess", tag="Batches")
 
@@ -49,10 +47,6 @@ def reprocess_videos(body: BatchBody, query: ReprocessQuery) -> Any:
     an interruption, it does the rest. Old results stay until the new run is done, and can be read by its id after. 400
     when nothing is left to do.
     """
-    work = parse_work(body, only="missing_or_outdated")
-    check_work_can_run(work, starts_now=not query.dry_run)
     if query.dry_run:
-        return jsonify(selection.dry_run(get_services().engine, work).to_dict())
-    return build_created_response(
-        batches.create_batch(get_services().engine, NewBatch(body.title, work, kind="reprocess"))
-    )
+        return jsonify(service.preview_batch(body, only="missing_or_outdated").to_dict())
+    return build_created_response(service.create_batch(body, "reprocess", only="missing_or_outdated"))

@@ -1,4 +1,4 @@
-"""Batches: the same work on many films, made in one call; paused, resumed, cancelled, and what failed tried again."""
+"""Routes of batches, the same work on many videos: create, list, show, pause, resume, cancel, retry."""
 
 from __future__ import annotations
 
@@ -8,26 +8,21 @@ from typing import Any
 from apiflask import APIBlueprint
 from pydantic import Field
 
-from api.batches.records import BatchPage, BatchRecord, ItemPage, build_batch_record
-from api.batches.schemas import BatchBody, check_work_can_run, parse_work
+from api.batches import service
+from api.batches.records import ITEM_STATES, BatchPage, BatchRecord, ItemPage, build_batch_record
+from api.batches.schemas import BatchBody
 from api.http.context import get_services
 from api.http.long_poll import MAX_WAIT_S, wait_until_ended
 from api.http.paging import paginate_items, read_page_token
 from api.http.problems import bad_query, document_problems
 from api.http.schemas import Query
-from api.operations.models import check_model_queues_open
 from shared.errors import Conflict, InvalidRequest, ModelUnavailable, NotFound, WeightsCorrupt, WeightsMissing
-from shared.log import get_logger
 from shared.store.batches import batches
-from shared.store.batches.batches import NewBatch
 from shared.store.videos import videos
-from shared.values import JobState
 from shared.values.batches import Batch, BatchItem, BatchState
 
-log = get_logger(__name__)
 bp = APIBlueprint("batches", __name__, url_prefix="/v1/batches", tag="Batches")
 
-ITEM_STATES = ("waiting", *(state.value for state in JobState), "refused", "forgotten")
 CREATE_ERRORS = (InvalidRequest, NotFound, ModelUnavailable, WeightsMissing, WeightsCorrupt)
 
 
@@ -70,14 +65,11 @@ def create_batch(body: BatchBody) -> tuple[dict[str, Any], int, dict[str, str]]:
 
     Each video of the selection gets a job; runs that are done already are shared. 400 when no video is meant.
     """
-    work = parse_work(body)
-    check_work_can_run(work)
-    return build_created_response(batches.create_batch(get_services().engine, NewBatch(body.title, work)))
+    return build_created_response(service.create_batch(body))
 
 
 def build_created_response(batch: Batch) -> tuple[dict[str, Any], int, dict[str, str]]:
-    """The answer for a batch that was just made."""
-    log.info("batch.created", batch=batch.id, kind=batch.kind, videos=batch.videos)
+    """Build the answer for a batch that was just created."""
     record = build_batch_record(batch)
     return record, 202, build_poll_headers(batch) | {"Location": record["urls"]["self"]}
 
@@ -140,9 +132,7 @@ def list_batch_items(batch_id: str, query: ItemsQuery) -> tuple[dict[str, Any], 
 @bp.doc(responses=document_problems(NotFound, Conflict))
 def pause_batch(batch_id: str) -> dict[str, Any]:
     """Start no more of its jobs; those that have started go on. 409 when it has ended."""
-    batch = batches.pause_batch(get_services().engine, batch_id)
-    log.info("batch.paused", batch=batch_id)
-    return build_batch_record(batch)
+    return build_batch_record(service.pause_batch(batch_id))
 
 
 @bp.post("/<batch_id>/resume")
@@ -150,9 +140,7 @@ def pause_batch(batch_id: str) -> dict[str, Any]:
 @bp.doc(responses=document_problems(NotFound, Conflict))
 def resume_batch(batch_id: str) -> dict[str, Any]:
     """Go on with the rest. 409 when it was cancelled."""
-    batch = batches.resume_batch(get_services().engine, batch_id)
-    log.info("batch.resumed", batch=batch_id)
-    return build_batch_record(batch)
+    return build_batch_record(service.resume_batch(batch_id))
 
 
 @bp.post("/<batch_id>/cancel")
@@ -160,8 +148,7 @@ def resume_batch(batch_id: str) -> dict[str, Any]:
 @bp.doc(responses=document_problems(NotFound, Conflict))
 def cancel_batch(batch_id: str) -> tuple[dict[str, Any], dict[str, str]]:
     """Let go of everything that is not done; what is done stays. 409 when it has ended."""
-    batch = batches.cancel_batch(get_services().engine, batch_id)
-    log.info("batch.cancelled", batch=batch_id, state=batch.state.value)
+    batch = service.cancel_batch(batch_id)
     return build_batch_record(batch), build_poll_headers(batch)
 
 
@@ -173,11 +160,7 @@ def retry_batch(batch_id: str) -> tuple[dict[str, Any], int, dict[str, str]]:
 
     409 when nothing has failed, or the batch was cancelled.
     """
-    get_services().backlog.check_capacity()
-    models = [model for model, _ in batches.get_batch(get_services().engine, batch_id).work.analyses]
-    check_model_queues_open(get_services().engine, models)
-    batch = batches.retry_batch(get_services().engine, batch_id)
-    log.info("batch.retried", batch=batch_id)
+    batch = service.retry_batch(batch_id)
     return build_batch_record(batch), 202, build_poll_headers(batch)
 
 

@@ -1,37 +1,30 @@
-"""Schedules: when an archive is worked on; edited while the system runs."""
+"""Routes of schedules: create, list, show, change, pause, resume, run, delete."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from apiflask import APIBlueprint
 from pydantic import Field
 
+from api.batches import schedule_service
 from api.batches.records import BatchRecord, SchedulePage, ScheduleRecord
 from api.batches.routes import CREATE_ERRORS, build_created_response
-from api.batches.schemas import ScheduleBody, check_work_can_run, collect_faults, parse_work
+from api.batches.schedule_service import CATCH_UP_RULES
+from api.batches.schemas import ScheduleBody
 from api.http.context import get_services
 from api.http.paging import paginate_items, read_page_token
 from api.http.problems import document_problems
 from api.http.schemas import Query
 from shared.errors import Conflict, InvalidRequest, ModelUnavailable, NotFound, WeightsCorrupt, WeightsMissing
-from shared.log import get_logger
 from shared.store.batches import schedules
-from shared.store.batches.schedules import NewSchedule
 from shared.values import format_timestamp
 from shared.values.schedules import Schedule
-from shared.values.timetable import Timetable
 
-log = get_logger(__name__)
 bp = APIBlueprint("schedules", __name__, url_prefix="/v1/schedules", tag="Schedules")
 
 NEXT_SLOT_COUNT = 5
-CATCH_UP_RULES = {
-    "skip": "Slots that passed while nothing ran are left out.",
-    "once": "Slots that passed while nothing ran are made up for by one batch, that of the latest of them.",
-    "all": "Each slot that passed while nothing ran is made up for.",
-}
 
 
 class SchedulesQuery(Query):
@@ -55,23 +48,15 @@ def build_schedule_record(schedule: Schedule) -> dict[str, Any]:
 
 @bp.post("")
 @bp.input(ScheduleBody, arg_name="body")
-@bp.output(ScheduleRecord, 201, description="Made; `coming` says when it fires. `Location` says where.")
+@bp.output(ScheduleRecord, 201, description="Created; `next_slots` says when it fires. `Location` says where.")
 @bp.doc(responses=document_problems(*CREATE_ERRORS, Conflict))
 def create_schedule(body: ScheduleBody) -> tuple[dict[str, Any], int, dict[str, str]]:
     """Make a schedule: cron or an interval in a time zone, and what is then done with which videos.
 
     A slot makes a batch of the videos that are meant at that moment and have something left to do.
     """
-    schedule = build_schedule_record(save_new_schedule(body))
+    schedule = build_schedule_record(schedule_service.create_schedule(body))
     return schedule, 201, {"Location": schedule["urls"]["self"]}
-
-
-def save_new_schedule(body: ScheduleBody) -> Schedule:
-    """The schedule that is asked for, in the ledger; as a job: InvalidRequest, NotFound, Conflict, ModelUnavailable."""
-    now = datetime.now(UTC)
-    schedule = schedules.create_schedule(get_services().engine, _parse_schedule(body, now), now)
-    log.info("schedule.created", schedule=schedule.id, next_at=format_timestamp(schedule.next_at))
-    return schedule
 
 
 @bp.get("")
@@ -83,7 +68,7 @@ def list_schedules(query: SchedulesQuery) -> tuple[dict[str, Any], dict[str, str
     after = read_page_token("schedules", query.page_token, (datetime, str))
     schedule_rows = schedules.list_schedules(get_services().engine, limit=query.limit + 1, after=after)
     items, token, headers = paginate_items(
-        "schedules", schedule_rows, query.limit, lambda one: (one.created_at, one.id)
+        "schedules", schedule_rows, query.limit, lambda schedule: (schedule.created_at, schedule.id)
     )
     return {"items": [build_schedule_record(schedule) for schedule in items], "next_page_token": token}, headers
 
@@ -105,24 +90,14 @@ def change_schedule(schedule_id: str, body: ScheduleBody) -> dict[str, Any]:
 
     An interval that stays the same goes on in its rhythm.
     """
-    return build_schedule_record(save_schedule_changes(schedule_id, body))
-
-
-def save_schedule_changes(schedule_id: str, body: ScheduleBody) -> Schedule:
-    """The schedule as it is asked for from now on; raises what `save_new_schedule` raises."""
-    current_timetable, now = schedules.get_schedule(get_services().engine, schedule_id).timetable, datetime.now(UTC)
-    anchor = current_timetable.anchor if body.every_s is not None and body.every_s == current_timetable.every_s else now
-    schedule = schedules.update_schedule(get_services().engine, schedule_id, _parse_schedule(body, anchor), now)
-    log.info("schedule.changed", schedule=schedule.id, next_at=format_timestamp(schedule.next_at))
-    return schedule
+    return build_schedule_record(schedule_service.change_schedule(schedule_id, body))
 
 
 @bp.delete("/<schedule_id>")
 @bp.doc(responses=document_problems(NotFound, extra={204: {"description": "Forgotten; its batches stay."}}))
 def remove_schedule(schedule_id: str) -> tuple[str, int]:
     """Forget a schedule. Batches that it has made go on."""
-    schedules.delete_schedule(get_services().engine, schedule_id)
-    log.info("schedule.removed", schedule=schedule_id)
+    schedule_service.delete_schedule(schedule_id)
     return "", 204
 
 
@@ -131,9 +106,7 @@ def remove_schedule(schedule_id: str) -> tuple[str, int]:
 @bp.doc(responses=document_problems(NotFound))
 def pause_schedule(schedule_id: str) -> dict[str, Any]:
     """Let no slot fire until it is resumed; batches that it has made go on."""
-    schedule = schedules.pause_schedule(get_services().engine, schedule_id)
-    log.info("schedule.paused", schedule=schedule_id)
-    return build_schedule_record(schedule)
+    return build_schedule_record(schedule_service.pause_schedule(schedule_id))
 
 
 @bp.post("/<schedule_id>/resume")
@@ -141,9 +114,7 @@ def pause_schedule(schedule_id: str) -> dict[str, Any]:
 @bp.doc(responses=document_problems(NotFound))
 def resume_schedule(schedule_id: str) -> dict[str, Any]:
     """Fire again from the next slot on; what the pause has passed over is not made up for."""
-    schedule = schedules.resume_schedule(get_services().engine, schedule_id, datetime.now(UTC))
-    log.info("schedule.resumed", schedule=schedule_id, next_at=format_timestamp(schedule.next_at))
-    return build_schedule_record(schedule)
+    return build_schedule_record(schedule_service.resume_schedule(schedule_id))
 
 
 @bp.post("/<schedule_id>/run")
@@ -151,14 +122,4 @@ def resume_schedule(schedule_id: str) -> dict[str, Any]:
 @bp.doc(responses=document_problems(NotFound, Conflict, ModelUnavailable, WeightsMissing, WeightsCorrupt))
 def run_schedule_now(schedule_id: str) -> tuple[dict[str, Any], int, dict[str, str]]:
     """Do it now, beside the timetable. 409 when there is nothing to do."""
-    check_work_can_run(schedules.get_schedule(get_services().engine, schedule_id).work)
-    return build_created_response(schedules.run_schedule_now(get_services().engine, schedule_id, datetime.now(UTC)))
-
-
-def _parse_schedule(body: ScheduleBody, anchor: datetime) -> NewSchedule:
-    """The schedule that is asked for; InvalidRequest names all faults at once."""
-    timetable, work = collect_faults(
-        lambda: Timetable(body.cron, body.every_s, body.timezone, anchor), lambda: parse_work(body)
-    )
-    check_work_can_run(work, starts_now=False)
-    return NewSchedule(body.name, timetable, work, body.catch_up)
+    return build_created_response(schedule_service.run_schedule(schedule_id))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Literal
 
 from pydantic import Field
@@ -10,11 +10,8 @@ from pydantic import Field
 from api.http.context import get_services
 from api.http.schemas import Body
 from api.jobs.schemas import AnalysisBody, Label, LabelName, parse_analyses
-from api.operations.models import check_models_served, check_queues_open
 from shared.errors import FieldError, InvalidRequest, NotFound, errors_by_code
-from shared.store import workers
 from shared.store.batches import selection as batches_selection
-from shared.store.jobs.planner import Analysis
 from shared.values.batches import DEFAULT_CAP, CatchUpPolicy, Selection, SelectionFilter, Workload
 from shared.values.timetable import DailyHours
 
@@ -135,22 +132,6 @@ def collect_faults(*checks: Callable[[], Any]) -> list[Any]:
     return values
 
 
-def check_work_can_run(work: Workload, *, starts_now: bool = True) -> None:
-    """Refuse what no worker could do now, and what would fill a queue that is being drained.
-
-    Args:
-        work: checked against the menu.
-        starts_now: it is to be done now: a queue that is being drained refuses it.
-
-    Raises:
-        WeightsMissing, WeightsCorrupt, ModelUnavailable: the same as for a job.
-    """
-    analyses: Sequence[Analysis] = batches_selection.parse_analyses(work)
-    check_models_served(analyses, workers.list_workers(get_services().engine))
-    if starts_now:
-        check_queues_open(get_services().engine, analyses)
-
-
 def _prefix_pointers(error: InvalidRequest, prefix: str) -> InvalidRequest:
     """The same faults, at a place of the body."""
     errors = tuple(
@@ -163,9 +144,9 @@ def _check_error_code(selection: SelectionBody) -> None:
     if selection.code is None:
         return
     if selection.only != "failed":
-        raise _fault_at("/selection/code", "not_failed", "A code goes with `only`: failed.")
+        raise InvalidRequest.at("/selection/code", "not_failed", "A code goes with `only`: failed.")
     if selection.code not in errors_by_code():
-        raise _fault_at("/selection/code", "unknown_code", f"Codes are: {', '.join(sorted(errors_by_code()))}.")
+        raise InvalidRequest.at("/selection/code", "unknown_code", f"Codes are: {', '.join(sorted(errors_by_code()))}.")
 
 
 def _check_selection_exists(selection: Selection) -> None:
@@ -182,7 +163,3 @@ def _check_selection_exists(selection: Selection) -> None:
     ]
     if faults:
         raise NotFound(faults[0].detail, errors=tuple(faults))
-
-
-def _fault_at(pointer: str, code: str, detail: str) -> InvalidRequest:
-    return InvalidRequest(detail, errors=(FieldError(pointer, code, detail),))

@@ -45,7 +45,7 @@ def check_access(keys: tuple[str, ...]) -> None:
         return
     view = current_app.view_functions.get(request.endpoint or "")
     g.key = _find_known_key(keys)
-    if not g.key and not getattr(view, "open_to_all", False):
+    if not g.key and not getattr(view, "allow_anonymous", False):
         raise Unauthorized("Send a valid key: Authorization: Bearer KEY.")
 
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.resources import files as package_files
 from typing import Any
 
 from apiflask import APIFlask
 from flask import Response, send_from_directory
 
-from api import batches
 from api.http.problems import KEY_COOKIE, Problem, allow_anonymous, document_problems
-from api.operations import models
 from shared.errors import Forbidden, Internal, InvalidRequest, NotFound, Unauthorized
+
+AddSchemas = Callable[[dict[str, Any]], None]
+"""Adds schemas to those of the OpenAPI document, by name."""
 
 DOCS_ASSETS = ("swagger-ui.css", "swagger-ui-bundle.js", "favicon-32x32.png")
 
@@ -33,26 +36,32 @@ DOCS_START = (
 )
 
 
-def add_api_metadata(app: APIFlask) -> None:
-    """Everything in the OpenAPI document that does not belong to one route."""
+def add_api_metadata(app: APIFlask, add_schemas: Sequence[AddSchemas]) -> None:
+    """Add everything to the OpenAPI document that does not belong to one route.
+
+    Args:
+        app: whose document it is.
+        add_schemas: functions that add schemas which no route names. They are passed in, as this package knows none of
+            the packages whose routes it serves.
+    """
     app.description = "Turns long videos into structure. Times are exact, ends are exclusive, errors are RFC 9457."
     app.license = {"name": "Apache-2.0", "identifier": "Apache-2.0"}
     app.security_schemes = {
         "key": {"type": "http", "scheme": "bearer", "description": "An API key."},
         "cookie": {"type": "apiKey", "in": "cookie", "name": KEY_COOKIE, "description": "The same, for the page."},
     }
-    app.spec_processor(_complete_openapi)
+    app.spec_processor(partial(_complete_openapi, add_schemas))
 
 
-def _complete_openapi(spec: dict[str, Any] | str) -> dict[str, Any] | str:
+def _complete_openapi(add_schemas: Sequence[AddSchemas], spec: dict[str, Any] | str) -> dict[str, Any] | str:
     """Add what no decorator can say: problems that any route may answer with, security, parameters of each model."""
     assert isinstance(spec, dict)  # noqa: S101 (JSON is the only format that is served)
     schemas = spec["components"]["schemas"]
     schemas.pop("HTTPError", None)
     schemas["Problem"] = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
     schemas |= schemas["Problem"].pop("$defs")
-    models.add_parameter_schemas(schemas)
-    batches.add_plan_schema(schemas)
+    for add in add_schemas:
+        add(schemas)
     spec["security"] = [{"key": []}, {"cookie": []}]
     spec["tags"] = list({tag["name"]: tag for tag in spec["tags"]}.values())  # several blueprints may share one
     for path, operations in spec["paths"].items():
@@ -66,7 +75,7 @@ def _complete_openapi(spec: dict[str, Any] | str) -> dict[str, Any] | str:
                 _never_null(parameter)
             if path in {"/healthz", "/readyz", "/metrics"}:
                 operation["security"] = []
-    return _flatten_schema_names(spec)
+    return flatten_schema_names(spec)
 
 
 def _never_null(parameter: dict[str, Any]) -> None:
@@ -80,12 +89,19 @@ def _never_null(parameter: dict[str, Any]) -> None:
         schema.pop("default", None)
 
 
-def _flatten_schema_names(spec: dict[str, Any]) -> dict[str, Any]:
-    """Call a schema by its own name, wherever it was first met (`JobPage.JobRecord` -> `JobRecord`)."""
+def flatten_schema_names(spec: dict[str, Any]) -> dict[str, Any]:
+    """Call a schema by its own name, wherever it was first met (`JobPage.JobRecord` -> `JobRecord`).
+
+    ValueError for two different schemas of one name: the second would silently replace the first.
+    """
     text = re.sub(r'#/components/schemas/[A-Za-z]+\.([A-Za-z]+)"', r'#/components/schemas/\1"', json.dumps(spec))
     flattened: dict[str, Any] = json.loads(text)
-    schemas = flattened["components"]["schemas"]
-    flattened["components"]["schemas"] = {name.rpartition(".")[2]: schema for name, schema in sorted(schemas.items())}
+    schemas: dict[str, Any] = {}
+    for qualified_name, schema in sorted(flattened["components"]["schemas"].items()):
+        name = qualified_name.rpartition(".")[2]
+        if schemas.setdefault(name, schema) != schema:
+            raise ValueError(f"two different schemas are called {name}: rename one of the classes")
+    flattened["components"]["schemas"] = schemas
     return flattened
 
 

@@ -140,10 +140,10 @@ def to_invalid_request(error: ValidationError, prefix: str = "") -> InvalidReque
 
 def bad_query(name: str, code: str, detail: str) -> InvalidRequest:
     """One query parameter is wrong."""
-    return InvalidRequest(detail, errors=(FieldError(f"/query/{name}", code, detail),))
+    return InvalidRequest.at(f"/query/{name}", code, detail)
 
 
 def allow_anonymous(view: View) -> View:
     """Mark a view that answers without an API key."""
-    view.open_to_all = True  # type: ignore[attr-defined]
+    view.allow_anonymous = True  # type: ignore[attr-defined]
     return view

@@ -1,6 +1,6 @@
-"""Jobs: asked for, read, listed, cancelled, retried, deleted."""
+"""Jobs: create, list, show, cancel, retry, delete."""
 
 from api.jobs.records import JobRecord, RunRecord
-from api.jobs.routes import bp, cancel_job, delete_job, retry_job
+from api.jobs.routes import bp
 
-__all__ = ["JobRecord", "RunRecord", "bp", "cancel_job", "delete_job", "retry_job"]
+__all__ = ["JobRecord", "RunRecord", "bp"]

@@ -1,14 +1,13 @@
-"""Jobs: checked against the menu, written in one transaction, then the doorbell; read, listed, cancelled, retried."""
+"""Routes of jobs: create, list, show, cancel, retry, delete."""
 
 from __future__ import annotations
 
-import hashlib
-import json
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 from apiflask import APIBlueprint
-from flask import Response, g, jsonify, request
+from flask import Response, jsonify, request
 from pydantic import AwareDatetime, Field
 
 from api.http.context import get_services
@@ -16,29 +15,23 @@ from api.http.long_poll import MAX_WAIT_S, wait_until_ended
 from api.http.paging import paginate_items, read_page_token
 from api.http.problems import bad_query, document_problems
 from api.http.schemas import Query
+from api.jobs import service
 from api.jobs.records import JobPage, JobRecord, ValidatedJobRecord
-from api.jobs.schemas import CreateHeaders, CreateQuery, JobBody, check_ranges_in_video, has_range, parse_analyses
-from api.operations.models import check_model_queues_open, check_models_served, check_queues_open
+from api.jobs.schemas import CreateHeaders, CreateQuery, JobBody, parse_analyses, read_label_query
 from shared.errors import (
     Conflict,
-    FieldError,
     IdempotencyMismatch,
     InvalidRequest,
     ModelUnavailable,
     NotFound,
-    SceneworksError,
     WeightsCorrupt,
     WeightsMissing,
 )
-from shared.log import get_logger
-from shared.store import workers
 from shared.store.jobs import jobs
-from shared.store.jobs.jobs import JobFilter, NewJob
+from shared.store.jobs.jobs import JobFilter
 from shared.store.jobs.planner import Analysis
-from shared.store.videos import videos
-from shared.values import Job, JobState, RunState, VideoFacts, parse_labels
+from shared.values import Job, JobState
 
-log = get_logger(__name__)
 bp = APIBlueprint("jobs", __name__, url_prefix="/v1/jobs", tag="Jobs")
 
 
@@ -97,16 +90,9 @@ def create_job(body: JobBody, query: CreateQuery, headers: CreateHeaders) -> Any
     """
     analyses = parse_analyses(body)
     if query.validate_only:
-        return _validate_only(body, analyses)
-    created = _create_or_replay(body, _build_new_job(body, analyses, headers.idempotency_key))
-    get_services().notifier.notify_workers(created.wakeups)
-    log.info(
-        "job.created",
-        job=created.job.id,
-        video=created.job.video_id,
-        runs=len(created.job.runs),
-        replayed=created.replayed,
-    )
+        service.check_job(body, analyses)
+        return _build_validated_answer(body, analyses)
+    created = service.create_job(body, analyses, headers.idempotency_key)
     response_headers = _build_poll_headers(created.job) | {"Location": build_job_record(created.job)["urls"]["self"]}
     if created.replayed:
         response_headers["Idempotency-Replayed"] = "true"
@@ -155,8 +141,7 @@ def cancel_job(job_id: str) -> tuple[dict[str, Any], dict[str, str]]:
 
     `cancelled` is said only once the work has stopped, `cancelling` before. 409 when the job has ended.
     """
-    job = jobs.cancel_job(get_services().engine, job_id)
-    log.info("job.cancelled", job=job.id, state=job.state.value)
+    job = service.cancel_job(job_id)
     return build_job_record(job), _build_poll_headers(job)
 
 
@@ -165,14 +150,7 @@ def cancel_job(job_id: str) -> tuple[dict[str, Any], dict[str, str]]:
 @bp.doc(responses=document_problems(NotFound, Conflict, ModelUnavailable))
 def retry_job(job_id: str) -> tuple[dict[str, Any], int, dict[str, str]]:
     """Run what failed or was cancelled once more; what is done stays done. 409 unless failed or cancelled."""
-    get_services().backlog.check_capacity()
-    unfinished = [
-        run.model for run in jobs.get_job(get_services().engine, job_id).runs if run.state is not RunState.DONE
-    ]
-    check_model_queues_open(get_services().engine, unfinished)
-    job, wakes = jobs.retry_job(get_services().engine, job_id, get_services().settings.max_attempts)
-    get_services().notifier.notify_workers(wakes)
-    log.info("job.retried", job=job.id, runs=len(wakes))
+    job = service.retry_job(job_id)
     return build_job_record(job), 202, _build_poll_headers(job) | {"Location": build_job_record(job)["urls"]["self"]}
 
 
@@ -180,64 +158,14 @@ def retry_job(job_id: str) -> tuple[dict[str, Any], int, dict[str, str]]:
 @bp.doc(responses=document_problems(NotFound, extra={204: {"description": "Gone; what still ran stops."}}))
 def delete_job(job_id: str) -> tuple[str, int]:
     """Forget a job. Results that no other job refers to go with it."""
-    jobs.delete_job(get_services().engine, job_id)
-    log.info("job.deleted", job=job_id)
+    service.delete_job(job_id)
     return "", 204
 
 
-def _build_new_job(body: JobBody, analyses: tuple[Analysis, ...], key: str | None) -> NewJob:
-    request_json = json.dumps(body.model_dump(mode="json", exclude_unset=True), sort_keys=True, separators=(",", ":"))
-    return NewJob(
-        video_id=body.video_id,
-        analyses=analyses,
-        priority=body.priority,
-        external_id=body.external_id,
-        labels=dict(body.labels),
-        key_scope=g.key,
-        idempotency_key=key,
-        request_sha256=hashlib.sha256(request_json.encode()).hexdigest(),
-        max_attempts=get_services().settings.max_attempts,
-    )
-
-
-def _create_or_replay(body: JobBody, new: NewJob) -> jobs.CreatedJob:
-    """Into the ledger, unless the service is full or the models cannot run; a request known by its key always is."""
-    engine = get_services().engine
-    replayed = jobs.find_replay(engine, new) if new.idempotency_key else None
-    if replayed:
-        return replayed
-    if has_range(new.analyses):
-        check_ranges_in_video(body, new.analyses, _load_video(new.video_id))
-    _check_admission(new.analyses)
-    try:
-        return jobs.create_job(engine, new)
-    except NotFound as error:
-        raise _point_to_video_id(error) from None
-
-
-def _validate_only(body: JobBody, analyses: tuple[Analysis, ...]) -> Response:
-    check_ranges_in_video(body, analyses, _load_video(body.video_id))
-    _check_admission(analyses)
+def _build_validated_answer(body: JobBody, analyses: Sequence[Analysis]) -> Response:
     resolved = [{"model": analysis.model, "params": analysis.params.model_dump(mode="json")} for analysis in analyses]
+    # A response, not a record: the route documents its record for 202 alone, and APIFlask would check this against it.
     return jsonify(ValidatedJobRecord(valid=True, video_id=body.video_id, analyses=resolved).model_dump())
-
-
-def _load_video(video_id: str) -> VideoFacts:
-    try:
-        return videos.get_video(get_services().engine, video_id).facts
-    except NotFound as error:
-        raise _point_to_video_id(error) from None
-
-
-def _point_to_video_id(error: SceneworksError) -> NotFound:
-    return NotFound(error.detail, errors=(FieldError("/video_id", "not_found", error.detail),))
-
-
-def _check_admission(analyses: tuple[Analysis, ...]) -> None:
-    """ModelUnavailable when the queue is full or drained, or no worker can serve; WeightsMissing, WeightsCorrupt."""
-    get_services().backlog.check_capacity()
-    check_models_served(analyses, workers.list_workers(get_services().engine))
-    check_queues_open(get_services().engine, analyses)
 
 
 def _parse_states(text: str | None) -> frozenset[JobState] | None:
@@ -248,11 +176,3 @@ def _parse_states(text: str | None) -> frozenset[JobState] | None:
     except ValueError:
         valid_states = ", ".join(state.value for state in JobState)
         raise bad_query("state", "unknown_state", f"States are: {valid_states}.") from None
-
-
-def read_label_query(pairs: list[str]) -> dict[str, str]:
-    """The labels of a query, written `name:value`; InvalidRequest."""
-    try:
-        return parse_labels(pairs)
-    except ValueError:
-        raise bad_query("label", "bad_label", "A label is written name:value.") from None

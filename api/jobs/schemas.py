@@ -7,11 +7,12 @@ from typing import Annotated, Any, Literal, Protocol, Self
 
 from pydantic import BaseModel, Field, StringConstraints, model_validator
 
+from api.http.problems import bad_query
 from api.http.schemas import Body, Query
 from shared.catalog import ModelSpec, Params, get_model_spec
 from shared.errors import FieldError, InvalidRequest
 from shared.store.jobs.planner import Analysis
-from shared.values import VideoFacts
+from shared.values import VideoFacts, parse_labels
 
 RANGE_PARAMS = ("start_s", "end_s")
 """Parameters of models that look at a part of the film."""
@@ -98,11 +99,9 @@ def _read_range(spec: ModelSpec, analysis_body: AnalysisBody, pointer: str) -> d
     if analysis_body.range is None:
         return {}
     if not spec.params.model_fields.keys() >= set(RANGE_PARAMS):
-        detail = f"{spec.name} looks at the whole film: it takes no range."
-        raise InvalidRequest(detail, errors=(FieldError(pointer, "no_range", detail),))
+        raise InvalidRequest.at(pointer, "no_range", f"{spec.name} looks at the whole video: it takes no range.")
     if analysis_body.params.keys() & set(RANGE_PARAMS):
-        detail = "The range is given twice: in `range` and in `params`."
-        raise InvalidRequest(detail, errors=(FieldError(pointer, "given_twice", detail),))
+        raise InvalidRequest.at(pointer, "given_twice", "The range is given twice: in `range` and in `params`.")
     return analysis_body.range.model_dump()
 
 
@@ -132,3 +131,11 @@ def has_range(analyses: Sequence[Analysis]) -> bool:
     return any(
         getattr(analysis.params, "start_s", 0) or getattr(analysis.params, "end_s", None) for analysis in analyses
     )
+
+
+def read_label_query(pairs: list[str]) -> dict[str, str]:
+    """Read the labels of a query, written `name:value`; InvalidRequest."""
+    try:
+        return parse_labels(pairs)
+    except ValueError:
+        raise bad_query("label", "bad_label", "A label is written name:value.") from None

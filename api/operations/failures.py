@@ -1,8 +1,7 @@
-"""What has failed, by code and model, and trying it again."""
+"""Routes of failures: list failed runs by code and model, retry them."""
 
 from __future__ import annotations
 
-import time
 from datetime import datetime
 from typing import Any
 
@@ -12,19 +11,11 @@ from pydantic import Field
 from api.http.context import get_services
 from api.http.problems import document_problems
 from api.http.schemas import Body, Record
-from api.operations.models import check_model_queues_open
-from shared import catalog
-from shared.errors import FieldError, InvalidRequest, ModelUnavailable, errors_by_code
-from shared.log import get_logger
+from api.operations import service
+from shared.errors import InvalidRequest, ModelUnavailable
 from shared.store.operations import failures
 
-log = get_logger(__name__)
 bp = APIBlueprint("failures", __name__, url_prefix="/v1/failures", tag="Jobs")
-
-CHUNK_JOBS = 50
-"""Jobs that are planned again in one transaction."""
-BUDGET_S = 10.0
-"""After so long an answer says how much is left."""
 
 
 class FailureGroupRecord(Record):
@@ -77,30 +68,4 @@ def retry_failures(body: RetryFailuresBody) -> tuple[dict[str, Any], int]:
     What is done stays done. Jobs with work going on are left alone. What failed after this call was made waits for the
     next. Many jobs take several calls: `left` says whether.
     """
-    return retry_failed_jobs(body.code, body.model), 202
-
-
-def retry_failed_jobs(code: str, model: str) -> dict[str, int]:
-    """The same: how many jobs and runs, and how many jobs are left; InvalidRequest, ModelUnavailable."""
-    if code not in errors_by_code():
-        detail = f"Codes are: {', '.join(sorted(errors_by_code()))}."
-        raise InvalidRequest(detail, errors=(FieldError("/code", "unknown_code", detail),))
-    catalog.get_model_spec(model)
-    get_services().backlog.check_capacity()
-    check_model_queues_open(get_services().engine, [model])
-    return _retry_in_chunks(code, model)
-
-
-def _retry_in_chunks(code: str, model: str) -> dict[str, int]:
-    engine, attempts = get_services().engine, get_services().settings.max_attempts
-    jobs, runs, failed_by, deadline = 0, 0, None, time.monotonic() + BUDGET_S
-    while True:
-        chunk = failures.retry_failed_jobs(
-            engine, code, model, limit=CHUNK_JOBS, max_attempts=attempts, failed_by=failed_by
-        )
-        get_services().notifier.notify_workers(chunk.wakeups)
-        jobs, runs, failed_by = jobs + chunk.jobs, runs + len(chunk.wakeups), chunk.failed_by
-        if not chunk.has_more or time.monotonic() > deadline:
-            break
-    log.info("failures.retried", code=code, model=model, jobs=jobs, runs=runs)
-    return {"jobs": jobs, "runs": runs, "left": failures.count_failed_jobs(engine, code, model, failed_by=failed_by)}
+    return service.retry_failures(body.code, body.model), 202

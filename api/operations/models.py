@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
 from apiflask import APIBlueprint
 from pydantic import Field
-from sqlalchemy import Engine
 
+from api.admission import list_model_offers
 from api.http.context import get_services
 from api.http.problems import document_problems
 from api.http.schemas import Record
 from shared.catalog import CATALOG, ModelSpec
-from shared.errors import ModelUnavailable, NotFound, SceneworksError, WeightsCorrupt, WeightsMissing
+from shared.errors import NotFound, WeightsCorrupt, WeightsMissing
 from shared.store import workers
-from shared.store.jobs.planner import Analysis, expand_needs
-from shared.store.runs import queues
 from shared.values import Worker
 
 bp = APIBlueprint("catalog", __name__, url_prefix="/v1", tag="Models and workers")
@@ -134,44 +131,6 @@ def list_workers() -> dict[str, Any]:
     return {"items": [worker.to_dict() for worker in workers.list_workers(get_services().engine)]}
 
 
-def check_models_served(analyses: Sequence[Analysis], known_workers: list[Worker]) -> None:
-    """Refuse what every live worker of a model says it cannot do; without any the ledger accepts and waits.
-
-    Raises:
-        WeightsMissing, WeightsCorrupt: and the parameters ask for weights.
-        ModelUnavailable: some other complaint.
-    """
-    for analysis in analyses:
-        spec = CATALOG[analysis.model]
-        _check_model_served(spec, spec.weights_for(analysis.params) is not None, known_workers)
-        for need in spec.needs_for(analysis.params):
-            _check_model_served(CATALOG[need], CATALOG[need].weights is not None, known_workers)
-
-
-def check_queues_open(engine: Engine, analyses: Sequence[Analysis]) -> None:
-    """ModelUnavailable when a queue that a job of these would fill is being drained."""
-    check_model_queues_open(engine, {analysis.model for analysis, _ in expand_needs(analyses)})
-
-
-def check_model_queues_open(engine: Engine, models: Collection[str]) -> None:
-    """The same for runs of these models."""
-    draining = queues.list_draining_models(engine, models)
-    if draining:
-        raise ModelUnavailable(f"The queue of {', '.join(draining)} is being drained: no new work until it is open.")
-
-
-def _check_model_served(spec: ModelSpec, needs_weights: bool, known_workers: list[Worker]) -> None:
-    errors = [entry["error"] for _, entry in _list_offers(spec.name, known_workers)]
-    if not errors or not all(errors):
-        return
-    error_class = _error_class_for(errors[0]["code"])
-    if needs_weights or error_class is ModelUnavailable:
-        detail = f"No worker can run {spec.name}: {errors[0]['detail']}"
-        if spec.weights and error_class is WeightsMissing and spec.weights.how not in detail:
-            detail += f" To get them: {spec.weights.how}"
-        raise error_class(detail)
-
-
 def add_parameter_schemas(schemas: dict[str, Any]) -> None:
     """Spell out in the OpenAPI document which parameters go with which model."""
     choices = []
@@ -188,18 +147,8 @@ def add_parameter_schemas(schemas: dict[str, Any]) -> None:
         schemas[name]["oneOf"] = choices
 
 
-def _error_class_for(code: str) -> type[SceneworksError]:
-    return {WeightsMissing.code: WeightsMissing, WeightsCorrupt.code: WeightsCorrupt}.get(code, ModelUnavailable)
-
-
-def _list_offers(model: str, known_workers: list[Worker]) -> list[tuple[Worker, dict[str, Any]]]:
-    """Live workers with what they say about the model."""
-    live_workers = [worker for worker in known_workers if worker.live]
-    return [(worker, entry) for worker in live_workers for entry in worker.models if entry["model"] == model]
-
-
 def _build_model_record(spec: ModelSpec, known_workers: list[Worker]) -> dict[str, Any]:
-    serving = _list_offers(spec.name, known_workers)
+    serving = list_model_offers(spec.name, known_workers)
     return {
         "name": spec.name,
         "title": spec.title,

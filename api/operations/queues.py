@@ -1,4 +1,4 @@
-"""The queue of each model: how it stands, and what an operator decides about it."""
+"""Routes of the queues, one for each model: list them, change their mode."""
 
 from __future__ import annotations
 
@@ -11,13 +11,11 @@ from pydantic import Field
 from api.http.context import get_services
 from api.http.problems import document_problems
 from api.http.schemas import Body, Record
-from shared.catalog import CATALOG
+from api.operations import service
 from shared.errors import InvalidRequest, NotFound
-from shared.log import get_logger
 from shared.store.runs import queues
-from shared.store.runs.queues import ModelQueue, QueueMode
+from shared.store.runs.queues import QueueMode
 
-log = get_logger(__name__)
 bp = APIBlueprint("queues", __name__, url_prefix="/v1/queues", tag="Models and workers")
 
 
@@ -62,13 +60,4 @@ def list_queues() -> dict[str, Any]:
 @bp.doc(responses=document_problems(InvalidRequest, NotFound))
 def set_queue_mode(model: str, body: QueueModeBody) -> dict[str, Any]:
     """Pause, drain or open the queue of a model. Runs that have started go on."""
-    return change_queue_mode(model, body.mode).to_dict()
-
-
-def change_queue_mode(model: str, mode: QueueMode) -> ModelQueue:
-    """The queue of a model in that mode from now on; NotFound."""
-    if model not in CATALOG:
-        raise NotFound(f"There is no model of that name. Models: {', '.join(CATALOG)}.")
-    queue = queues.set_queue_mode(get_services().engine, model, mode)
-    log.info("queue.decided", model=model, mode=mode)
-    return queue
+    return service.change_queue_mode(model, body.mode).to_dict()

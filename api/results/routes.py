@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Literal
 
+from apiflask import APIBlueprint
 from flask import Response, jsonify
 from pydantic import Field
 
@@ -13,16 +14,17 @@ from api.http.context import get_services
 from api.http.paging import paginate_items, read_page_token
 from api.http.problems import bad_query, document_problems
 from api.http.schemas import Query, Record
-from api.results.artifacts import bp
-from api.results.formats.exports import MEDIA_TYPES, export_list, export_run
-from api.results.formats.modelscope import MODELSCOPE_SCHEMAS, render_modelscope
+from api.results.exports import MEDIA_TYPES, export_list, export_run
 from api.results.formats.text import build_result_record
+from api.results.modelscope import MODELSCOPE_SCHEMAS, render_modelscope
 from api.results.selection import check_run_filter
 from shared.errors import NotFound
 from shared.store import results
 from shared.store.jobs import jobs
 from shared.store.videos import videos
 from shared.values import Job, Run, StoredVideo
+
+bp = APIBlueprint("results", __name__, url_prefix="/v1", tag="Results and artifacts")
 
 Format = Literal["json", "jsonl", "csv", "vtt", "srt", "edl", "otio", "fcpxml", "ffmetadata", "modelscope"]
 RESULTS_DOC: dict[int | str, Any] = {
@@ -83,7 +85,7 @@ class ProvenanceRecord(Record):
 
 
 class ResultPage(Record):
-    """Results in order of run, kind and seq. A run that found nothing is `done` in `build_provenance` and has no items."""
+    """Results in order of run, kind and seq. A run that found nothing is `done` in `provenance` and has no items."""
 
     items: list[ResultRecord]
     video: dict[str, Any] = Field(description="The probe of the video.")

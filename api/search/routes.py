@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, TypeVar
+from typing import Any
 
 from apiflask import APIBlueprint
 from flask import request
@@ -18,11 +18,10 @@ from api.http.context import get_services
 from api.http.paging import paginate_items, read_page_token
 from api.http.problems import bad_query, document_problems
 from api.http.schemas import Body, Query, Record
-from api.jobs.routes import read_label_query
-from api.jobs.schemas import Label, LabelName, RangeBody
+from api.jobs.schemas import Label, LabelName, RangeBody, read_label_query
 from api.results.routes import FingerprintRecord, MomentRecord
-from api.videos.routes import VideoUrls, build_video_record as video_record
-from shared.errors import Conflict, FieldError, InvalidRequest, NotFound, SceneworksError
+from api.videos.routes import VideoUrls, build_video_record
+from shared.errors import Conflict, InvalidRequest, NotFound
 from shared.store import search
 from shared.store.search import Neighbour, SearchFilter, embeddings
 from shared.store.search.embeddings import Granularity, QueryVector, VideoPart
@@ -31,7 +30,6 @@ from shared.values import TimeRange
 
 bp = APIBlueprint("search", __name__, url_prefix="/v1", tag="Search")
 
-E = TypeVar("E", bound=SceneworksError)
 MAX_LIMIT, MAX_SEQ = 200, 2**31 - 1
 PER_DOC = "Rank films, or shots; absent: what was asked with (a film for a vector)."
 SEQ_DOC = "Ask with this embedding of the video: the number of its shot."
@@ -190,16 +188,14 @@ def _check_query_kind(body: SearchBody) -> None:
     """InvalidRequest unless the body asks with one thing."""
     for name in ("seq", "range"):
         if getattr(body, name) is not None and body.video_id is None:
-            raise _add_pointer(
-                InvalidRequest(f"{name} is a part of a video: name it in video_id."), f"/{name}", "no_video"
-            )
+            raise InvalidRequest.at(f"/{name}", "no_video", f"{name} is a part of a video: name it in video_id.")
     if (body.video_id is None) == (body.vector is None):
-        raise _add_pointer(InvalidRequest("Ask with either video_id or vector."), "/video_id", "one_of")
+        raise InvalidRequest.at("/video_id", "one_of", "Ask with either video_id or vector.")
     if body.seq is not None and body.range is not None:
-        raise _add_pointer(InvalidRequest("Ask with seq or with range, not with both."), "/range", "given_twice")
+        raise InvalidRequest.at("/range", "given_twice", "Ask with seq or with range, not with both.")
     if body.vector is not None and body.weights is None:
-        missing_weights = InvalidRequest("A vector has to come with the fingerprint of the weights that made it.")
-        raise _add_pointer(missing_weights, "/weights", "missing")
+        detail = "A vector has to come with the fingerprint of the weights that made it."
+        raise InvalidRequest.at("/weights", "missing", detail)
 
 
 def _to_fraction(seconds: float | None) -> Fraction | None:
@@ -210,9 +206,9 @@ def _to_fraction(seconds: float | None) -> Fraction | None:
 def _read_cursor(token: str | None, pointer_prefix: str) -> tuple[float, str, int, str] | None:
     """The place after which the list goes on, and the run that was asked with from its start."""
     try:
-        cursor: tuple[float, str, int, str] | None = read_page_token("likeness", token, (float, str, int, str))
+        cursor: tuple[float, str, int, str] | None = read_page_token("search", token, (float, str, int, str))
     except InvalidRequest as error:
-        raise _add_pointer(error, f"{pointer_prefix}/page_token", "bad_token") from None
+        raise InvalidRequest.at(f"{pointer_prefix}/page_token", "bad_token", error.detail) from None
     return cursor
 
 
@@ -224,15 +220,17 @@ def _query_by_video(
     try:
         videos.get_video(engine, video_id)
     except NotFound as error:
-        raise error if pointer_prefix else _add_pointer(error, "/video_id", "not_found") from None
+        raise error if pointer_prefix else NotFound.at("/video_id", "not_found", error.detail) from None
     try:
         return embeddings.query_from_video(
             engine, video_id, search_request.video_part, weights=search_request.weights, run_id=run_id
         )
     except NotFound as error:
-        raise _add_pointer(error, f"{pointer_prefix}/seq", "not_found") from None
+        raise NotFound.at(f"{pointer_prefix}/seq", "not_found", error.detail) from None
     except InvalidRequest as error:
-        raise _add_pointer(error, f"{pointer_prefix}/start_s" if pointer_prefix else "/range", "no_shots") from None
+        raise InvalidRequest.at(
+            f"{pointer_prefix}/start_s" if pointer_prefix else "/range", "no_shots", error.detail
+        ) from None
 
 
 def _query_by_vector(vector: list[float], weights: str) -> QueryVector:
@@ -240,14 +238,9 @@ def _query_by_vector(vector: list[float], weights: str) -> QueryVector:
     try:
         return embeddings.query_from_vector(get_services().engine, vector, weights)
     except NotFound as error:
-        raise _add_pointer(error, "/weights", "not_found") from None
+        raise NotFound.at("/weights", "not_found", error.detail) from None
     except InvalidRequest as error:
-        raise _add_pointer(error, "/vector", "not_comparable") from None
-
-
-def _add_pointer(error: E, pointer: str, code: str) -> E:
-    """The error with the place that it is about."""
-    return type(error)(error.detail, errors=(FieldError(pointer, code, error.detail),))
+        raise InvalidRequest.at("/vector", "not_comparable", error.detail) from None
 
 
 def _run_search(
@@ -263,7 +256,7 @@ def _run_search(
     neighbours = search.find_neighbours(get_services().engine, question, ranking)
     left_out = search.count_excluded(get_services().engine, question, ranking)
     items, token, headers = paginate_items(
-        "likeness", neighbours, search_request.limit, lambda near: (*near.position, question.run_id or "")
+        "search", neighbours, search_request.limit, lambda near: (*near.position, question.run_id or "")
     )
     answer = {
         "items": [_build_neighbour_record(neighbour) for neighbour in items],
@@ -283,7 +276,7 @@ def _build_query_record(question: QueryVector) -> dict[str, Any]:
 
 
 def _build_neighbour_record(neighbour: Neighbour) -> dict[str, Any]:
-    urls = video_record(neighbour.video)["urls"]
+    urls = build_video_record(neighbour.video)["urls"]
     keyframe_url = (
         neighbour.keyframes and f"/v1/artifacts/{neighbour.keyframes}/members/shot_{neighbour.seq:04d}_img_1.jpg"
     )

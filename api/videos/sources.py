@@ -1,9 +1,8 @@
-"""Sources: folders and lists of files whose films stay where they are. Scanning them is the workers' business."""
+"""Routes of sources, folders and lists of files whose videos stay where they are. The scanner reads them."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Literal
 
 from apiflask import APIBlueprint
@@ -11,20 +10,15 @@ from pydantic import Field
 
 from api.http.context import get_services
 from api.http.paging import paginate_items, read_page_token
-from api.http.problems import document_problems
+from api.http.problems import bad_query, document_problems
 from api.http.schemas import Body, Query, Record
 from api.jobs.schemas import Label, LabelName
-from shared.errors import Conflict, FieldError, InvalidRequest, NotFound, SceneworksError, SourceForbidden
-from shared.log import get_logger
-from shared.source_roots import parse_roots, resolve_within
+from api.videos import source_service as service
+from shared.errors import Conflict, InvalidRequest, NotFound, SourceForbidden
 from shared.store.videos import sources
-from shared.store.videos.sources import NewSource
 from shared.values.sources import Source, SourceFile
 
-log = get_logger(__name__)
 bp = APIBlueprint("sources", __name__, url_prefix="/v1/sources", tag="Sources")
-
-ROOTS_SETTING = "SCENEWORKS_SOURCE_ROOTS"
 
 
 class SourceBody(Body):
@@ -123,14 +117,7 @@ def add_source(body: SourceBody) -> tuple[dict[str, Any], int, dict[str, str]]:
 
     It has to lie under one of the folders that the operator allows (`SCENEWORKS_SOURCE_ROOTS`), links resolved.
     """
-    if (body.folder is None) == (not body.files):
-        raise _fault_at(InvalidRequest, "/folder", "one_of", "Give either a folder or a list of files.")
-    allowed = parse_roots(get_services().settings.source_roots)
-    folder = None if body.folder is None else _resolve_path(body.folder, "/folder", allowed, folder=True)
-    files = [_resolve_path(path, f"/files/{at}", allowed) for at, path in enumerate(body.files)]
-    new = NewSource(body.name, folder, tuple(dict.fromkeys(files)), body.watch_s, dict(body.labels))
-    source = sources.add_source(get_services().engine, new)
-    log.info("source.added", source=source.id, kind=source.kind)
+    source = service.add_source(body.name, body.folder, body.files, body.watch_s, body.labels)
     return build_source_record(source), 201, {"Location": build_source_record(source)["urls"]["self"]}
 
 
@@ -156,8 +143,7 @@ def remove_source(source_id: str) -> tuple[str, int]:
 
     The videos and their results stay; films whose bytes lay there alone are out of reach.
     """
-    sources.delete_source(get_services().engine, source_id)
-    log.info("source.removed", source=source_id)
+    service.delete_source(source_id)
     return "", 204
 
 
@@ -167,8 +153,7 @@ def remove_source(source_id: str) -> tuple[str, int]:
 @bp.doc(responses=document_problems(NotFound))
 def request_scan(source_id: str, query: ScanQuery) -> tuple[dict[str, Any], int]:
     """Ask for a scan. Files that have the size and time that they had are not read again, unless it is forced."""
-    source = sources.request_scan(get_services().engine, source_id, force=query.force)
-    log.info("source.wanted", source=source_id, force=query.force)
+    source = service.request_scan(source_id, force=query.force)
     return build_source_record(source), 202
 
 
@@ -199,34 +184,4 @@ def _cursor_to_path(cursor: str) -> str:
     try:
         return bytes.fromhex(cursor).decode()
     except ValueError:
-        raise _fault_at(
-            InvalidRequest, "/query/page_token", "bad_token", "This page_token was not made here."
-        ) from None
-
-
-def _resolve_path(path: str, pointer: str, allowed: tuple[Path, ...], *, folder: bool = False) -> str:
-    """The path with its links resolved.
-
-    Raises:
-        SourceForbidden: it lies outside the folders of the operator, or there are none.
-        InvalidRequest: it is not absolute, or there is nothing of the kind.
-    """
-    if not allowed:
-        raise _fault_at(
-            SourceForbidden, pointer, "no_roots", f"The operator allows no folders: {ROOTS_SETTING} is not set."
-        )
-    if not Path(path).is_absolute():
-        raise _fault_at(InvalidRequest, pointer, "not_absolute", "The path has to be absolute.")
-    resolved = resolve_within(Path(path), allowed)
-    if resolved is None:
-        raise _fault_at(
-            SourceForbidden, pointer, "outside", f"This lies outside the folders that {ROOTS_SETTING} allows."
-        )
-    if not (resolved.is_dir() if folder else resolved.is_file()):
-        kind = "folder" if folder else "file"
-        raise _fault_at(InvalidRequest, pointer, "not_found", f"There is no such {kind} on the machine of the API.")
-    return str(resolved)
-
-
-def _fault_at(error_class: type[SceneworksError], pointer: str, code: str, detail: str) -> SceneworksError:
-    return error_class(detail, errors=(FieldError(pointer, code, detail),))
+        raise bad_query("page_token", "bad_token", "This page_token was not made here.") from None

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from threading import BoundedSemaphore, Lock
+
+from cachetools import LRUCache
 
 from api.http.context import THREADS
 from shared.errors import RateLimited
@@ -30,27 +30,24 @@ def seconds_to_pts(video: VideoFacts, at: float) -> int:
     return video.clock.start_pts + int((Fraction(at) + ROUNDING) / video.clock.time_base)
 
 
-@dataclass(slots=True)
 class ThumbnailCache:
-    """The pictures asked for lately, by name, up to a number of bytes; the one used longest ago goes first."""
+    """Thumbnails by name, up to a number of bytes; the least recently used one goes first."""
 
-    limit_bytes: int = CACHE_BYTES
-    _thumbnails: OrderedDict[str, bytes] = field(default_factory=OrderedDict)
-    _size_bytes: int = 0
-    _lock: Lock = field(default_factory=Lock)
+    def __init__(self, limit_bytes: int = CACHE_BYTES) -> None:
+        self._thumbnails: LRUCache[str, bytes] = LRUCache(limit_bytes, getsizeof=len)
+        self._lock = Lock()
 
     def get_or_make(self, name: str, make: Callable[[], bytes]) -> bytes:
-        """The picture of that name, made where it is not there."""
+        """Get the thumbnail of that name; it is made where it is absent."""
         with self._lock:
-            if name in self._thumbnails:
-                self._thumbnails.move_to_end(name)
-                return self._thumbnails[name]
+            if (cached := self._thumbnails.get(name)) is not None:
+                return cached
+        # Outside the lock: decoding takes long, and other thumbnails need not wait for it. Two requests may decode the
+        # same frame, which costs time and nothing else.
         thumbnail_bytes = make()
         with self._lock:
-            self._size_bytes += len(thumbnail_bytes) - len(self._thumbnails.get(name, b""))
-            self._thumbnails[name] = thumbnail_bytes
-            while self._size_bytes > self.limit_bytes:
-                self._size_bytes -= len(self._thumbnails.popitem(last=False)[1])
+            if len(thumbnail_bytes) <= self._thumbnails.maxsize:
+                self._thumbnails[name] = thumbnail_bytes
         return thumbnail_bytes
 
 

@@ -59,6 +59,7 @@ VIOLATIONS = {
     "8": ("worker/tasks/run.py", "import shared.tables"),
     "9": ("api/client/http.py", "import api.http.problems"),
     "10": ("shared/store/videos/videos.py", "import shared.store.jobs.jobs"),
+    "11": ("api/web/pages/masks.py", "import api.jobs.routes"),
 }
 
 

@@ -64,7 +64,8 @@ def iter_spans(rows: Sequence[RunResult]) -> Iterator[tuple[RunResult, TimeRange
 def render_web_vtt(rows: Sequence[RunResult]) -> str:
     """A cue for each row at its place in the film, to the millisecond."""
     cues = [
-        f"{row.result.seq + 1}\n{format_clock_time(span.start.seconds)} --> {format_clock_time(span.end.seconds)}\n{format_title(row)}\n"
+        f"{row.result.seq + 1}\n{format_clock_time(span.start.seconds)} --> {format_clock_time(span.end.seconds)}\n"
+        f"{format_title(row)}\n"
         for row, span in iter_spans(rows)
     ]
     return "\n".join(["WEBVTT\n", *cues])

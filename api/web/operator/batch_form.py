@@ -8,21 +8,18 @@ from typing import Any
 from apiflask import APIBlueprint
 from flask import Response, render_template, request
 
-from api.batches.schemas import BatchBody, check_work_can_run, parse_work
+from api.batches import service
+from api.batches.schemas import BatchBody
 from api.http.context import get_services
 from api.http.strict_json import read_json
 from api.web.operator import form_parsing
 from api.web.operator.dashboard import redirect_to
 from api.web.operator.form_parsing import FormFault, FormValues
 from shared.errors import InvalidRequest, SceneworksError, errors_by_code
-from shared.log import get_logger
-from shared.store.batches import batches, selection
-from shared.store.batches.batches import NewBatch
+from shared.store.batches import batches
 from shared.store.batches.selection import BatchPlan
 from shared.store.videos import sources
-from shared.values.batches import Workload
 
-log = get_logger(__name__)
 bp = APIBlueprint("asking", __name__, enable_openapi=False, url_prefix="/operator/batches")
 
 BATCH_KINDS = ("reprocess", "batch")
@@ -43,7 +40,7 @@ def preview_batch() -> tuple[str, int]:
     try:
         kind = _parse_kind(values.get("kind", [""])[0])
         body = form_parsing.validate_body(BatchBody, form_parsing.parse_batch(values))
-        plan = selection.dry_run(get_services().engine, _build_checked_work(body))
+        plan = service.preview_batch(body, starts_now=True)
     except SceneworksError as error:
         return render_form("batch_form.html", values, faults=form_parsing.list_faults(error, values)), error.status
     return render_form("batch_form.html", values, plan=plan, kind=kind, asked=body.model_dump_json()), 200
@@ -54,9 +51,7 @@ def start_batch() -> Response:
     """The batch that was shown."""
     body = form_parsing.validate_body(BatchBody, read_json(request.form.get("asked", "").encode()))
     kind = _parse_kind(request.form.get("kind", ""))
-    batch = batches.create_batch(get_services().engine, NewBatch(body.title, _build_checked_work(body), kind))
-    log.info("batch.created", batch=batch.id, kind=batch.kind, videos=batch.videos)
-    return redirect_to(f"/operator/batches/{batch.id}")
+    return redirect_to(f"/operator/batches/{service.create_batch(body, kind).id}")
 
 
 def render_form(
@@ -80,13 +75,6 @@ def _parse_kind(text: str) -> str:
     if text not in BATCH_KINDS:
         raise InvalidRequest(f"A batch is one of: {', '.join(BATCH_KINDS)}.")
     return text
-
-
-def _build_checked_work(body: BatchBody) -> Workload:
-    """What is asked for, checked as the API checks it."""
-    work = parse_work(body)
-    check_work_can_run(work)
-    return work
 
 
 def _copy_batch(batch_id: str) -> FormValues:

@@ -7,8 +7,8 @@ from typing import Any
 from apiflask import APIBlueprint
 from flask import render_template, request
 
-from api.batches.diff import sum_batch_changes
-from api.batches.routes import ITEM_STATES
+from api.batches.change_sums import sum_batch_changes
+from api.batches.records import ITEM_STATES
 from api.http.context import get_services
 from api.http.paging import paginate_items, read_page_token
 from api.http.problems import bad_query

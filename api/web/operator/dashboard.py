@@ -10,16 +10,15 @@ from typing import Any, get_args
 from apiflask import APIBlueprint
 from flask import Response, redirect, render_template, request
 
-from api.batches import routes as batch_routes, schedules as schedule_routes
-from api.batches.schedules import CATCH_UP_RULES
+from api.batches import schedule_service, service as batch_service
+from api.batches.schedule_service import CATCH_UP_RULES
 from api.http.context import get_services
 from api.http.paging import paginate_items, read_page_token
 from api.http.strict_json import check_text
-from api.operations import failures as failure_routes
-from api.operations.queues import change_queue_mode
+from api.operations import service as operations_service
+from api.videos import source_service
 from shared.catalog import CATALOG
 from shared.errors import NotFound
-from shared.log import get_logger
 from shared.store import workers
 from shared.store.batches import batches, schedules
 from shared.store.operations import failures
@@ -32,7 +31,6 @@ from shared.values.batches import Batch
 from shared.values.schedules import Schedule
 from shared.values.timetable import load_zone
 
-log = get_logger(__name__)
 bp = APIBlueprint("board", __name__, enable_openapi=False, url_prefix="/operator")
 
 BATCHES_PER_PAGE = 12
@@ -42,12 +40,12 @@ DASHBOARD_SLOTS = 3
 QUEUE_MODES: tuple[QueueMode, ...] = get_args(QueueMode)
 Action = Callable[[str], Any]
 BATCH_ACTIONS: dict[str, Action] = {
-    "pause": batch_routes.pause_batch, "resume": batch_routes.resume_batch, "cancel": batch_routes.cancel_batch,
-    "retry": batch_routes.retry_batch,
+    "pause": batch_service.pause_batch, "resume": batch_service.resume_batch, "cancel": batch_service.cancel_batch,
+    "retry": batch_service.retry_batch,
 }  # fmt: skip
 SCHEDULE_ACTIONS: dict[str, Action] = {
-    "pause": schedule_routes.pause_schedule, "resume": schedule_routes.resume_schedule, "run": schedule_routes.run_schedule_now,
-    "delete": schedule_routes.remove_schedule,
+    "pause": schedule_service.pause_schedule, "resume": schedule_service.resume_schedule,
+    "run": schedule_service.run_schedule, "delete": schedule_service.delete_schedule,
 }  # fmt: skip
 
 
@@ -78,7 +76,7 @@ def show_dashboard() -> str:
         "batches",
         batches.list_batches(engine, limit=BATCHES_PER_PAGE + 1, after=after),
         BATCHES_PER_PAGE,
-        lambda one: (one.created_at, one.id),
+        lambda batch: (batch.created_at, batch.id),
     )
     known_workers = workers.list_workers(engine)
     return render_template(
@@ -114,7 +112,7 @@ def list_workers(known_workers: Sequence[Worker]) -> list[WorkerStatus]:
         )
         for worker in known_workers
     ]
-    return sorted(statuses, key=lambda one: not one.worker.live)
+    return sorted(statuses, key=lambda status: not status.worker.live)
 
 
 def list_next_slots(schedule: Schedule, count: int = DASHBOARD_SLOTS) -> list[SlotTime]:
@@ -162,7 +160,7 @@ def set_queue_mode(model: str, mode: str) -> Response:
     queue_mode = next((known_mode for known_mode in QUEUE_MODES if known_mode == mode), None)
     if queue_mode is None:
         raise NotFound("There is nothing at this address.")
-    change_queue_mode(model, queue_mode)
+    operations_service.change_queue_mode(model, queue_mode)
     return redirect_to("/operator#queues")
 
 
@@ -171,7 +169,7 @@ def retry_failures() -> Response:
     """Try again what failed with a code."""
     code, model = (request.form.get(name, "") for name in ("code", "model"))
     check_text(code + model)
-    failure_routes.retry_failed_jobs(code, model)
+    operations_service.retry_failures(code, model)
     return redirect_to("/operator#failures")
 
 
@@ -192,8 +190,7 @@ def act_on_schedule(schedule_id: str, verb: str) -> Response:
 @bp.post("/sources/<source_id>/scan")
 def request_scan(source_id: str) -> Response:
     """Ask for a scan."""
-    sources.request_scan(get_services().engine, source_id)
-    log.info("source.wanted", source=source_id)
+    source_service.request_scan(source_id)
     return redirect_to("/operator#sources")
 
 

@@ -18,7 +18,7 @@ from api.http.problems import to_invalid_request
 from api.http.strict_json import read_json
 from api.web.pages.forms import FormField, build_form_fields
 from shared.catalog import CATALOG, ModelSpec
-from shared.errors import FieldError, InvalidRequest, SceneworksError
+from shared.errors import InvalidRequest, SceneworksError
 from shared.values import parse_labels
 from shared.values.batches import DEFAULT_CAP, Workload
 from shared.values.timetable import Timetable
@@ -225,8 +225,7 @@ def _parse_labels(values: FormValues, field: str, pointer: str) -> dict[str, str
     try:
         return parse_labels(line for line in lines if line)
     except ValueError:
-        detail = "A label is written name:value, one a line."
-        raise InvalidRequest(detail, errors=(FieldError(pointer, "bad_label", detail),)) from None
+        raise InvalidRequest.at(pointer, "bad_label", "A label is written name:value, one a line.") from None
 
 
 def _first_value(values: FormValues, field: str) -> str:

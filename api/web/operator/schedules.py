@@ -8,8 +8,8 @@ from typing import Any
 from apiflask import APIBlueprint
 from flask import Response, request
 
-from api.batches import schedules as routes
-from api.batches.schedules import CATCH_UP_RULES
+from api.batches import schedule_service
+from api.batches.schedule_service import CATCH_UP_RULES
 from api.batches.schemas import ScheduleBody, parse_work
 from api.http.context import get_services
 from api.http.strict_json import read_json
@@ -67,9 +67,9 @@ def save_schedule() -> Response:
         _get_edited_schedule(),
     )
     if stored is None:
-        routes.save_new_schedule(body)
+        schedule_service.create_schedule(body)
     else:
-        routes.save_schedule_changes(stored.id, body)
+        schedule_service.change_schedule(stored.id, body)
     return redirect_to("/operator#schedules")
 
 
@@ -85,7 +85,7 @@ def _render_schedule_form(stored: Schedule | None, values: FormValues, **more: A
         if stored
         else []
     )
+    next_slots = list_next_slots(stored, FORM_SLOTS) if stored else []
     return render_form(
-        "schedule.html", values, known=stored, coming=list_next_slots(stored, FORM_SLOTS) if stored else [], last=slots, rules=CATCH_UP_RULES,
-        **more,
-    )  # fmt: skip
+        "schedule.html", values, known=stored, coming=next_slots, last=slots, rules=CATCH_UP_RULES, **more
+    )

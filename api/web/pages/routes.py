@@ -8,6 +8,7 @@ retried and deleted.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,10 @@ from typing import Any
 from apiflask import APIBlueprint
 from flask import Response, g, redirect, render_template, request, send_from_directory
 
-from api import jobs as job_routes
 from api.http.context import get_services
 from api.http.paging import paginate_items, read_page_token
 from api.http.problems import KEY_COOKIE, allow_anonymous
+from api.jobs import service as job_service
 from api.web.pages.filters import FILTERS, describe_video
 from api.web.pages.forms import build_form_fields
 from api.web.pages.masks import load_masks_view
@@ -39,14 +40,16 @@ JOBS_PER_PAGE = 20
 """On one page of the list."""
 MAX_KEY_LENGTH = 512
 STATIC_FILES = (
-    "page.css", "shots.css", "main.js", "live_update.js", "submit_form.js", "player.js", "shots.js", "scenes.js", "summary.js",
-    "mask_tracks.js", "masks.js", "search.js",
+    "page.css", "shots.css", "main.js", "live_update.js", "submit_form.js", "player.js", "shots.js", "scenes.js",
+    "summary.js", "mask_tracks.js", "masks.js", "search.js",
 )  # fmt: skip
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; media-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
-JOB_ACTIONS = {"cancel": job_routes.cancel_job, "retry": job_routes.retry_job, "delete": job_routes.delete_job}
+JOB_ACTIONS: dict[str, Callable[[str], Any]] = {
+    "cancel": job_service.cancel_job, "retry": job_service.retry_job, "delete": job_service.delete_job,
+}  # fmt: skip
 
 
 @bp.get("/")

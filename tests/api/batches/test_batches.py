@@ -52,7 +52,8 @@ FAULTS: tuple[tuple[dict[str, Any], str, str], ...] = (
 def test_a_batch(client: FlaskClient, database: Engine) -> None:
     ids = add_videos(database, 3)
     body = {
-        "analyses": HSV_LUV_ANALYSES, "name": "the archive", "selection": {"videos": ids[:2]}, "cap": 1, "labels": {"show": "x"},
+        "analyses": HSV_LUV_ANALYSES, "name": "the archive", "selection": {"videos": ids[:2]}, "cap": 1,
+        "labels": {"show": "x"},
         "hours": {"since": "00:00", "until": "23:59", "timezone": "Europe/Berlin"},
     }  # fmt: skip
     answer = client.post("/v1/batches", json=body)

@@ -18,6 +18,7 @@ from sqlalchemy.engine import make_url
 from werkzeug.test import TestResponse
 
 from api.http.auth import read_api_keys
+from api.http.openapi import flatten_schema_names
 from api.http.problems import KEY_COOKIE
 from api.http.strict_json import MAX_JSON_BYTES
 from api.localstack.servers import find_free_port
@@ -316,6 +317,19 @@ def test_openapi_tells_errors_security_and_parameters(document: dict[str, Any]) 
     create = document["paths"]["/v1/jobs"]["post"]
     assert {"Idempotency-Key", "validate_only"} == {parameter["name"] for parameter in create["parameters"]}
     assert "`weights_missing`" in create["responses"]["503"]["description"]
+
+
+def test_openapi_loses_no_schema() -> None:
+    refs = [{"$ref": "#/components/schemas/JobPage.RunRecord"}, {"$ref": "#/components/schemas/BatchPage.RunRecord"}]
+    same = {"JobPage.RunRecord": {"type": "object"}, "BatchPage.RunRecord": {"type": "object"}}
+    document = flatten_schema_names({"refs": refs, "components": {"schemas": same}})
+    assert document == {
+        "refs": [{"$ref": "#/components/schemas/RunRecord"}] * 2,
+        "components": {"schemas": {"RunRecord": {"type": "object"}}},
+    }
+    different = same | {"BatchPage.RunRecord": {"type": "string"}}
+    with pytest.raises(ValueError, match="two different schemas are called RunRecord"):
+        flatten_schema_names({"components": {"schemas": different}})
 
 
 def test_docs_need_no_network(client: FlaskClient) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from flask.testing import FlaskClient
 from sqlalchemy import Engine
 
-from api.operations import failures
+from api.operations import service
 from shared.catalog import CATALOG
 from shared.store.jobs import jobs
 from shared.store.jobs.jobs import NewJob
@@ -74,10 +74,10 @@ def test_failures_by_code_and_model_and_tried_again(client: FlaskClient, databas
 
 
 def test_many_failures_in_chunks(client: FlaskClient, database: Engine, monkeypatch: Any) -> None:
-    monkeypatch.setattr(failures, "CHUNK_JOBS", 2)
+    monkeypatch.setattr(service, "CHUNK_JOBS", 2)
     failed(database, 5)
     body = {"code": "out_of_memory", "model": "shots"}
-    monkeypatch.setattr(failures, "BUDGET_S", -1.0)
+    monkeypatch.setattr(service, "BUDGET_S", -1.0)
     assert client.post("/v1/failures/retry", json=body).json == {"jobs": 2, "runs": 2, "left": 3}
-    monkeypatch.setattr(failures, "BUDGET_S", 10.0)
+    monkeypatch.setattr(service, "BUDGET_S", 10.0)
     assert client.post("/v1/failures/retry", json=body).json == {"jobs": 3, "runs": 3, "left": 0}

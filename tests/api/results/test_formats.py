@@ -11,7 +11,7 @@ from flask.testing import FlaskClient
 from jsonschema import validate
 from sqlalchemy import Engine
 
-from api.results.formats import modelscope
+from api.results import modelscope
 from shared.storage import ContentStorage
 from shared.store.jobs import jobs
 from shared.values import Job, Result
