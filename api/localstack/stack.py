@@ -145,7 +145,10 @@ class LocalStack:
 
     def _build_environment(self, database_url: str, redis_url: str) -> dict[str, str]:
         """Settings given from outside stand; those that make this stack one system are ours."""
-        defaults = {"SCENEWORKS_WEIGHTS_DIR": str(self.folder / "weights")}
+        defaults = {
+            "SCENEWORKS_WEIGHTS_DIR": str(self.folder / "weights"),
+            "SCENEWORKS_SOFT_SHUTDOWN_S": "3",
+        }
         overrides = {
             "SCENEWORKS_DATABASE_URL": database_url,
             "SCENEWORKS_REDIS_URL": redis_url,

@@ -18,10 +18,10 @@ from shared.store.jobs import jobs
 from shared.store.runs import sweep
 from shared.values import Job
 from shared.values.batches import Workload
-from tests.api.conftest import app, client, shared_app
+from tests.api.conftest import app, client, make_app
 from tests.support import factories
 
-__all__ = ["app", "client", "shared_app"]
+__all__ = ["app", "client", "make_app"]
 pytestmark = [pytest.mark.slow, pytest.mark.flow]
 
 FILMS = 10_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,6 +95,13 @@ def scanned_source(database: Engine, tmp_path: Path, clip: Path) -> ScannedSourc
     folder = tmp_path / "share" / "films"
     folder.mkdir(parents=True)
     return ScannedSource(database, folder, clip, sources.add_source(database, NewSource("films", str(folder))).id)
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 15) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
 
 
 def set_mtime(path: Path, ago_s: float) -> None:

@@ -20,8 +20,7 @@ from shared.store.runs import sweep
 from shared.store.videos import sources, videos
 from shared.store.videos.sources import NewSource, ScannedFile
 from tests.support import factories
-from tests.support.waiting import wait_until
-from tests.worker.scanner.conftest import ScannedSource, set_mtime
+from tests.worker.scanner.conftest import ScannedSource, set_mtime, wait_until
 from worker.scanner import scan_next_source
 from worker.scanner.scan import ScanFenced, SourceScanner
 
@@ -209,9 +208,7 @@ def test_a_watched_source_is_scanned_again_by_itself(scanned_source: ScannedSour
     assert scan_next_source(scanned_source.database, scanned_source.config, "scanner-1")
     assert not scan_next_source(scanned_source.database, scanned_source.config, "scanner-1")
     scanned_source.put_video("a.mp4")
-    wait_until(
-        "the source is due again", lambda: scan_next_source(scanned_source.database, scanned_source.config, "scanner-1")
-    )
+    wait_until(lambda: scan_next_source(scanned_source.database, scanned_source.config, "scanner-1"))
     assert scanned_source.list_states() == {"a.mp4": "present"}
 
 
@@ -220,10 +217,7 @@ def test_two_scanners_share_no_source(scanned_source: ScannedSource) -> None:
     first = sources.claim_scan(scanned_source.database, "scanner-1", 0.2)
     assert first is not None
     assert sources.claim_scan(scanned_source.database, "scanner-2", 30) is None
-    wait_until(
-        "the lease has run_scan out",
-        lambda: scan_next_source(scanned_source.database, scanned_source.config, "scanner-2"),
-    )
+    wait_until(lambda: scan_next_source(scanned_source.database, scanned_source.config, "scanner-2"))
     with pytest.raises(ScanFenced):
         SourceScanner(scanned_source.database, first, scanned_source.config).run_scan()
     assert sources.finish_scan(scanned_source.database, first, {}) is None
@@ -293,21 +287,18 @@ def test_killed_and_stopped_the_process_goes_on_and_does_nothing_twice(
         return subprocess.Popen(command, cwd=REPOSITORY, env=env, stderr=subprocess.PIPE, text=True)
 
     with start() as first, start() as second, start() as third:
-        wait_until("two films are known", lambda: len(scanned_source.list_files()) >= 2)
+        wait_until(lambda: len(scanned_source.list_files()) >= 2, 30)
         scanners = {scanner.pid: scanner for scanner in (first, second, third)}
         killed = scanners.pop(_owner(scanned_source))
         killed.kill()
         killed.wait()
         known = scanned_source.list_files()
-        wait_until("two more films are known", lambda: len(scanned_source.list_files()) >= len(known) + 2)
+        wait_until(lambda: len(scanned_source.list_files()) >= len(known) + 2)
         stopped = scanners.pop(_owner(scanned_source))
         stopped.terminate()
         said = stopped.communicate(timeout=10)[1]
         assert len(scanned_source.list_files()) < 10
-        wait_until(
-            "the scan ends",
-            lambda: sources.get_source(scanned_source.database, scanned_source.source_id).scanned_at is not None,
-        )
+        wait_until(lambda: sources.get_source(scanned_source.database, scanned_source.source_id).scanned_at is not None)
         (last,) = scanners.values()
         last.send_signal(signal.SIGINT)
         said_last = last.communicate(timeout=10)[1]
