@@ -8,6 +8,8 @@ import socket
 import stat
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -19,7 +21,6 @@ import redis
 from api.localstack import launch
 from api.localstack.servers import Postgres, Server, Valkey
 from shared.errors import Conflict
-from tests.support.waiting import wait_until
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 NOBODY = 65_534
@@ -56,6 +57,13 @@ def kept(server: Server) -> str:
     return str(rows[0][0])
 
 
+def until(condition: Callable[[], bool], seconds: float = 15) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
 def gone(pid: int) -> bool:
     try:
         state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
@@ -83,7 +91,7 @@ def test_killed_and_started_again_it_has_its_data_and_its_address(kind: type[Ser
         put(server, "before the kill")
         first = server.url
         os.kill(server.pid, signal.SIGKILL)
-        wait_until("the server is dead", lambda: not server.is_alive())
+        until(lambda: not server.is_alive())
         server.start()
         assert kept(server) == "before the kill"
         assert server.url == first
@@ -108,7 +116,7 @@ def test_an_owner_that_is_killed_takes_its_servers_with_it_and_its_data_stays(tm
     with Postgres(tmp_path / "postgres", durable=False) as postgres, Valkey(tmp_path / "valkey") as valkey:
         assert postgres.url == postgres_url
         assert valkey.is_alive()
-        wait_until("the servers are dead", lambda: gone(int(postgres_pid)) and gone(int(valkey_pid)))
+        until(lambda: gone(int(postgres_pid)) and gone(int(valkey_pid)))
 
 
 def test_a_server_that_outlived_its_owner_is_replaced(tmp_path: Path) -> None:
@@ -118,7 +126,7 @@ def test_a_server_that_outlived_its_owner_is_replaced(tmp_path: Path) -> None:
     with subprocess.Popen(
         valkey._build_argv(), stdout=subprocess.DEVNULL
     ) as orphan:  # nobody's: no lock, no parent's death
-        wait_until("the orphan answers", valkey._accepts_requests)
+        until(valkey._accepts_requests)
         (tmp_path / "pid").write_text(str(orphan.pid), encoding="utf-8")
         with Valkey(tmp_path) as successor:
             assert orphan.wait(10) == 0

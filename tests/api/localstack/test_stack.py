@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,6 @@ import httpx
 import pytest
 
 from api.localstack.demo import find_sample_clip
-from tests.support.waiting import wait_until
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 COMMAND = [sys.executable, "-c", "from api.client import main; main()"]
@@ -76,7 +75,7 @@ def up(folder: Path, output: Path) -> System:
             stdout=out,
             stderr=subprocess.STDOUT,
         )
-    wait_until("the system says where it is", lambda: process.poll() is not None or ADDRESS.search(_joined(output)))
+    until(lambda: process.poll() is not None or ADDRESS.search(_joined(output)) is not None, 90)
     found = ADDRESS.search(_joined(output))
     assert found, output.read_text(encoding="utf-8")
     return System(process, folder, found[1], found[2], output)
@@ -100,6 +99,13 @@ def processes(folder: Path) -> dict[int, str]:
         if line and (str(folder) in line or f"={folder}/" in variables):
             found[int(entry.name)] = line
     return found
+
+
+def until(condition: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
 
 
 def ready(url: str) -> bool:
@@ -224,9 +230,9 @@ def test_a_part_that_is_killed_comes_back(system: System, name: str, words: str)
     before = {pid for pid, line in processes(system.folder).items() if words in line}
     assert before
     os.kill(min(before), signal.SIGKILL)
-    wait_until(f"{name} comes back", lambda: f"{name} was started again." in system.said())
+    until(lambda: f"{name} was started again." in system.said(), 30)
     assert f"{name} ended by itself; starting it again in 1 s." in system.said()
-    wait_until("the system is ready", lambda: ready(system.url))
+    until(lambda: ready(system.url), 30)
     assert {pid for pid, line in processes(system.folder).items() if words in line} - before
 
 
@@ -243,9 +249,11 @@ def test_stopped_killed_and_started_again_it_has_its_jobs_and_leaves_nothing(tmp
     assert json.loads(done.stdout)["id"] in second.sceneworks("jobs").stdout
     second.process.kill()
     second.process.wait()
-    wait_until("every process is gone", lambda: processes(folder) == {})
+    until(lambda: processes(folder) == {}, 30)
 
+    began = time.monotonic()
     third = up(folder, tmp_path / "third")
+    assert time.monotonic() - began < 20
     assert json.loads(done.stdout)["id"] in third.sceneworks("jobs").stdout
     third.process.send_signal(signal.SIGHUP)
     assert third.process.wait(45) == 0
