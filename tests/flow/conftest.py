@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,6 @@ from shared.store.jobs.jobs import NewJob
 from shared.store.videos import videos
 from shared.values import Job, JobState, Result, RunState, StoredVideo
 from tests.support import factories
-from tests.support.waiting import wait_until
 from worker.video.probe import probe_video
 
 SAMPLE_CLIP = find_sample_clip()
@@ -41,6 +40,15 @@ FAST_SETTINGS = {
     "SCENEWORKS_CANCEL_GRACE_S": "5",
     "SCENEWORKS_DEVICE": "cpu",
 }
+PATIENCE_S = 90.0
+
+
+def wait_until(description: str, condition: Callable[[], object], patience_s: float = PATIENCE_S) -> None:
+    """Wait for something to become true; the test fails when it does not."""
+    deadline = time.monotonic() + patience_s
+    while not condition():
+        assert time.monotonic() < deadline, f"never happened: {description}"
+        time.sleep(0.05)
 
 
 @dataclass
@@ -222,4 +230,4 @@ def api_url(system: System) -> str:
     return system.start_api()
 
 
-__all__ = ["SAMPLE_CLIP", "JobState", "RunState", "System", "read_events", "run_sample_job"]
+__all__ = ["SAMPLE_CLIP", "JobState", "RunState", "System", "read_events", "run_sample_job", "wait_until"]

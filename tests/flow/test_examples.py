@@ -52,29 +52,20 @@ def clips(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def bassl() -> Iterator[Path]:
-    """A folder with name-seeded weights of `bassl`."""
+def weights() -> Iterator[Path]:
+    """Name-seeded weights of `bassl` and `clip_it`, taken in by the command."""
     with temporary_folder() as folder:
-        torch.save(dict(BaSSL().state_dict()) | make_state("bassl"), folder / "pytorch_model.pt")
-        yield import_weights("bassl", folder / "pytorch_model.pt", folder / "weights")
-
-
-@pytest.fixture(scope="module")
-def clip_it() -> Iterator[Path]:
-    """A folder with name-seeded weights of `clip_it`, whose CLIP alone has 151 million numbers."""
-    with temporary_folder() as folder:
-        (folder / "published" / "clip").mkdir(parents=True)
-        torch.save({"params": make_state("clip_it")}, folder / "published/pytorch_model.pt")
-        save_torchscript(make_clip_state(), folder / "published/clip/ViT-B-32.pt")
-        yield import_weights("clip_it", folder / "published", folder / "weights")
-
-
-def import_weights(model: str, published: Path, weights: Path) -> Path:
-    """Import published files by the command; the folder of weights."""
-    command = [sys.executable, "-m", "worker.cli", "weights", "import", model, str(published)]
-    environment = {"SCENEWORKS_WEIGHTS_DIR": str(weights), "PATH": ""}
-    subprocess.run(command, env=environment, check=True, capture_output=True)
-    return weights
+        bassl, clip_it = folder / "bassl" / "pytorch_model.pt", folder / "clip_it"
+        bassl.parent.mkdir()
+        torch.save(dict(BaSSL().state_dict()) | make_state("bassl"), bassl)
+        (clip_it / "clip").mkdir(parents=True)
+        torch.save({"params": make_state("clip_it")}, clip_it / "pytorch_model.pt")
+        save_torchscript(make_clip_state(), clip_it / "clip/ViT-B-32.pt")
+        for name, path in {"bassl": bassl, "clip_it": clip_it}.items():
+            command = [sys.executable, "-m", "worker.cli", "weights", "import", name, str(path)]
+            environment = {"SCENEWORKS_WEIGHTS_DIR": str(folder / "weights"), "PATH": ""}
+            subprocess.run(command, env=environment, check=True, capture_output=True)
+        yield folder / "weights"
 
 
 def run_example(name: str, url: str, folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -89,9 +80,9 @@ def run_example(name: str, url: str, folder: Path, *arguments: str | Path) -> su
     )
 
 
-def test_the_scenes_of_a_folder(system: System, clips: Path, bassl: Path, tmp_path: Path) -> None:
-    url = system.api(SCENEWORKS_WEIGHTS_DIR=str(bassl))
-    system.worker(SCENEWORKS_MODELS="shots,bassl", SCENEWORKS_WEIGHTS_DIR=str(bassl))
+def test_scenes_of_a_folder_and_a_question(system: System, clips: Path, weights: Path, tmp_path: Path) -> None:
+    url = system.api(SCENEWORKS_WEIGHTS_DIR=str(weights))
+    system.worker(SCENEWORKS_MODELS="shots,bassl,clip_it", SCENEWORKS_WEIGHTS_DIR=str(weights))
     scenes = run_example("find_scenes.py", url, tmp_path, clips)
     assert scenes.returncode == 0, scenes.stderr
     assert re.findall(r"^(\S+): (\w+)$", scenes.stdout, flags=re.MULTILINE) == [
@@ -100,12 +91,6 @@ def test_the_scenes_of_a_folder(system: System, clips: Path, bassl: Path, tmp_pa
     ]
     assert re.search(r"^  scene 0  00:00:00[:;]00 - 00:00:0\d[:;]\d\d$", scenes.stdout, flags=re.MULTILINE)
 
-
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-def test_a_question_of_a_video(system: System, clips: Path, clip_it: Path, tmp_path: Path) -> None:
-    url = system.api(SCENEWORKS_WEIGHTS_DIR=str(clip_it))
-    system.worker(SCENEWORKS_MODELS="clip_it", SCENEWORKS_WEIGHTS_DIR=str(clip_it))
     answer = run_example("ask_question.py", url, tmp_path, clips / "20.mp4", "a person speaks", "a street")
     assert answer.returncode == 0, answer.stderr
     assert re.search(r"^00:00:0\d[:;]\d\d - 00:00:0\d[:;]\d\d  score 0\.\d+$", answer.stdout, flags=re.MULTILINE)

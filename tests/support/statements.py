@@ -1,4 +1,4 @@
-"""What a ledger was asked, and whether somebody waits in it."""
+"""SQL statements that an engine runs, and whether a transaction waits for a lock."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ AWAITED = text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_da
 
 @contextmanager
 def statements_of(engine: Engine) -> Iterator[list[str]]:
-    """The SQL that goes through an engine meanwhile."""
+    """Collect the SQL that an engine runs inside the block."""
     statements: list[str] = []
 
     def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:

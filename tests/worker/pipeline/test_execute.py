@@ -43,8 +43,8 @@ CLIP = next(path for path in videos() if path.name == "demo.mp4")
 FITS = 2
 
 
-class LetGo(Exception):
-    """How a report stops a run."""
+class Cancelled(Exception):
+    """Raised by a report to stop a run."""
 
 
 @dataclass
@@ -59,7 +59,7 @@ class Watch:
         self.fractions.append(progress.fraction)
         running = [stage.name for stage in progress.stages if stage.state == "running" and stage.done]
         if self.stop_at in running:
-            raise LetGo
+            raise Cancelled
 
     def log_event(self, action: str, **facts: Any) -> None:
         self.notes.append((action, facts))
@@ -145,7 +145,7 @@ def test_a_batch_of_one_that_does_not_fit_is_out_of_memory(tmp_path: Path) -> No
 
 
 def test_a_run_that_is_told_to_stop_leaves_no_thread_behind(tmp_path: Path) -> None:
-    with pytest.raises(LetGo):
+    with pytest.raises(Cancelled):
         _run(_room(1), Watch(stop_at="encode"), tmp_path)
     assert not any(thread.name == "decode" for thread in threading.enumerate())
 
@@ -195,7 +195,7 @@ def test_a_last_stage_that_takes_long_tells_how_far_it_is(tmp_path: Path) -> Non
     assert (last.name, last.done, last.of, last.unit) == ("postprocess", 100, 100, "frame")
     assert np.allclose(np.diff(watch.fractions[-4:]), 0.25 * STAGE_SHARES["postprocess"])
     (tmp_path / "stopped").mkdir()
-    with pytest.raises(LetGo):
+    with pytest.raises(Cancelled):
         _run(replace(_room(batch=1), postprocess=decode), Watch(stop_at="postprocess"), tmp_path / "stopped")
 
 
@@ -284,7 +284,7 @@ def test_a_writer_takes_what_is_too_large_to_hold(stop_at: str | None, tmp_path:
 
     room = replace(_room(1), open_writer=writer, postprocess=lines)
     if stop_at:
-        with pytest.raises(LetGo):
+        with pytest.raises(Cancelled):
             _run(room, Watch(stop_at), tmp_path)
     else:
         execution = _run(room, Watch(), tmp_path)
