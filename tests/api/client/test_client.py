@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -36,15 +36,16 @@ try:
 finally:
     print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)
 """
-    took = []
+    cpu_s = []
     for _ in range(3):
-        began = time.monotonic()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = python(code)
-        took.append(time.monotonic() - began)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu_s.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
         assert done.returncode == 0, done.stderr
         assert done.stderr.strip().splitlines()[-1] == "[]"
         assert "Usage" in done.stdout
-    assert min(took) < 0.5, took
+    assert min(cpu_s) < 0.6, cpu_s  # time of the processor, not of the clock: other tests run beside this one
 
 
 def test_every_command_of_the_readme_is_there() -> None:
@@ -52,7 +53,7 @@ def test_every_command_of_the_readme_is_there() -> None:
     assert names >= {"up", "demo", "submit", "jobs", "show", "watch", "results", "cancel", "retry", "models"}
 
 
-def test_no_answer_is_said_and_has_its_own_exit_code() -> None:
+def test_no_answer_has_its_own_exit_code() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     done = CliRunner().invoke(app, ["--url", f"http://127.0.0.1:{port}", "jobs"])
@@ -60,7 +61,7 @@ def test_no_answer_is_said_and_has_its_own_exit_code() -> None:
     assert f"No answer from http://127.0.0.1:{port}" in done.stderr
 
 
-def test_something_else_at_the_address_is_said(tmp_path: Path) -> None:
+def test_another_service_at_the_address_is_reported(tmp_path: Path) -> None:
     (tmp_path / "v1").mkdir()
     command = [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1", "--directory", str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as other:
@@ -72,19 +73,19 @@ def test_something_else_at_the_address_is_said(tmp_path: Path) -> None:
     assert "not as Sceneworks does" in done.stderr
 
 
-def test_a_proxy_is_not_asked_for_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loopback_addresses_bypass_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     with ApiClient("http://localhost:1") as service, pytest.raises(ConnectionError, match="localhost:1"):
         service.list_models()
 
 
 def test_a_file_that_is_not_there_is_a_usage_error() -> None:
-    done = CliRunner().invoke(app, ["submit", "/no/such/film.mp4", "--model", "shots"])
+    done = CliRunner().invoke(app, ["submit", "/no/such/video.mp4", "--model", "shots"])
     assert done.exit_code == 2
     assert "does not exist" in done.stderr
 
 
-def test_a_demo_of_nothing_starts_nothing(tmp_path: Path) -> None:
+def test_a_demo_without_its_file_starts_nothing(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["demo", str(tmp_path / "none.mp4"), "--dir", str(tmp_path / "var")])
     assert done.exit_code == 1
     assert "There is no file" in done.stderr
