@@ -1,9 +1,9 @@
 """Summarise a video by sentences that say what you are looking for, with the model `clip_it`.
 
-    python examples/ask_question.py film.mp4 "a rabbit wakes up" "somebody falls"
+    python examples/ask_question.py video.mp4 "a rabbit wakes up" "somebody falls"
 
 It prints the chosen moments and writes them as one video, `summary.mp4`. A second question about the same video is
-answered in seconds: what the network has seen of it is kept.
+answered in seconds, because the features of its frames are stored.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def connect() -> httpx.Client:
 
 
 def call(client: httpx.Client, method: str, path: str, **options: Any) -> dict[str, Any]:
-    """Send a request; end the script with the service's own words if it refuses."""
+    """Send a request; end the script with the detail of the error if the service refuses."""
     response = client.request(method, path, **options)
     if response.is_error:
         sys.exit(f"{response.json()['code']}: {response.json()['detail']}")
@@ -32,7 +32,7 @@ def call(client: httpx.Client, method: str, path: str, **options: Any) -> dict[s
 
 
 def save_artifact(client: httpx.Client, url: str, path: Path) -> None:
-    """Download a file in pieces, so that its size does not matter."""
+    """Download a file in chunks, so that its size does not matter."""
     with client.stream("GET", url) as response, path.open("wb") as file:
         response.raise_for_status()
         for chunk in response.iter_bytes():

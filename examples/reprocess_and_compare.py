@@ -24,7 +24,7 @@ def connect() -> httpx.Client:
 
 
 def call(client: httpx.Client, method: str, path: str, **options: Any) -> dict[str, Any]:
-    """Send a request; end the script with the service's own words if it refuses."""
+    """Send a request; end the script with the detail of the error if the service refuses."""
     response = client.request(method, path, **options)
     if response.is_error:
         sys.exit(f"{response.json()['code']}: {response.json()['detail']}")

@@ -239,7 +239,7 @@ class ApiClient:
         return items
 
     def _iter_pages(self, path: str, params: dict[str, str | int | None] | None = None) -> Iterator[JsonObject]:
-        query: dict[str, str | int | None] = {"limit": PAGE_SIZE} | (params or {})
+        query: dict[str, str | int | None] = {"limit": PAGE_SIZE, **(params or {})}
         while True:
             page = self._request_json("GET", path, params=_drop_empty(query))
             yield from page["items"]

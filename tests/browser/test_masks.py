@@ -197,7 +197,7 @@ def test_a_video_that_the_browser_cannot_play(
     """Then the overlay video is played, and nothing drawn over it."""
     video_path = make_video_file(tmp_path / "film.mp4", *LARGER, "-c:v", "mpeg4")
     overlay = make_video_file(tmp_path / "overlay.mp4", *GREY_VIDEO, *H264)
-    page = visit(f"/jobs/{create_tracked_job(database, files, film, ['a'], (0, 5), blocks, overlay).id}")
+    page = visit(f"/jobs/{create_tracked_job(database, files, video_path, ['a'], (0, 5), blocks, overlay).id}")
     expect(page.locator("#masks .error")).to_contain_text("This browser cannot play the video: here is the one with")
     wait_for_condition(page, "masked.readyState >= 2 && masked.videoWidth === 64")
     expect(page.locator("#over")).to_be_hidden()

@@ -176,7 +176,7 @@ def test_a_scene_is_played_to_its_end(
         tmp_path / "grey.mp4", *GREY_VIDEO, "-c:v", "libx264", "-bf", "2", "-qp", "4", "-metadata", f"title={where}"
     )
     scores = {"scrl": [0.1, 0.9, 0.2, 0.8, 0.0]}
-    page = visit(f"/jobs/{create_scenes_job(database, files, tmp_path, film, [0, 20, 30, 42, 60], scores).id}")
+    page = visit(f"/jobs/{create_scenes_job(database, files, tmp_path, video_path, [0, 20, 30, 42, 60], scores).id}")
     expect(page.locator("#bands button")).to_have_count(3)
     wait_for_condition(page, "player.readyState >= 2")
     page.evaluate("times = []; player.addEventListener('seeking', () => times.push(player.currentTime))")

@@ -51,10 +51,10 @@ def test_a_grid_of_pictures(width: int, height: int, scheme: str, visit: OpenPag
     ]  # fmt: skip
     page.locator("#likeness").scroll_into_view_if_needed()
     images = "[...document.querySelectorAll('#likeness img')]"
-    wait_for_condition(page, f"{pictures}.every((one) => one.naturalWidth > 0)")
+    wait_for_condition(page, f"{images}.every((one) => one.naturalWidth > 0)")
     page.screenshot(path=tmp_path / "likeness.png", full_page=True)
     seen = page.evaluate(
-        f"{pictures}.map((one) => {{ const c = document.createElement('canvas').getContext('2d');"
+        f"{images}.map((one) => {{ const c = document.createElement('canvas').getContext('2d');"
         " c.drawImage(one, 0, 0); return [...c.getImageData(40, 40, 1, 1).data].slice(0, 3); })"
     )
     for found, name in zip(seen, ("lime", "lime", "blue", "blue"), strict=True):

@@ -89,7 +89,7 @@ def test_the_player_shows_the_first_frame_of_the_shot(
         tmp_path / "grey.mp4", *GREY_VIDEO, "-c:v", "libx264", "-bf", "2", "-qp", "4", *options
     )
     cuts = [0, 1, 37, 38, 80]
-    page = visit(f"/jobs/{create_finished_job(database, files, tmp_path, film, cuts).id}")
+    page = visit(f"/jobs/{create_finished_job(database, files, tmp_path, video_path, cuts).id}")
     page.locator("#line").focus()
     for cut in cuts[1:]:
         page.keyboard.press("ArrowRight")
@@ -105,7 +105,7 @@ def test_a_video_that_the_browser_cannot_play(
     """It says so, and the keyframes can still be looked at. With sound, since a player would play that alone."""
     sound = ["-f", "lavfi", "-i", "sine=440:duration=4", "-c:a", "aac", "-shortest"]
     video_path = make_video_file(tmp_path / "film.mp4", *GREY_VIDEO, *sound, *codec)
-    page = visit(f"/jobs/{create_finished_job(database, files, tmp_path, film, [0, 25, 60]).id}")
+    page = visit(f"/jobs/{create_finished_job(database, files, tmp_path, video_path, [0, 25, 60]).id}")
     expect(page.locator("#stills .error")).to_contain_text("This browser cannot play")
     page.locator("#strip a").nth(2).click()
     expect(page.locator("#stills img")).to_have_count(3)
@@ -116,7 +116,7 @@ def test_a_video_that_the_browser_cannot_play(
 def test_thousands_of_shots(visit: OpenPage, database: Engine, files: ContentStorage, tmp_path: Path) -> None:
     """They come in pages, their images when they are looked at, and the page stays quick."""
     video_path = make_video_file(tmp_path / "long.mp4", "-f", "lavfi", "-i", "testsrc=size=64x64:rate=25:duration=120")
-    page = visit(f"/jobs/{create_finished_job(database, files, tmp_path, film, list(range(3000))).id}")
+    page = visit(f"/jobs/{create_finished_job(database, files, tmp_path, video_path, list(range(3000))).id}")
     expect(page.locator("#total")).to_have_text("3000")
     expect(page.locator("#more")).to_have_count(0)
     loaded = "[...document.querySelectorAll('#strip img')].filter((one) => one.naturalWidth).length"

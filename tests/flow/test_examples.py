@@ -33,39 +33,37 @@ def clips(tmp_path: Path) -> Path:
     folder.mkdir()
     for since in (10, 20):
         cut = [
-            get_ffmpeg_exe(),
-            "-v",
-            "error",
-            "-ss",
-            str(since),
-            "-i",
-            str(SAMPLE_CLIP),
-            "-t",
-            "8",
-            "-an",
-            "-c",
-            "copy",
-        ]
+            get_ffmpeg_exe(), "-v", "error", "-ss", str(since), "-i", str(SAMPLE_CLIP), "-t", "8", "-an", "-c", "copy",
+        ]  # fmt: skip
         subprocess.run([*cut, str(folder / f"{since}.mp4")], check=True)
     (folder / "notes.txt").write_text("not a video", encoding="utf-8")
     return folder
 
 
 @pytest.fixture(scope="module")
-def weights() -> Iterator[Path]:
-    """Name-seeded weights of `bassl` and `clip_it`, taken in by the command."""
+def bassl_weights() -> Iterator[Path]:
+    """A weights folder with name-seeded weights of `bassl`."""
     with temporary_folder() as folder:
-        bassl, clip_it = folder / "bassl" / "pytorch_model.pt", folder / "clip_it"
-        bassl.parent.mkdir()
-        torch.save(dict(BaSSL().state_dict()) | make_state("bassl"), bassl)
-        (clip_it / "clip").mkdir(parents=True)
-        torch.save({"params": make_state("clip_it")}, clip_it / "pytorch_model.pt")
-        save_torchscript(make_clip_state(), clip_it / "clip/ViT-B-32.pt")
-        for name, path in {"bassl": bassl, "clip_it": clip_it}.items():
-            command = [sys.executable, "-m", "worker.cli", "weights", "import", name, str(path)]
-            environment = {"SCENEWORKS_WEIGHTS_DIR": str(folder / "weights"), "PATH": ""}
-            subprocess.run(command, env=environment, check=True, capture_output=True)
-        yield folder / "weights"
+        torch.save(dict(BaSSL().state_dict()) | make_state("bassl"), folder / "pytorch_model.pt")
+        yield import_weights("bassl", folder / "pytorch_model.pt", folder / "weights")
+
+
+@pytest.fixture(scope="module")
+def clip_it_weights() -> Iterator[Path]:
+    """A weights folder with name-seeded weights of `clip_it`, whose CLIP alone has 151 million parameters."""
+    with temporary_folder() as folder:
+        (folder / "published" / "clip").mkdir(parents=True)
+        torch.save({"params": make_state("clip_it")}, folder / "published/pytorch_model.pt")
+        save_torchscript(make_clip_state(), folder / "published/clip/ViT-B-32.pt")
+        yield import_weights("clip_it", folder / "published", folder / "weights")
+
+
+def import_weights(model: str, published: Path, weights: Path) -> Path:
+    """Import published files by the command; returns the weights folder."""
+    command = [sys.executable, "-m", "worker.cli", "weights", "import", model, str(published)]
+    environment = {"SCENEWORKS_WEIGHTS_DIR": str(weights), "PATH": ""}
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    return weights
 
 
 def run_example(name: str, url: str, folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -80,9 +78,9 @@ def run_example(name: str, url: str, folder: Path, *arguments: str | Path) -> su
     )
 
 
-def test_scenes_of_a_folder_and_a_question(system: System, clips: Path, weights: Path, tmp_path: Path) -> None:
-    url = system.api(SCENEWORKS_WEIGHTS_DIR=str(weights))
-    system.worker(SCENEWORKS_MODELS="shots,bassl,clip_it", SCENEWORKS_WEIGHTS_DIR=str(weights))
+def test_the_scenes_of_a_folder(system: System, clips: Path, bassl_weights: Path, tmp_path: Path) -> None:
+    url = system.api(SCENEWORKS_WEIGHTS_DIR=str(bassl_weights))
+    system.worker(SCENEWORKS_MODELS="shots,bassl", SCENEWORKS_WEIGHTS_DIR=str(bassl_weights))
     scenes = run_example("find_scenes.py", url, tmp_path, clips)
     assert scenes.returncode == 0, scenes.stderr
     assert re.findall(r"^(\S+): (\w+)$", scenes.stdout, flags=re.MULTILINE) == [
@@ -91,6 +89,12 @@ def test_scenes_of_a_folder_and_a_question(system: System, clips: Path, weights:
     ]
     assert re.search(r"^  scene 0  00:00:00[:;]00 - 00:00:0\d[:;]\d\d$", scenes.stdout, flags=re.MULTILINE)
 
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_question_about_a_video(system: System, clips: Path, clip_it_weights: Path, tmp_path: Path) -> None:
+    url = system.api(SCENEWORKS_WEIGHTS_DIR=str(clip_it_weights))
+    system.worker(SCENEWORKS_MODELS="clip_it", SCENEWORKS_WEIGHTS_DIR=str(clip_it_weights))
     answer = run_example("ask_question.py", url, tmp_path, clips / "20.mp4", "a person speaks", "a street")
     assert answer.returncode == 0, answer.stderr
     assert re.search(r"^00:00:0\d[:;]\d\d - 00:00:0\d[:;]\d\d  score 0\.\d+$", answer.stdout, flags=re.MULTILINE)
@@ -100,7 +104,7 @@ def test_scenes_of_a_folder_and_a_question(system: System, clips: Path, weights:
 def test_reprocess_and_compare(system: System, clips: Path, tmp_path: Path) -> None:
     url = system.api()
     system.worker()
-    system.beat()  # makes the jobs of a batch
+    system.beat()  # creates the jobs of a batch
     with httpx.Client(base_url=url, timeout=60) as client:
         for path in sorted(clips.glob("*.mp4")):
             assert run_job(client, path, HSV_LUV)["state"] == "succeeded"

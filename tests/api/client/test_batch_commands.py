@@ -1,4 +1,4 @@
-"""The commands for archives against a real gunicorn: what they print, and how they end."""
+"""The commands for sources, batches, schedules and queues against a real gunicorn: output and exit codes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from typer.testing import CliRunner
 
 from api.client import sse
 from api.client.commands import app, sources as source_commands
-from api.client.render.tables import format_duration
 from shared.errors import SourceUnreachable
 from shared.store.jobs import jobs
 from shared.store.jobs.jobs import NewJob
@@ -37,61 +36,61 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     del os.environ["SCENEWORKS_SOURCE_ROOTS"]
 
 
-def run(served: ApiServer, *arguments: str, code: int = 0) -> Result:
-    done = CliRunner().invoke(app, ["--url", served.url, *arguments])
+def run(server: ApiServer, *arguments: str, code: int = 0) -> Result:
+    done = CliRunner().invoke(app, ["--url", server.url, *arguments])
     assert done.exit_code == code, done.output
     return done
 
 
-def told(served: ApiServer, *arguments: str) -> Any:
-    return json.loads(run(served, *arguments, "--json").stdout)
+def run_json(server: ApiServer, *arguments: str) -> Any:
+    return json.loads(run(server, *arguments, "--json").stdout)
 
 
 @contextmanager
-def scanning(served: ApiServer, folder: Path, *, fails: bool = False) -> Iterator[None]:
-    """Meanwhile whatever scan is asked for is done."""
-    over = threading.Event()
+def running_scanner(server: ApiServer, folder: Path, *, fails: bool = False) -> Iterator[None]:
+    """Do every scan that is requested inside the block."""
+    stopped = threading.Event()
 
     def serve() -> None:
-        while not over.wait(0.02):
-            if (scan := sources.claim_scan(served.database, "scanner", 30)) is not None:
-                one_scan(served, scan, folder, fails=fails)
+        while not stopped.wait(0.02):
+            if (scan := sources.claim_scan(server.database, "scanner", 30)) is not None:
+                finish_scan(server, scan, folder, fails=fails)
 
     scanner = threading.Thread(target=serve)
     scanner.start()
     try:
         yield
     finally:
-        over.set()
+        stopped.set()
         scanner.join()
 
 
-def one_scan(served: ApiServer, scan: ScanClaim, folder: Path, *, fails: bool) -> None:
-    """It finds a film, or cannot look."""
+def finish_scan(server: ApiServer, scan: ScanClaim, folder: Path, *, fails: bool) -> None:
+    """Record one file, or the failure of the scan."""
     if fails:
-        sources.fail_scan(served.database, scan, {"error": SourceUnreachable("The folder is empty.").to_problem()})
+        sources.fail_scan(server.database, scan, {"error": SourceUnreachable("The folder is empty.").to_problem()})
         return
-    looked = sources.ScannedFile(
+    file = sources.ScannedFile(
         path=f"{folder}/a [x264].mp4", size=7, mtime_ns=1, sha256="a" * 64, facts=factories.make_video(), name="a.mp4"
     )  # fmt: skip
-    assert sources.record_files(served.database, scan, [looked], {}, 30)
-    sources.finish_scan(served.database, scan, {})
+    assert sources.record_files(server.database, scan, [file], {}, 30)
+    sources.finish_scan(server.database, scan, {})
 
 
-def test_archive(api_server: ApiServer, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_source(api_server: ApiServer, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(source_commands, "POLL_INTERVAL_S", 0.05)
     monkeypatch.chdir(root)
-    made = run(api_server, "source", "add", "show", ".", "--watch", "3600", "--label", "show:x").stdout.strip()
-    assert made.startswith("src_")
+    source_id = run(api_server, "source", "add", "show", ".", "--watch", "3600", "--label", "show:x").stdout.strip()
+    assert source_id.startswith("src_")
     assert "scan requested" in run(api_server, "source", "list").stdout
-    with scanning(api_server, root):
+    with running_scanner(api_server, root):
         assert "present 1" in run(api_server, "source", "scan", "show", "--wait").stdout
     listed = run(api_server, "source", "list").stdout
-    assert [word in listed for word in (str(root), "60 min", "show:x", "present 1", made)] == [True] * 5
+    assert [word in listed for word in (str(root), "60 min", "show:x", "present 1", source_id)] == [True] * 5
     files = run(api_server, "source", "files", "show").stdout
     assert ("a [x264].mp4" in files, "vid_" in files) == (True, True)
-    assert told(api_server, "source", "files", made, "--state", "gone") == []
-    with scanning(api_server, root, fails=True):
+    assert run_json(api_server, "source", "files", source_id, "--state", "gone") == []
+    with running_scanner(api_server, root, fails=True):
         failed = run(api_server, "source", "scan", "show", "--wait", "--force", code=1)
     assert "failed: The folder is empty." in failed.stdout
     refused = run(api_server, "source", "add", "other", "..", code=2)
@@ -100,18 +99,18 @@ def test_archive(api_server: ApiServer, root: Path, monkeypatch: pytest.MonkeyPa
     unknown = run(api_server, "source", "scan", "none", code=2).stderr
     assert unknown == "not_found: There is no source of that name or id.\n"
     assert "is not NAME:VALUE" in run(api_server, "source", "add", "other", ".", "--label", "x", code=2).stderr
-    assert run(api_server, "source", "remove", "show").stdout.strip() == made
-    assert told(api_server, "source", "list") == []
+    assert run(api_server, "source", "remove", "show").stdout.strip() == source_id
+    assert run_json(api_server, "source", "list") == []
 
 
 def test_batch(api_server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sse, "RECONNECT_DELAY_S", 0.05)
-    one, other = add_videos(api_server.database, 2)
+    first_video, second_video = add_videos(api_server.database, 2)
     batch = run(
-        api_server, "batch", "create", "-m", "shots", "-p", "detector=hsv_luv", "--video", one, "--video", other,
-        "--cap", "0", "--name", "both", "--job-label", "show:y",
+        api_server, "batch", "create", "-m", "shots", "-p", "detector=hsv_luv", "--video", first_video,
+        "--video", second_video, "--cap", "0", "--name", "both", "--job-label", "show:y",
     ).stdout.strip()  # fmt: skip
-    record = told(api_server, "batch", "show", batch)
+    record = run_json(api_server, "batch", "show", batch)
     assert (record["name"], record["cap"], record["labels"]) == ("both", None, {"show": "y"})
     assert record["analyses"][0]["params"]["detector"] == "hsv_luv"
     wakes = dispatch_batch(api_server.database, batch)
@@ -119,21 +118,21 @@ def test_batch(api_server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
     threading.Timer(0.5, lambda: finish_runs(api_server.database, wakes[1:])).start()
     watched = run(api_server, "batch", "watch", batch, code=1)
     assert watched.stdout.startswith(f"{batch} failed")
-    assert f"{one} failed: out_of_memory" in watched.stderr
+    assert f"{first_video} failed: out_of_memory" in watched.stderr
     assert "% of 2 videos" in watched.stderr
     assert "failed 1" in run(api_server, "batch", "list", "--state", "failed").stdout
     items = run(api_server, "batch", "show", batch, "--state", "failed").stdout
-    assert (one in items, other in items) == (True, False)
+    assert (first_video in items, second_video in items) == (True, False)
     assert run(api_server, "batch", "retry", batch).stdout.startswith(f"{batch} running")
     cancelled = run(api_server, "batch", "cancel", batch).stdout
     assert cancelled.startswith(f"{batch} cancelled")
     assert run(api_server, "batch", "pause", batch, code=2).stderr.startswith("conflict: ")
-    made = run(api_server, "batch", "create", "-m", "shots", "--video", one).stdout.strip()
+    second = run(api_server, "batch", "create", "-m", "shots", "--video", first_video).stdout.strip()
     for verb, state in (("pause", "paused"), ("resume", "queued")):
-        assert run(api_server, "batch", verb, made).stdout.startswith(f"{made} {state}")
-    threading.Timer(0.3, lambda: finish_runs(api_server.database, dispatch_batch(api_server.database, made))).start()
-    assert run(api_server, "batch", "watch", made).stdout.startswith(f"{made} succeeded")
-    assert "first 1" in run(api_server, "batch", "diff", made).stdout
+        assert run(api_server, "batch", verb, second).stdout.startswith(f"{second} {state}")
+    threading.Timer(0.3, lambda: finish_runs(api_server.database, dispatch_batch(api_server.database, second))).start()
+    assert run(api_server, "batch", "watch", second).stdout.startswith(f"{second} succeeded")
+    assert "first 1" in run(api_server, "batch", "diff", second).stdout
     assert (
         run(api_server, "batch", "create", "-m", "no", code=2)
         .stderr.splitlines()[1]
@@ -142,19 +141,20 @@ def test_batch(api_server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_reprocess(api_server: ApiServer) -> None:
-    (film,) = add_videos(api_server.database, 1)
-    finish_runs(api_server.database, jobs.create_job(api_server.database, NewJob(film, (factories.make_analysis(threshold=0.3),))).wakeups,
-        factories.make_shots((0, 100), (100, 240)))  # fmt: skip
-    asked = ("reprocess", "--model", "shots", "--param", "threshold=0.4", "--video", film)
-    table = run(api_server, *asked, "--dry-run").stdout
+    (video_id,) = add_videos(api_server.database, 1)
+    analysis = factories.make_analysis(threshold=0.3)
+    created = jobs.create_job(api_server.database, NewJob(video_id, (analysis,)))
+    finish_runs(api_server.database, created.wakeups, factories.make_shots((0, 100), (100, 240)))
+    command = ("reprocess", "--model", "shots", "--param", "threshold=0.4", "--video", video_id)
+    table = run(api_server, *command, "--dry-run").stdout
     assert [word in table for word in ("selected", "to do", "run shots", "cpu fp32", "5 s (5 s to 5 s, by")] == [
         True
     ] * 5
-    assert told(api_server, *asked, "--dry-run", "--only", "missing")["selected"]["videos"] == 0
+    assert run_json(api_server, *command, "--dry-run", "--only", "missing")["selected"]["videos"] == 0
     batch = run(
-        api_server, *asked, "--hours", "00:00-23:59", "--timezone", "Europe/Berlin", "--priority", "normal"
+        api_server, *command, "--hours", "00:00-23:59", "--timezone", "Europe/Berlin", "--priority", "normal"
     ).stdout
-    record = told(api_server, "batch", "show", batch.strip())
+    record = run_json(api_server, "batch", "show", batch.strip())
     assert (record["kind"], record["priority"], record["hours"]["timezone"]) == ("reprocess", "normal", "Europe/Berlin")
     finish_runs(
         api_server.database,
@@ -163,14 +163,14 @@ def test_reprocess(api_server: ApiServer) -> None:
     )
     changed = run(api_server, "batch", "diff", record["id"]).stdout
     assert ("compared 1" in changed, "median 4, largest 4" in changed) == (True, True)
-    assert "nothing is left to do" in run(api_server, *asked, code=2).stderr
-    left_out = run(api_server, *asked, "--only", "all", "--dry-run").stdout
+    assert "nothing is left to do" in run(api_server, *command, code=2).stderr
+    left_out = run(api_server, *command, "--only", "all", "--dry-run").stdout
     assert "left out, done already" in left_out
 
 
 def test_schedule(api_server: ApiServer) -> None:
     add_videos(api_server.database, 1)
-    made = run(
+    schedule_id = run(
         api_server, "schedule", "add", "nightly", "-m", "shots", "--cron", "30 2 * * *", "--timezone", "Europe/Berlin",
         "--hours", "22:00-06:00", "--only", "missing",
     ).stdout.strip()  # fmt: skip
@@ -184,7 +184,7 @@ def test_schedule(api_server: ApiServer) -> None:
     )  # fmt: skip
     assert "Parameters go with --model" in run(api_server, *edit, "--param", "x=1", code=2).stderr
     run(api_server, *edit)
-    record = told(api_server, "schedule", "show", made)
+    record = run_json(api_server, "schedule", "show", schedule_id)
     assert (record["name"], record["cron"], record["every_s"], record["catch_up"]) == ("hourly", None, 3600, "all")
     assert (record["hours"], record["cap"], record["timezone"]) == (None, 7, "Europe/Berlin")
     assert (record["selection"]["only"], record["analyses"][0]["model"]) == ("all", "shots")
@@ -192,8 +192,8 @@ def test_schedule(api_server: ApiServer) -> None:
     assert "every 60 min" in run(api_server, "schedule", "list").stdout
     assert "paused since" not in run(api_server, "schedule", "resume", "hourly").stdout
     batch = run(api_server, "schedule", "run", "hourly").stdout.strip()
-    assert told(api_server, "batch", "show", batch)["schedule_id"] == made
-    assert run(api_server, "schedule", "remove", "hourly").stdout.strip() == made
+    assert run_json(api_server, "batch", "show", batch)["schedule_id"] == schedule_id
+    assert run(api_server, "schedule", "remove", "hourly").stdout.strip() == schedule_id
     assert run(api_server, "schedule", "show", "hourly", code=2).stderr.startswith("not_found: ")
     bad = run(api_server, "schedule", "add", "x", "-m", "shots", "--cron", "x", code=2).stderr
     assert "  /cron: " in bad
@@ -211,7 +211,7 @@ def test_queue(api_server: ApiServer) -> None:
     assert run(api_server, "queue", "pause", "no", code=2).stderr.startswith("not_found: ")
 
 
-def test_weights_that_are_missing_are_said(api_server: ApiServer) -> None:
+def test_missing_weights_are_reported(api_server: ApiServer) -> None:
     announce_without_weights(api_server.database, "bassl")
     assert run(api_server, "reprocess", "-m", "bassl", code=2).stderr.startswith("weights_missing: ")
 
@@ -220,9 +220,3 @@ def test_no_answer() -> None:
     for command in (["source", "list"], ["batch", "list"], ["schedule", "list"], ["queue", "list"]):
         done = CliRunner().invoke(app, ["--url", "http://127.0.0.1:9", *command])
         assert done.exit_code == 3, command
-
-
-def test_durations_for_people() -> None:
-    assert [format_duration(seconds) for seconds in (0.4, 99, 100, 5940, 6000, 86_400)] == [
-        "0 s", "99 s", "2 min", "99 min", "1 h 40 min", "24 h 0 min",
-    ]  # fmt: skip

