@@ -256,6 +256,7 @@ def _time_frames(source: VideoReader, spans: Sequence[TimeRange]) -> Iterator[Ti
 
 def _group_spans(source: VideoReader, spans: Sequence[TimeRange]) -> list[range]:
     """Group the ranges that are read in one pass: those without a key packet between them."""
+    # Seeking to the second of two such ranges would land before the first one and decode its frames again.
     begins = [0]
     for number, (before, after) in enumerate(pairwise(spans), start=1):
         key = source.packets.key_pts_before(after.start.pts)
