@@ -321,7 +321,7 @@ def test_a_scan_continues_after_kill_and_stop_and_repeats_nothing(
 
 
 def _set_back(scanned_source: ScannedSource, column: str) -> None:
-    """Set a time of the source back by two hours: exact on a busy machine too, where a short wait may be long."""
+    """Set a time of the source back by two hours: exact on a busy machine too, unlike a short wait."""
     with scanned_source.database.begin() as connection:
         connection.execute(text(f"UPDATE sources SET {column} = {column} - interval '2 hours'"))
 
