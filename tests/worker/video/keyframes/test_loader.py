@@ -111,9 +111,9 @@ def test_the_middle_is_cut_out_after_resizing(
     left, top = offset
     for filter_, plain in (("bicubic", Image.Resampling.BICUBIC), ("bilinear", Image.Resampling.BILINEAR)):
         wanted = np.asarray(Image.fromarray(image).resize(resized, plain))[top : top + 224, left : left + 224]
-        made = CenterCrop(short, "bicubic" if filter_ == "bicubic" else "bilinear").apply_to(image)
-        assert np.array_equal(made, wanted)
-        assert made.flags.writeable
+        cropped = CenterCrop(short, "bicubic" if filter_ == "bicubic" else "bilinear").apply_to(image)
+        assert np.array_equal(cropped, wanted)
+        assert cropped.flags.writeable
 
 
 @pytest.mark.parametrize(("short", "side"), [(200, 224), (224, 0)])

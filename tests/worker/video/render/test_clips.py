@@ -56,9 +56,9 @@ def summarised(path: Path, spans: Spans, out: Path) -> tuple[Path, list[TimeRang
     with VideoReader(path) as reader:
         assert sum(1 for _ in reader.read_frames()) >= spans[-1][1]
         ranges = [reader.timeline.time_range(*span) for span in spans]
-        made, before = concatenate_ranges(reader, ranges, out), len(reader.timeline)
+        written, before = concatenate_ranges(reader, ranges, out), len(reader.timeline)
         assert before >= spans[-1][1], "the caller's timeline was touched"
-    return made, ranges
+    return written, ranges
 
 
 def expected_times(path: Path, spans: Spans) -> list[Fraction]:
@@ -95,10 +95,10 @@ def test_every_container(ending: str, tmp_path: Path) -> None:
     """Frames counted, the first and last of each range looked at, the length that of the ranges to a tick or two."""
     spans = [(0, 9), (12, 16), (18, 22), (23, 34)]
     out, ranges = summarised(CLIPS[ending], spans, tmp_path / "cuts.mp4")
-    made, source = probe_video(out), probe_video(CLIPS[ending])
-    assert made.frames == 28
-    assert abs(made.duration - sum(span.seconds for span in ranges)) <= 2 * len(spans) * source.clock.time_base
-    assert [(track.codec, track.channels) for track in made.audio] == [("aac", s.channels) for s in source.audio]
+    written, source = probe_video(out), probe_video(CLIPS[ending])
+    assert written.frames == 28
+    assert abs(written.duration - sum(span.seconds for span in ranges)) <= 2 * len(spans) * source.clock.time_base
+    assert [(track.codec, track.channels) for track in written.audio] == [("aac", s.channels) for s in source.audio]
     with VideoReader(CLIPS[ending]) as reader:
         around = {f.index: apply_view(View.short_side(120), f, reader.video) for f in reader.read_frames(0, 40)}
     images, position = read_images(out), 0
@@ -113,7 +113,7 @@ def test_every_container(ending: str, tmp_path: Path) -> None:
 def beeps(tmp_path_factory: pytest.TempPathFactory) -> GetVideoPath:
     folder = tmp_path_factory.mktemp("beeps")
 
-    def made(name: str) -> Path:
+    def get_path(name: str) -> Path:
         rate, *rest = BEEPS[name]
         codec = ("-c:v", "libvpx", "-deadline", "realtime") if name.endswith("webm") else X264_OPTIONS
         tone = "aevalsrc=sin(2*PI*1000*t)*lt(mod(t\\,1)\\,0.05):s=48000:d=20"
@@ -121,7 +121,7 @@ def beeps(tmp_path_factory: pytest.TempPathFactory) -> GetVideoPath:
             run_ffmpeg(*pattern_input(rate=rate, seconds=20), "-f", "lavfi", "-i", tone, *codec, *rest, folder / name)
         return folder / name
 
-    return made
+    return get_path
 
 
 def beginnings(path: Path) -> npt.NDArray[np.float64]:
@@ -260,10 +260,10 @@ def test_images_are_written_with_the_times_of_a_video(
                 times=reader.timeline,
                 first_frame=len(there) - 2,
             )
-    made = probe_video(out)
+    written = probe_video(out)
     tick = probe_video(path).clock.time_base if name == "beeps.mkv" else 0
     assert [round(image.mean() / 8) for image in read_images(out)] == list(range(23))
     assert np.abs(np.array(times(out)) - [time - there[7] for time in there[7:31]]).max() <= tick
     if name in BEEPS:
         assert abs(beginnings(out)[0] - (1 - float(there[7]))) < 0.008
-    assert bool(made.audio) == (name in BEEPS)
+    assert bool(written.audio) == (name in BEEPS)
