@@ -280,17 +280,9 @@ def test_a_scan_continues_after_kill_and_stop_and_repeats_nothing(
 ) -> None:
     for number in range(10):
         scanned_source.put_video(f"{number:02}.mp4")
-    env = os.environ | {
-        "DATABASE_URL": scanned_source.database.url.render_as_string(hide_password=False).replace("+psycopg", ""),
-        "SCENEWORKS_SOURCE_ROOTS": str(tmp_path),
-        "SCENEWORKS_SETTLE_S": "0",
-        "SCENEWORKS_LEASE_S": "0.5",
-        "SCENEWORKS_PROBE_TIMEOUT_S": "3",
-    }
 
     def start() -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "worker.scanner"]
-        return subprocess.Popen(command, cwd=REPOSITORY, env=env, stderr=subprocess.PIPE, text=True)
+        return _start_scanner(scanned_source, tmp_path)
 
     with start() as first, start() as second, start() as third:
         wait_until("two files are recorded", lambda: len(scanned_source.list_files()) >= 2)
@@ -318,6 +310,18 @@ def test_a_scan_continues_after_kill_and_stop_and_repeats_nothing(
     assert {path: scanned_source.get_video_id(path) for path in known} == {
         path: file.video_id for path, file in known.items()
     }
+
+
+def _start_scanner(scanned_source: ScannedSource, root: Path) -> subprocess.Popen[str]:
+    env = os.environ | {
+        "DATABASE_URL": scanned_source.database.url.render_as_string(hide_password=False).replace("+psycopg", ""),
+        "SCENEWORKS_SOURCE_ROOTS": str(root),
+        "SCENEWORKS_SETTLE_S": "0",
+        "SCENEWORKS_LEASE_S": "0.5",
+        "SCENEWORKS_PROBE_TIMEOUT_S": "3",
+    }
+    command = [sys.executable, "-m", "worker.scanner"]
+    return subprocess.Popen(command, cwd=REPOSITORY, env=env, stderr=subprocess.PIPE, text=True)
 
 
 def _set_back(scanned_source: ScannedSource, column: str) -> None:
