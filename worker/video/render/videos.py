@@ -95,8 +95,7 @@ def write_video(
         audio: a video and the range of it whose sound is added, if it has any.
 
     Raises:
-        ValueError: no image, one of another size, or more images than `times` has frames. StorageFull: no space.
-        Internal: FFmpeg failed otherwise.
+        ValueError: no image, images of several sizes, or more than `times` has frames. Otherwise as `Mp4Writer`.
     """
     image_stream = iter(images)
     first_image = next(image_stream, None)
