@@ -5,8 +5,6 @@ The parent never touches a device. The child is spawned, not forked, because CUD
 
 from __future__ import annotations
 
-import os
-import socket
 import subprocess
 import sys
 import warnings
@@ -26,7 +24,7 @@ from shared.extras import ExtraMissing, require_extras
 from shared.queue import app
 from shared.settings import get_settings
 from shared.store import workers
-from worker.tasks import WORKER_ID_ENV
+from worker.tasks.identity import assign_worker_id, get_worker_id
 
 log = logs.get_logger(__name__)
 
@@ -44,8 +42,7 @@ def main() -> None:
     except ExtraMissing as error:
         log.critical("worker.refused", detail=str(error))
         sys.exit(2)
-    worker_id = f"{'-'.join(model_names)}-{os.getpid()}@{socket.gethostname()}"
-    os.environ[WORKER_ID_ENV] = worker_id
+    worker_id = assign_worker_id(model_names)
     warnings.filterwarnings("ignore", category=SecurityWarning)  # root is no danger where only JSON is taken
     app.worker_main(
         [
@@ -53,6 +50,8 @@ def main() -> None:
             f"--queues={','.join(model_names)}",
             f"--hostname={worker_id}",
             f"--loglevel={get_settings().log_level}",
+            # Workers learn everything from the database: they need no events from each other, and no slow start-up
+            # that waits for replies of others.
             "--without-gossip",
             "--without-mingle",
         ]
@@ -87,7 +86,7 @@ def _forget_worker(**_: Any) -> None:
 
 def _update_worker(update: Callable[[Engine, str], None]) -> None:
     try:
-        update(get_engine(), os.environ[WORKER_ID_ENV])
+        update(get_engine(), get_worker_id())
     except SQLAlchemyError as error:
         # The row then says so itself: a worker without a heartbeat counts as lost.
         log.warning("worker.heartbeat_failed", reason=type(error).__name__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -57,15 +58,19 @@ def bench_r2plus1d(video_path: Path, start: float, seconds: float | None, rounds
         print_row(baseline_measurement, baseline_measurement, baseline.step_seconds)
         for measurement in measurements:
             print_row(baseline_measurement, measurement, measurement.stage_seconds)
-        same_clips_difference = relative_difference(
-            compute_embedding(measurements[0].model, baseline), baseline.embedding
-        )
-        typer.echo(f"\nours, fp32, on the same clips: within {same_clips_difference:.2g} of the largest value")
-        for measurement, execution in zip(measurements, executions, strict=True):
-            own_clips_difference = relative_difference(
-                np.array(execution.outcome.embeddings[0].vector, np.float32), baseline.embedding
-            )
-            typer.echo(f"{measurement.name}, on its own clips: within {own_clips_difference:.2g} of it")
+        _print_differences(baseline, measurements, executions)
+
+
+def _print_differences(
+    baseline: EmbeddingBaseline, measurements: Sequence[ModelMeasurement], executions: Sequence[Execution]
+) -> None:
+    """Compare the embeddings with that of the baseline: on the clips that it saw, then of the whole runs."""
+    difference = relative_difference(compute_embedding(measurements[0].model, baseline), baseline.embedding)
+    typer.echo(f"\nours, fp32, on the same clips: within {difference:.2g} of the largest value")
+    for measurement, execution in zip(measurements, executions, strict=True):
+        embedding = np.array(execution.outcome.embeddings[0].vector, np.float32)
+        difference = relative_difference(embedding, baseline.embedding)
+        typer.echo(f"{measurement.name}, on its own clips: within {difference:.2g} of it")
 
 
 def compute_embedding(model: LoadedModel, baseline: EmbeddingBaseline) -> Floats:

@@ -71,11 +71,16 @@ def bench_mttr(video_path: Path, start: float, seconds: float | None, rounds: in
         print_row(baseline_measurement, baseline_measurement, baseline.step_seconds)
         for measurement in measurements:
             print_row(baseline_measurement, measurement, measurement.stage_seconds)
-        same_frames = predict_track_frames(_build_model(mttr_networks, "fp32"), baseline)
-        typer.echo(f"\nours, fp32, on the same frames: {describe_difference(baseline, same_frames)}")
-        for measurement, precision in zip(measurements, mttr_networks.by_precision, strict=True):
-            lines = read_track_frames(folder / f"{precision} 0" / "tracks.jsonl")
-            typer.echo(f"{measurement.name}, on its own frames: {describe_difference(baseline, lines)}")
+        _print_differences(mttr_networks, baseline, folder)
+
+
+def _print_differences(mttr_networks: BenchNetworks[MTTR], baseline: MaskBaseline, folder: Path) -> None:
+    """Compare the masks with those of the baseline: on the frames that it saw, then as stored by the first rounds."""
+    same_frames = predict_track_frames(_build_model(mttr_networks, "fp32"), baseline)
+    typer.echo(f"\nours, fp32, on the same frames: {describe_difference(baseline, same_frames)}")
+    for precision in mttr_networks.by_precision:
+        lines = read_track_frames(folder / f"{precision} 0" / "tracks.jsonl")
+        typer.echo(f"ours, {precision}, on its own frames: {describe_difference(baseline, lines)}")
 
 
 def load_mttr_networks(placement: Placement) -> BenchNetworks[MTTR]:

@@ -44,7 +44,7 @@ SHOTS_PARAMS = ShotsParams(detector="hsv_luv")
 
 @dataclass(slots=True)
 class SceneMeasurement(Measurement):
-    """Both models in one arithmetic, and what they last found.
+    """Both models in one precision, and the results of the last round.
 
     Args:
         shots, bassl: the models, their networks loaded.

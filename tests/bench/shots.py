@@ -51,7 +51,7 @@ Probabilities = npt.NDArray[np.float32]
 
 @dataclass(slots=True)
 class BoundaryMeasurement(Measurement):
-    """A way of finding boundaries, and the probabilities that it found."""
+    """One variant of boundary detection, and its probabilities."""
 
     probabilities: Probabilities = field(default_factory=lambda: np.zeros(0, np.float32))
 

@@ -1,7 +1,7 @@
 """`python -m tests.bench clip_it`: from a video to its summary, against the baseline, alternately.
 
-The video of the summary is not made on either side. The second question is asked of what the first run kept; the
-published pipeline begins anew for each.
+Neither side renders the summary video. The second query reuses the features of the first run; the published pipeline
+starts from the beginning for each query.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ FRAMES_PER_BATCH = 8
 
 @dataclass(slots=True)
 class TwoQueryMeasurement:
-    """A model that is asked twice about a video, and what it answered first.
+    """A model that runs two queries on a video, and its first result.
 
     Args:
-        first, second: both questions.
+        first, second: the measurement of each query.
     """
 
     first: ModelMeasurement
@@ -44,7 +44,7 @@ class TwoQueryMeasurement:
     first_execution: Execution | None = None
 
     def run_both(self, path: Path, scratch: Path) -> None:
-        """Both questions once."""
+        """Run both queries once."""
         self.first_execution = self.first.run_round(path, FIRST_QUERY, scratch / "first")
         cached_files = {file.kind: file.path for file in self.first_execution.outcome.files}
         self.second.run_round(path, SECOND_QUERY, scratch / "second", RunInputs(cached_files=cached_files))

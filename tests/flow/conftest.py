@@ -206,7 +206,7 @@ def system(
 @pytest.fixture(scope="session")
 def long_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real video that takes some seconds to read: the clip forty times, 57,640 frames."""
-    path = tmp_path_factory.mktemp("films") / "long.mp4"
+    path = tmp_path_factory.mktemp("videos") / "long.mp4"
     command = [
         get_ffmpeg_exe(),
         "-v",

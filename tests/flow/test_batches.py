@@ -75,7 +75,7 @@ def test_a_source_is_processed_once_despite_kills_and_then_reprocessed(system: S
     url = system.start_api(SCENEWORKS_SOURCE_ROOTS=str(source_folder.parent))
     start_processes(system, source_folder)
     with httpx.Client(base_url=url, timeout=30) as client:
-        source = post(client, "/v1/sources", {"name": "films", "folder": str(source_folder), "labels": {"show": "x"}})
+        source = post(client, "/v1/sources", {"name": "videos", "folder": str(source_folder), "labels": {"show": "x"}})
         wait_until("the files are scanned", lambda: count_present(client, source) == CLIPS, PATIENCE_S)
         night = {"name": "night", "cron": "0 3 * * *", "timezone": "Europe/Berlin", "analyses": [SHOTS], "cap": 4}
         schedule = post(client, "/v1/schedules", night | {"selection": {"sources": [source["id"]], "only": "missing"}})

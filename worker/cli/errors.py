@@ -9,6 +9,7 @@ import typer
 
 from shared.errors import CallersFault, SceneworksError
 
+# As in the shell: 2 is wrong usage, which trying again cannot mend; 1 is everything else.
 EXIT_FAILED, EXIT_REFUSED = 1, 2
 
 

@@ -65,7 +65,7 @@ def run_model(
     Raises:
         SceneworksError: the file, the weights or the device cannot be used.
     """
-    from worker.video.probe import probe_video
+    from worker.video.probe import probe_video  # here, as with torch: `--help` must not wait for the import
 
     params = _params_by_model(model_name, raw_params)
     executions: dict[str, Execution] = {}
@@ -118,6 +118,7 @@ def _execute_model(
     config = get_settings()
     placement = resolve_placement(config.device, config.precision, config.runtime, config.threads)
     torch.set_num_threads(placement.threads)
+    # One model at a time: each is dropped before the next one is loaded.
     model = LoadedModel(load_definition(model_name), placement, (config.weights_dir,))
     stages = StageTracker(ProgressPrinter())
     needed = {need: executions[need].outcome for need in CATALOG[model_name].needs_for(params)}
@@ -160,6 +161,7 @@ def _parse_params(pairs: list[str] | None) -> dict[str, Any]:
         name, equals, value = pair.partition("=")
         if not equals:
             raise typer.BadParameter(f"{pair!r} is not NAME=VALUE", param_hint="--param")
+        # Numbers, booleans and lists are JSON; whatever is not JSON is text, so that plain words need no quotes.
         try:
             params[name] = json.loads(value)
         except json.JSONDecodeError:

@@ -83,6 +83,7 @@ def pull_command(model_name: Annotated[str, typer.Argument(help="Model to get th
     with exit_on_error():
         manifest = _load_manifest(model_name)
         folder.mkdir(parents=True, exist_ok=True)
+        # Beside the weights and not in /tmp, which may be too small for them, or on another disk.
         with TemporaryDirectory(prefix=".pull-", dir=folder) as scratch:
             _import_files(manifest, download_weights(manifest, Path(scratch)))
 

@@ -23,6 +23,7 @@ def main() -> None:
     for number in STOP_SIGNALS:
         signal.signal(number, _stop_scanner)
     log.info("scanner.started", roots=get_settings().source_roots)
+    # KeyboardInterrupt unwinds the scan from any statement, also from the middle of hashing a long file.
     with suppress(KeyboardInterrupt):
         run_scanner(get_engine(), get_settings(), owner=f"{socket.gethostname()}-{os.getpid()}")
     log.info("scanner.stopped")

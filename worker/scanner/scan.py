@@ -89,7 +89,7 @@ class SourceScanner:
         Raises:
             ScanFenced: the claim was lost; what was written before stays.
         """
-        self._write_files([])
+        self._write_files([])  # reports the start, and fails early if the claim was lost already
         try:
             walk = SourceWalk(self._scan.source, parse_roots(self._config.source_roots), self._report_if_due)
             self._skipped_paths = walk.skipped_paths
@@ -195,6 +195,7 @@ class SourceScanner:
             scanned_file,
             moved_from=next((missing_path for missing_path in missing_paths if missing_path != path), None),
         )
+        # Somebody deleted this video from the service: registering it again would undo that at every scan.
         if known_content.facts is None and not self._scan.forced and any(map(_was_deleted, known_content.files)):
             return scanned_file
         try:
@@ -204,6 +205,7 @@ class SourceScanner:
         return replace(scanned_file, facts=facts, media_type=detect_media_type(facts))
 
     def _probe_file(self, path: Path) -> VideoFacts:
+        # Probing reports no progress, so the lease is extended by its time limit beforehand.
         self._write_files([], self._config.lease_s + self._config.probe_timeout_s)
         return probe_accepted_video(path, self._config)
 
@@ -223,6 +225,7 @@ class SourceScanner:
     def _check_fence(self, lease_held: bool) -> None:
         if not lease_held:
             raise ScanFenced
+        # A third of the lease leaves time for two more attempts before it expires.
         self._next_report_at = time.monotonic() + min(REPORT_EVERY_S, self._config.lease_s / 3)
 
     def build_stats(self, error: SceneworksError | None = None) -> dict[str, Any]:

@@ -79,7 +79,7 @@ class SourceWalk:
     def _identify_folder(self) -> tuple[int, int]:
         """(device, inode) of the folder: they change when a share is mounted or unmounted at its path."""
         if self._source.folder is None:
-            return (0, 0)
+            return (0, 0)  # a list has no folder that could be replaced
         if resolve_within(Path(self._source.folder), self._allowed) is None:
             raise SourceForbidden("The folder lies outside those that the operator allows.")
         try:

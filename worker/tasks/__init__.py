@@ -11,9 +11,6 @@ from celery.signals import worker_process_init
 
 from shared.queue import RUN_TASK, app
 
-WORKER_ID_ENV = "_SCENEWORKS_WORKER_ID"
-"""Environment variable by which the pool's parent passes the worker's name to its children."""
-
 
 @worker_process_init.connect  # type: ignore[untyped-decorator]
 def _setup_child(**_: Any) -> None:

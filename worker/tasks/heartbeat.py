@@ -56,6 +56,7 @@ class Heartbeat:
         self._began = self._progress_at = time.monotonic()
         self._lease_until = self._began + config.lease_s
         self._ended = threading.Event()
+        # A daemon, so that a heartbeat that waits for the database cannot keep a stopping process alive.
         self._thread = threading.Thread(target=self._beat_loop, name="heartbeat", daemon=True)
 
     def __enter__(self) -> Self:
@@ -99,7 +100,7 @@ class Heartbeat:
             if touched_at > self._lease_until:
                 self._request_stop(StopReason.FENCED)
             return
-        if touched is None:
+        if touched is None:  # no row with this fence: another worker has claimed the run since
             self._request_stop(StopReason.FENCED)
             return
         self._lease_until = touched_at + self._config.lease_s
@@ -120,7 +121,7 @@ class Heartbeat:
         return replace(self._progress, stages=stages)
 
     def _request_stop(self, reason: StopReason) -> None:
-        if self._stop_reason is None:
+        if self._stop_reason is None:  # the first reason stays: the grace period starts with it
             self._stop_reason, self._stop_requested_at = reason, time.monotonic()
             log.info("run.stop_requested", run=self._claim.run_id, reason=reason.value)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import threading
 from functools import lru_cache
 from importlib.metadata import version
@@ -25,7 +23,7 @@ from shared.store import workers
 from worker.models import load_definition
 from worker.models.contract import LoadedModel
 from worker.runtime.placement import Placement, resolve_placement
-from worker.tasks import WORKER_ID_ENV
+from worker.tasks.identity import get_worker_id
 from worker.weights import compute_fingerprint
 
 log = get_logger(__name__)
@@ -34,20 +32,16 @@ MISSING_WEIGHTS_CODES = {WeightsMissing.code, WeightsCorrupt.code}
 """Error codes of a model that importing its weights can repair."""
 
 
-def worker_id() -> str:
-    """Name of the worker, as its pool's parent has set it."""
-    return os.environ.get(WORKER_ID_ENV) or f"{socket.gethostname()}-{os.getpid()}"
-
-
 class ModelHost:
     """Serves models in one process. A single model stays loaded; of several, the most recently used stay loaded."""
 
     def __init__(self, config: Settings, bind: Engine) -> None:
         self.config, self.engine = config, bind
-        self.id = worker_id()
+        self.id = get_worker_id()
         self.storage = ContentStorage(config.data_dir)
         self.placement: Placement = resolve_placement(config.device, config.precision, config.runtime, config.threads)
         self.version = version("sceneworks")
+        # Kept and not raised: a worker that exits would be restarted for ever, and nobody would see the reason.
         self.setup_failure: SceneworksError | None = None
         self._model_names = parse_model_names(config.models)
         self._models: LRUCache[str, LoadedModel] = LRUCache(config.resident)
@@ -113,6 +107,7 @@ class ModelHost:
         return {"model": name, "weights": None if error else weights, "error": error.to_problem() if error else None}
 
     def _preload_model(self, name: str) -> None:
+        """Load the network of a single model before the first run, so that a fault shows at the start."""
         if len(self._model_names) == 1:
             self.get_model(name).get_network(CATALOG[name].example_params())
 

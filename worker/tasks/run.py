@@ -125,6 +125,7 @@ def _cached_files(host: ModelHost, claim: Claim) -> dict[str, Path]:
 
 
 def _store_artifact(host: ModelHost, claim: Claim, file: OutputFile) -> Artifact:
+    # The tag names run and fence, so that a fenced-off worker cannot touch the partial file of its successor.
     stored = host.storage.put_file(file.path, tag=f"{claim.run_id}.{claim.fence}")
     return Artifact(new_id("art"), file.kind, file.name, file.media_type, stored.sha256, stored.size)
 
@@ -170,6 +171,7 @@ def _send_wakes(wakes: tuple[WakeUp, ...] | None) -> None:
 
 
 def _handle_interruption(host: ModelHost, claim: Claim, reason: StopReason) -> None:
+    """Leave the run in the state that fits the reason; after a lost fence nothing may be written."""
     if reason is StopReason.CANCELLED:
         state = runs.acknowledge_cancel(host.engine, claim)
         log.info("run.stopped", now=state.value if state else "fenced")

@@ -23,7 +23,7 @@ from worker.models.mttr.network import MTTR, Prediction, VideoBatch
 from worker.runtime.device import IMAGENET_MEAN, IMAGENET_STD
 
 WINDOW_LENGTH, WINDOW_STEP = 24, 18
-"""Frames of a window, and from one to the next; what two windows share is said by the later one."""
+"""Frames of a window, and from one window to the next; of frames in two windows the later window decides."""
 MAX_ASPECT = 640 / 360
 """The long side is at most so much longer than the short side is to be."""
 
@@ -32,7 +32,7 @@ Scores = npt.NDArray[np.float32]
 
 
 class MaskBaseline:
-    """The whole pipeline; after `run_pipeline` it knows what it found and how long each step took.
+    """The whole pipeline; `run_pipeline` sets the results and the seconds of each step.
 
     Args:
         network: as its authors run it.

@@ -38,7 +38,7 @@ Scores = npt.NDArray[np.float32]
 
 
 class SceneBaseline:
-    """The whole pipeline; after `run_pipeline` it knows what it found and how long each step took.
+    """The whole pipeline; `run_pipeline` sets the results and the seconds of each step.
 
     Args:
         network: as its authors run it: fp32, eager, channels first.

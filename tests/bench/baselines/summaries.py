@@ -1,7 +1,7 @@
 """Baseline: `damo/cv_clip-it_video-summarization_language-guided_en` (modelscope 1.40), step by step.
 
 Every frame goes through CLIP by itself, every sentence too; the whole scorer runs, the part included that no score
-depends on; segments and selection are found by plain loops. It makes no video of the summary.
+depends on; segments and selection are computed by plain loops. It renders no summary video.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Span = tuple[int, int]
 
 
 class SummaryBaseline:
-    """The whole pipeline; after `run_pipeline` it knows what it found and how long each step took.
+    """The whole pipeline; `run_pipeline` sets the results and the seconds of each step.
 
     Args:
         clip: both towers, as their authors run them.
@@ -78,7 +78,7 @@ class SummaryBaseline:
         self.segments = list(zip(firsts, [*firsts[1:], self.frame_count], strict=True))
         self.selected_segments = select_segments(self.scores, self.segments, self.frame_count)
         times.append(perf_counter())
-        names = "decode and prepare", "pictures through CLIP", "sentences and scorer", "segments and selection"
+        names = "decode and prepare", "frames through CLIP", "sentences and scorer", "segments and selection"
         for name, started, ended in zip(names, times, times[1:], strict=False):
             self.step_seconds[name].append(ended - started)
 

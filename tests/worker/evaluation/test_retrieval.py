@@ -42,9 +42,9 @@ def test_many_queries_are_compared_in_batches() -> None:
     """3,000 queries with a known answer: every third gallery entry is the query's own."""
     draw = np.random.default_rng(5)
     gallery = draw.standard_normal((100, 16)).astype(np.float32)
-    asked = draw.integers(0, 100, 3000)
-    wanted = np.where(np.arange(3000) % 3 == 0, asked, -1)
-    assert recall_at(gallery[asked], wanted, gallery, np.arange(100), ranks=(1,)) == {1: pytest.approx(1 / 3)}
+    queried = draw.integers(0, 100, 3000)
+    wanted = np.where(np.arange(3000) % 3 == 0, queried, -1)
+    assert recall_at(gallery[queried], wanted, gallery, np.arange(100), ranks=(1,)) == {1: pytest.approx(1 / 3)}
 
 
 @pytest.mark.parametrize(

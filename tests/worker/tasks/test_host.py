@@ -78,7 +78,7 @@ def test_repaired_weights_are_offered_without_a_restart(
     with serve(config, database):
         assert get_worker(database).models[0]["error"]["code"] == "weights_corrupt"
         damaged.unlink()  # the file in the installed package is used again
-        wait_until("the model is offered", lambda: get_worker(database).models[0]["error"] is None)
+        wait_until("the model is offered", lambda: get_worker(database).models[0]["error"] is None, 120)
         assert get_worker(database).state == "ready"
 
 

@@ -1,4 +1,4 @@
-"""Real videos, each made once a session."""
+"""Real videos, each encoded once a session."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.sample_videos import VIDEO_MAKERS
 @pytest.fixture(scope="session")
 def get_video_path(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """A video by its name in `VIDEO_MAKERS`."""
-    folder = tmp_path_factory.mktemp("films")
+    folder = tmp_path_factory.mktemp("videos")
 
     def get_path(name: str) -> Path:
         path = folder / name

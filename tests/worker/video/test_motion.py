@@ -68,9 +68,9 @@ def video_paths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
 def test_a_texture_that_moves_by_whole_pixels_gives_that_vector(video_paths: dict[str, Path], codec: str) -> None:
-    seen = list(read_motion(video_paths[codec]))
-    assert "".join(motion.kind for motion in seen) == ("I" + 11 * "P" + "I" + 11 * "P" + "I")
-    for motion in seen:
+    motions = list(read_motion(video_paths[codec]))
+    assert "".join(motion.kind for motion in motions) == ("I" + 11 * "P" + "I" + 11 * "P" + "I")
+    for motion in motions:
         map_HW2 = build_dense_map(motion.vectors_V, HEIGHT, WIDTH)
         if motion.kind == "I":
             assert not len(motion.vectors_V)
@@ -106,11 +106,11 @@ def loop(vectors_V: MotionVectorArray, height: int, width: int) -> npt.NDArray[n
 
 def vectors(*rows: tuple[int, int, int, int, int, int]) -> MotionVectorArray:
     """(dst_x, dst_y, src_x, src_y, w, h) of blocks taken from an earlier frame."""
-    made = np.zeros(len(rows), NO_VECTORS.dtype)
+    vectors_V = np.zeros(len(rows), NO_VECTORS.dtype)
     for name, values in zip(COLUMNS, zip(*rows, strict=True), strict=True):
-        made[name] = values
-    made["source"] = -1
-    return made
+        vectors_V[name] = values
+    vectors_V["source"] = -1
+    return vectors_V
 
 
 def test_the_dense_map_is_that_of_the_loop_on_vectors_that_overlap_and_leave_the_frame() -> None:
@@ -118,15 +118,15 @@ def test_the_dense_map_is_that_of_the_loop_on_vectors_that_overlap_and_leave_the
     for _ in range(5):
         sizes = draw.choice([4, 8, 16], (40, 2))
         middles, moved = draw.integers(-10, 75, (40, 2)), draw.integers(-9, 10, (40, 2)) * draw.integers(0, 2, (40, 1))
-        made = vectors(*map(tuple, np.concatenate([middles, middles - moved, sizes], axis=1).tolist()))
-        wanted = loop(made, 50, 64)
+        vectors_V = vectors(*map(tuple, np.concatenate([middles, middles - moved, sizes], axis=1).tolist()))
+        wanted = loop(vectors_V, 50, 64)
         assert wanted.any()
-        assert np.array_equal(build_dense_map(made, 50, 64), wanted)
+        assert np.array_equal(build_dense_map(vectors_V, 50, 64), wanted)
 
 
 def test_a_later_vector_counts_where_it_may_and_an_earlier_one_stays_where_it_may_not() -> None:
-    made = vectors((8, 8, 8, 9, 16, 16), (4, 4, 9, 4, 8, 8), (8, 8, 8, 8, 16, 16))
-    map_HW2 = build_dense_map(made, 16, 16)
+    vectors_V = vectors((8, 8, 8, 9, 16, 16), (4, 4, 9, 4, 8, 8), (8, 8, 8, 8, 16, 16))
+    map_HW2 = build_dense_map(vectors_V, 16, 16)
     assert map_HW2[2, 2].tolist() == [-5, 0]
     assert map_HW2[12, 2].tolist() == [0, -1]
     assert map_HW2[15, 12].tolist() == [0, 0]  # taken from below the frame
@@ -164,11 +164,11 @@ def test_the_grid_is_the_pooled_map_where_blocks_are_whole(video_paths: dict[str
 
 
 def test_cells_of_any_size_reach_beyond_the_frame() -> None:
-    made = vectors((8, 8, 4, 8, 16, 16), (20, 4, 20, 4, 8, 8), (28, 4, 20, 0, 8, 8), (40, 24, 39, 23, 16, 16))
-    cells = build_grid(made, 30, 50)
+    vectors_V = vectors((8, 8, 4, 8, 16, 16), (20, 4, 20, 4, 8, 8), (28, 4, 20, 0, 8, 8), (40, 24, 39, 23, 16, 16))
+    cells = build_grid(vectors_V, 30, 50)
     assert cells.count_RC.tolist() == [[1, 2, 0, 0], [0, 0, 1, 0]]
     assert cells.mean_RC2[0, :2].tolist() == [[4, 0], [4, 2]]
-    assert build_grid(made, 30, 50, 64).mean_RC2.tolist() == [[[13 / 4, 5 / 4]]]
+    assert build_grid(vectors_V, 30, 50, 64).mean_RC2.tolist() == [[[13 / 4, 5 / 4]]]
     assert not build_grid(NO_VECTORS, 30, 50).count_RC.any()
 
 
@@ -178,8 +178,8 @@ def test_times_are_exact_from_anywhere(get_video_path: Callable[[str], Path]) ->
         times = [frame.pts for frame in reader.read_frames()]
         line = reader.timeline
     since = line.moment_at(17).seconds
-    seen = list(read_motion(path, since, 5))
-    assert [motion.moment for motion in seen] == [line.moment_at(frame) for frame in range(17, 22)]
+    motions = list(read_motion(path, since, 5))
+    assert [motion.moment for motion in motions] == [line.moment_at(frame) for frame in range(17, 22)]
     between = list(read_motion(path, since + Fraction(1, 1000), 1))
     assert between[0].moment == line.moment_at(18)
     whole = [motion.moment.pts for motion in read_motion(path)]
@@ -205,10 +205,10 @@ def test_other_codecs_are_refused(codec: str, tmp_path: Path) -> None:
 
 
 def test_a_video_of_one_frame_has_no_motion(get_video_path: Callable[[str], Path], tmp_path: Path) -> None:
-    made = write_motion_report(get_video_path("one_frame.mp4"), tmp_path, Fraction(0), 10)
-    assert made.series.compute_statistics() == {"frames": {"I": 1}, "blocks": 0, "mean": None, "p95": None}
-    assert [file.name for file in made.files] == ["one_frame_motion.npz"]
-    assert made.format_text().startswith("1 frames (1 I) from 00:00:00:00")
+    report = write_motion_report(get_video_path("one_frame.mp4"), tmp_path, Fraction(0), 10)
+    assert report.series.compute_statistics() == {"frames": {"I": 1}, "blocks": 0, "mean": None, "p95": None}
+    assert [file.name for file in report.files] == ["one_frame_motion.npz"]
+    assert report.format_text().startswith("1 frames (1 I) from 00:00:00:00")
 
 
 # Numbers and frame -------------------------------------------------------------------------------------------------
@@ -216,9 +216,9 @@ def test_a_video_of_one_frame_has_no_motion(get_video_path: Callable[[str], Path
 
 @pytest.mark.parametrize("whole", [False, True], ids=["grid", "dense"])
 def test_report_has_arrays_and_image(video_paths: dict[str, Path], whole: bool, tmp_path: Path) -> None:
-    made = write_motion_report(video_paths["libx264"], tmp_path, Fraction(1, 5), 12, dense=whole)
-    assert [file.name for file in made.files] == ["h264_motion.npz", "h264_motion.png"]
-    with np.load(made.files[0]) as arrays:
+    report = write_motion_report(video_paths["libx264"], tmp_path, Fraction(1, 5), 12, dense=whole)
+    assert [file.name for file in report.files] == ["h264_motion.npz", "h264_motion.png"]
+    with np.load(report.files[0]) as arrays:
         assert arrays["frame"].tolist() == list(range(5, 17))
         assert np.allclose(arrays["seconds"], np.arange(5, 17) / 25)
         assert "".join(arrays["kind"]) == "PPPPPPPIPPPP"
@@ -229,11 +229,11 @@ def test_report_has_arrays_and_image(video_paths: dict[str, Path], whole: bool, 
             assert arrays["mean"].shape == (12, 9, 11, 2)
             assert arrays["count"].shape == (12, 9, 11)
             assert not arrays["count"][7].any()
-    facts = made.series.compute_statistics()
+    facts = report.series.compute_statistics()
     assert facts["frames"] == {"I": 1, "P": 11}
     assert facts["p95"] >= facts["mean"] > 5
-    assert "12 frames (1 I, 11 P) from 00:00:00:05" in made.format_text()
-    with Image.open(made.files[1]) as image:
+    assert "12 frames (1 I, 11 P) from 00:00:00:05" in report.format_text()
+    with Image.open(report.files[1]) as image:
         assert image.size == (3 * WIDTH + 16, 2 * HEIGHT + 8)
 
 
@@ -261,6 +261,6 @@ def test_an_intra_frame_is_replaced_by_the_next(video_paths: dict[str, Path], tm
     assert path is not None
     with Image.open(path) as image:
         assert image.size == (WIDTH, HEIGHT)
-        seen = np.asarray(image).astype(int)
-    assert (seen.max(axis=2) - seen.min(axis=2) > 100).mean() > 0.02  # coloured arrows on a grey video
+        pixels = np.asarray(image).astype(int)
+    assert (pixels.max(axis=2) - pixels.min(axis=2) > 100).mean() > 0.02  # coloured arrows on a grey video
     assert ArrowSheet([99]).save_png(tmp_path / "none.png") is None

@@ -36,10 +36,10 @@ def read(path: Path, threads: int = 0) -> list[tuple[int, str]]:
 def check_against_ffmpeg(path: Path) -> None:
     times, digests = read_reference_frames(path)
     with VideoReader(path) as reader:
-        seen = [(frame.index, digest_frame(frame.av_frame)) for frame in reader.read_frames()]
-        seconds = [reader.timeline.moment_at(index).seconds for index in range(len(seen))]
-    assert [index for index, _ in seen] == list(range(len(digests)))
-    assert [digest for _, digest in seen] == digests
+        decoded = [(frame.index, digest_frame(frame.av_frame)) for frame in reader.read_frames()]
+        seconds = [reader.timeline.moment_at(index).seconds for index in range(len(decoded))]
+    assert [index for index, _ in decoded] == list(range(len(digests)))
+    assert [digest for _, digest in decoded] == digests
     assert reader.decode_failures == 0
     assert reader.video.frames == len(digests)
     assert seconds == times
@@ -59,14 +59,14 @@ def test_every_frame_of_every_container(ending: str) -> None:
 @pytest.mark.parametrize("known", [False, True], ids=["before", "after"])
 def test_frames_by_number(name: str, known: bool, get_video_path: GetVideoPath) -> None:
     """The same frames whether or not the video was read before, in ascending order, each once."""
-    whole = read(get_video_path(name))
+    all_frames = read(get_video_path(name))
     with VideoReader(get_video_path(name)) as reader:
         if known:
-            assert sum(1 for _ in reader.read_frames()) == len(whole)
-        last = len(whole) - 1
+            assert sum(1 for _ in reader.read_frames()) == len(all_frames)
+        last = len(all_frames) - 1
         wanted = [last, 0, last // 2, last // 3, last // 2, min(last, last // 2 + 1)]
         frames = [(frame.index, frame.pts, digest_frame(frame.av_frame)) for frame in reader.read_frames_at(wanted)]
-    assert frames == [(index, *whole[index]) for index in sorted(set(wanted))]
+    assert frames == [(index, *all_frames[index]) for index in sorted(set(wanted))]
 
 
 def test_numbers_outside_are_refused(get_video_path: GetVideoPath) -> None:
@@ -85,11 +85,11 @@ def test_fetching_by_number_decodes_only_what_it_must(get_video_path: GetVideoPa
 
 
 def test_a_range_of_frames(get_video_path: GetVideoPath) -> None:
-    whole = read(get_video_path("plain.mp4"))
+    all_frames = read(get_video_path("plain.mp4"))
     with VideoReader(get_video_path("plain.mp4")) as reader:
         for start, stop in ((0, 5), (20, 31), (45, None), (7, 7)):
-            seen = [(frame.index, digest_frame(frame.av_frame)) for frame in reader.read_frames(start, stop)]
-            assert seen == [(index, whole[index][1]) for index in range(50)][start:stop]
+            decoded = [(frame.index, digest_frame(frame.av_frame)) for frame in reader.read_frames(start, stop)]
+            assert decoded == [(index, all_frames[index][1]) for index in range(50)][start:stop]
 
 
 def test_one_pass_decodes_each_frame_once(get_video_path: GetVideoPath) -> None:
@@ -124,12 +124,12 @@ def test_an_abandoned_pass_is_closed(get_video_path: GetVideoPath) -> None:
 
 def test_passes_side_by_side(get_video_path: GetVideoPath) -> None:
     with VideoReader(get_video_path("plain.mp4")) as reader:
-        whole = {frame.index: digest_frame(frame.av_frame) for frame in reader.read_frames()}
+        all_frames = {frame.index: digest_frame(frame.av_frame) for frame in reader.read_frames()}
         for one, (other,) in zip(
             reader.read_frames(), (list(reader.read_frames_at([i])) for i in range(0, 50, 10)), strict=False
         ):
-            assert whole[one.index] == digest_frame(one.av_frame)
-            assert whole[other.index] == digest_frame(other.av_frame)
+            assert all_frames[one.index] == digest_frame(one.av_frame)
+            assert all_frames[other.index] == digest_frame(other.av_frame)
 
 
 def test_damage_in_the_middle_is_skipped_and_counted(get_video_path: GetVideoPath, tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_damage_in_the_middle_is_skipped_and_counted(get_video_path: GetVideoPat
         assert len(frames) >= len(read_reference_frames(broken)[1])
         last = len(frames) - 1
         assert [(frame.index, frame.pts) for frame in reader.read_frames_at([0, last])] == [frames[0], frames[last]]
-    assert read(broken)[-40:] == [(pts, whole) for pts, whole in read(tmp_path / "whole.mp4")][-40:]
+    assert read(broken)[-40:] == [(pts, digest) for pts, digest in read(tmp_path / "whole.mp4")][-40:]
 
 
 def test_a_damaged_end_loses_nothing_to_threads(tmp_path: Path) -> None:
@@ -169,12 +169,12 @@ def test_a_decoder_that_gives_up_on_most_packets(ending: str) -> None:
 
 
 def test_a_truncated_video_is_read_to_its_end(get_video_path: GetVideoPath, tmp_path: Path) -> None:
-    whole, cut = tmp_path / "whole.mp4", tmp_path / "cut.mp4"
-    run_ffmpeg("-i", get_video_path("plain.mp4"), "-c", "copy", "-movflags", "+faststart", whole)
-    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 6 // 10])
-    seen, expected = read(cut), read(whole)
-    assert 10 < len(seen) < 50
-    assert sum(one == two for one, two in zip(seen, expected, strict=False)) >= len(seen) - 3
+    full, cut = tmp_path / "whole.mp4", tmp_path / "cut.mp4"
+    run_ffmpeg("-i", get_video_path("plain.mp4"), "-c", "copy", "-movflags", "+faststart", full)
+    cut.write_bytes(full.read_bytes()[: full.stat().st_size * 6 // 10])
+    decoded, expected = read(cut), read(full)
+    assert 10 < len(decoded) < 50
+    assert sum(one == two for one, two in zip(decoded, expected, strict=False)) >= len(decoded) - 3
 
 
 def test_a_stream_that_changes_its_size_is_scaled(tmp_path: Path) -> None:
@@ -226,7 +226,7 @@ def test_decord_is_used_where_it_is_exact(name: str, get_video_path: GetVideoPat
     ],
 )
 def test_pyav_takes_over_where_decord_is_wrong(name: str, reason: str, get_video_path: GetVideoPath) -> None:
-    whole = read(get_video_path(name))
+    all_frames = read(get_video_path(name))
     with VideoReader(get_video_path(name)) as reader:
         frames = [
             (frame.pts, digest_frame(frame.av_frame)) for frame in reader.read_frames_at([3, 20], allow_decord=True)
@@ -234,7 +234,7 @@ def test_pyav_takes_over_where_decord_is_wrong(name: str, reason: str, get_video
         assert reader.served_by == "pyav"
         assert reader.decord_refusal is not None
         assert reason in reader.decord_refusal
-    assert frames == [whole[3], whole[20]]
+    assert frames == [all_frames[3], all_frames[20]]
 
 
 def test_frames_of_a_damaged_video_are_numbered_by_time(tmp_path: Path) -> None:
@@ -255,15 +255,15 @@ def test_frames_before_the_first_that_can_be_decoded_are_not_counted(tmp_path: P
     run_ffmpeg(*pattern_input(seconds=4), "-c:v", "mpeg2video", "-bf", "2", "-g", "12", tmp_path / "whole.ts")
     run_ffmpeg("-ss", "1.3", "-i", tmp_path / "whole.ts", "-c", "copy", tmp_path / "cut.ts")
     with VideoReader(tmp_path / "cut.ts") as reader:
-        whole = [(frame.index, frame.pts, digest_frame(frame.av_frame)) for frame in reader.read_frames()]
+        all_frames = [(frame.index, frame.pts, digest_frame(frame.av_frame)) for frame in reader.read_frames()]
     with VideoReader(tmp_path / "cut.ts") as reader:
-        assert len(reader.packets.pts) == reader.video.frames == len(whole)
+        assert len(reader.packets.pts) == reader.video.frames == len(all_frames)
         assert reader.packets.pts[0] == reader.clock.start_pts
-        wanted = [0, 1, 11, 30, len(whole) - 1]
+        wanted = [0, 1, 11, 30, len(all_frames) - 1]
         assert [(f.index, f.pts, digest_frame(f.av_frame)) for f in reader.read_frames_at(wanted)] == [
-            whole[at] for at in wanted
+            all_frames[at] for at in wanted
         ]
-        assert [(f.index, f.pts, digest_frame(f.av_frame)) for f in reader.read_frames(7, 20)] == whole[7:20]
+        assert [(f.index, f.pts, digest_frame(f.av_frame)) for f in reader.read_frames(7, 20)] == all_frames[7:20]
 
 
 def test_pyav_takes_over_where_decord_pads_its_rows(tmp_path: Path) -> None:

@@ -20,19 +20,19 @@ from worker.video.transform import ImageArray, View, apply_view, subsampling_ste
 GetVideoPath = Callable[[str], Path]
 
 
-def noise(width: int, height: int, pixel_format: str) -> Frame:
+def make_noise_frame(width: int, height: int, pixel_format: str) -> Frame:
     """A frame in which every sample differs from its neighbours."""
-    seen = np.random.default_rng(width).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    return Frame(0, 0, VideoFrame.from_ndarray(seen, format="rgb24").reformat(format=pixel_format))
+    image = np.random.default_rng(width).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Frame(0, 0, VideoFrame.from_ndarray(image, format="rgb24").reformat(format=pixel_format))
 
 
-def first(path: Path, index: int = 0) -> tuple[Frame, VideoFacts]:
+def read_first_frame(path: Path, index: int = 0) -> tuple[Frame, VideoFacts]:
     with VideoReader(path) as reader:
         (frame,) = reader.read_frames_at([index])
         return frame, reader.video
 
 
-def by_ffmpeg(path: Path, *, pixel_format: str = "rgb24", filters: str = "null") -> bytes:
+def read_with_ffmpeg(path: Path, *, pixel_format: str = "rgb24", filters: str = "null") -> bytes:
     """The first frame as ffmpeg shows it, rotated."""
     return run_ffmpeg("-i", path, "-frames:v", "1", "-vf", filters, "-pix_fmt", pixel_format, "-f", "rawvideo", "-")
 
@@ -71,11 +71,11 @@ def test_subsampling_before_conversion_changes_nothing(
     size: tuple[int, int], pixel_format: str, turn: int, get_video_path: GetVideoPath
 ) -> None:
     """Every f-th pixel of the whole frame in BGR, whichever way it was reached."""
-    frame = noise(*size, pixel_format)
+    frame = make_noise_frame(*size, pixel_format)
     video = replace(probe_video(get_video_path("plain.mp4")), rotation=turn)
-    whole = np.rot90(frame.av_frame.to_ndarray(format="bgr24"), turn // 90)
-    step = subsampling_step(whole.shape[1])
-    assert difference(apply_view(View.subsampled_bgr(), frame, video), whole[::step, ::step]) == 0
+    full = np.rot90(frame.av_frame.to_ndarray(format="bgr24"), turn // 90)
+    step = subsampling_step(full.shape[1])
+    assert difference(apply_view(View.subsampled_bgr(), frame, video), full[::step, ::step]) == 0
 
 
 @pytest.mark.parametrize("name", ["plain.mp4", "rotated.mp4", "xvid.avi", "wide.mp4"])
@@ -89,38 +89,39 @@ def test_subsampled_is_what_opencv_reads(name: str, get_video_path: GetVideoPath
     capture = cv2.VideoCapture(str(path))
     with VideoReader(path) as reader:
         for frame in reader.read_frames(0, 4):
-            read, whole = capture.read()
+            read, full = capture.read()
             assert read
-            step = subsampling_step(whole.shape[1])
-            seen = apply_view(View.subsampled_bgr(), frame, reader.video)
-            assert difference(seen, np.asarray(whole[::step, ::step], np.uint8)) == 0
+            step = subsampling_step(full.shape[1])
+            image = apply_view(View.subsampled_bgr(), frame, reader.video)
+            assert difference(image, np.asarray(full[::step, ::step], np.uint8)) == 0
     capture.release()
 
 
 @pytest.mark.parametrize("name", ["plain.mp4", "rotated.mp4", "interlaced.mpg"])
 def test_full_is_what_ffmpeg_shows(name: str, get_video_path: GetVideoPath) -> None:
-    frame, video = first(get_video_path(name))
-    seen = apply_view(View.full_size(), frame, video)
-    assert seen.shape == (video.height, video.width, 3)
-    shown = np.frombuffer(by_ffmpeg(get_video_path(name)), np.uint8).reshape(seen.shape)
-    assert difference(seen, shown) <= 1
+    frame, video = read_first_frame(get_video_path(name))
+    image = apply_view(View.full_size(), frame, video)
+    assert image.shape == (video.height, video.width, 3)
+    expected = np.frombuffer(read_with_ffmpeg(get_video_path(name)), np.uint8).reshape(image.shape)
+    assert difference(image, expected) <= 1
 
 
 def test_scaled_is_what_ffmpeg_scales(get_video_path: GetVideoPath) -> None:
-    frame, video = first(get_video_path("plain.mp4"))
-    seen = apply_view(View.scaled_to(48, 27), frame, video)
-    shown = by_ffmpeg(get_video_path("plain.mp4"), filters="scale=48:27:flags=fast_bilinear:in_chroma_loc=left")
-    assert difference(seen, np.frombuffer(shown, np.uint8).reshape(27, 48, 3)) == 0
+    frame, video = read_first_frame(get_video_path("plain.mp4"))
+    image = apply_view(View.scaled_to(48, 27), frame, video)
+    filters = "scale=48:27:flags=fast_bilinear:in_chroma_loc=left"
+    expected = read_with_ffmpeg(get_video_path("plain.mp4"), filters=filters)
+    assert difference(image, np.frombuffer(expected, np.uint8).reshape(27, 48, 3)) == 0
 
 
 def test_scaled_is_rotated_once(get_video_path: GetVideoPath) -> None:
-    frame, video = first(get_video_path("rotated.mp4"))
+    frame, video = read_first_frame(get_video_path("rotated.mp4"))
     upright = apply_view(View.scaled_to(48, 28), frame, replace(video, rotation=0))
     assert np.array_equal(apply_view(View.scaled_to(28, 48), frame, video), np.rot90(upright))
 
 
 def test_pixel_aspect_is_corrected_once(get_video_path: GetVideoPath) -> None:
-    frame, video = first(get_video_path("anamorphic.mp4"))
+    frame, video = read_first_frame(get_video_path("anamorphic.mp4"))
     assert apply_view(View.full_size(), frame, video).shape == (120, 213, 3)
     assert apply_view(View.short_side(60), frame, video).shape == (60, 106, 3)
     assert apply_view(View.scaled_to(48, 27), frame, video).shape == (27, 48, 3)
@@ -132,33 +133,32 @@ def test_pixel_aspect_is_corrected_once(get_video_path: GetVideoPath) -> None:
 
 
 def test_short_side_never_enlarges(get_video_path: GetVideoPath) -> None:
-    frame, video = first(get_video_path("plain.mp4"))
+    frame, video = read_first_frame(get_video_path("plain.mp4"))
     assert apply_view(View.short_side(256), frame, video).shape == (120, 160, 3)
     assert apply_view(View.short_side(60), frame, video).shape == (60, 80, 3)
-    frame, video = first(get_video_path("rotated.mp4"))
+    frame, video = read_first_frame(get_video_path("rotated.mp4"))
     assert apply_view(View.short_side(60), frame, video).shape == (80, 60, 3)
 
 
 @pytest.mark.parametrize("view", [View.scaled_to(48, 27), View.short_side(64), View.subsampled_bgr(), View.full_size()])
 def test_images_are_contiguous_and_the_frame_is_unchanged(view: View, get_video_path: GetVideoPath) -> None:
     for name in ("plain.mp4", "rotated.mp4", "pq.mp4"):
-        frame, video = first(get_video_path(name))
+        frame, video = read_first_frame(get_video_path(name))
         before = [bytes(plane) for plane in frame.av_frame.planes]
         tags = (frame.av_frame.colorspace, frame.av_frame.color_trc, frame.av_frame.color_primaries)
-        seen = apply_view(view, frame, video)
-        assert seen.dtype == np.uint8
-        assert seen.flags.c_contiguous
-        assert np.array_equal(seen, apply_view(view, frame, video))
+        image = apply_view(view, frame, video)
+        assert image.dtype == np.uint8
+        assert image.flags.c_contiguous
+        assert np.array_equal(image, apply_view(view, frame, video))
         assert [bytes(plane) for plane in frame.av_frame.planes] == before
         assert (frame.av_frame.colorspace, frame.av_frame.color_trc, frame.av_frame.color_primaries) == tags
 
 
 def test_ten_bits_become_eight(get_video_path: GetVideoPath) -> None:
-    frame, video = first(get_video_path("deep.mkv"))
-    shown = np.frombuffer(by_ffmpeg(get_video_path("deep.mkv"), filters="scale=in_chroma_loc=left"), np.uint8).reshape(
-        120, 160, 3
-    )
-    assert difference(apply_view(View.full_size(), frame, video), shown) <= 2
+    frame, video = read_first_frame(get_video_path("deep.mkv"))
+    output = read_with_ffmpeg(get_video_path("deep.mkv"), filters="scale=in_chroma_loc=left")
+    expected = np.frombuffer(output, np.uint8).reshape(120, 160, 3)
+    assert difference(apply_view(View.full_size(), frame, video), expected) <= 2
 
 
 def test_high_dynamic_range_is_tone_mapped(tmp_path: Path) -> None:
@@ -168,12 +168,12 @@ def test_high_dynamic_range_is_tone_mapped(tmp_path: Path) -> None:
     source = ("-f", "lavfi", "-i", "nullsrc=s=256x64:r=25:d=0.04,format=yuv420p10le," + ramp)
     tags = ("-color_primaries", "bt2020", "-color_trc", "smpte2084", "-colorspace", "bt2020nc")
     run_ffmpeg(*source, "-c:v", "libx265", "-x265-params", colours, *tags, tmp_path / "ramp.mp4")
-    frame, video = first(tmp_path / "ramp.mp4")
+    frame, video = read_first_frame(tmp_path / "ramp.mp4")
     assert video.transfer == "smpte2084"
-    seen = apply_view(View.full_size(), frame, video)[32].astype(int)
-    assert np.ptp(seen, axis=1).max() <= 3
-    assert (np.diff(seen.mean(axis=1)) >= -2).all()
-    assert seen[2].mean() < 20
-    assert 150 < seen[148].mean() < 256
+    image = apply_view(View.full_size(), frame, video)[32].astype(int)
+    assert np.ptp(image, axis=1).max() <= 3
+    assert (np.diff(image.mean(axis=1)) >= -2).all()
+    assert image[2].mean() < 20
+    assert 150 < image[148].mean() < 256
     unmapped = apply_view(View.subsampled_bgr(), frame, video)[32].astype(int)
-    assert seen[148].mean() > unmapped[148].mean() + 10
+    assert image[148].mean() > unmapped[148].mean() + 10

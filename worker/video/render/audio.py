@@ -62,6 +62,8 @@ class AudioTrack:
 
         Silence where the video has no sound: before the sound begins, in gaps, after it ends.
         """
+        # Every block is placed by its number of samples since `start`: what is missing before it becomes silence, what
+        # overlaps is cut, so that errors of the container's times cannot add up.
         yielded = 0
         with closing(self._resample_from(self._start + start)) as blocks:
             for position, samples in blocks:
@@ -89,7 +91,7 @@ class AudioTrack:
             resampler = AudioResampler(format="fltp", layout=self.layout, rate=self.rate)
             for frame in chain([first[1]], (frame for _, (_, frame) in run), [None]):
                 for resampled in resampler.resample(frame):
-                    if resampled is not None:  # a resampler with nothing to do hands back the end
+                    if resampled is not None:  # a resampler that converts nothing returns the final None as it is
                         yield position, cast(Samples, resampled.to_ndarray())
                         position += resampled.samples
 
@@ -108,7 +110,7 @@ class AudioTrack:
         """Decode all sound after a time; damage is skipped. Where the times jump back, they continue instead."""
         with open_container(self._path) as container:
             tracks: Any = container.streams.audio
-            track = next(track for track in tracks if track.codec_context)  # none: no decoder for it
+            track = next(track for track in tracks if track.codec_context)  # without a context there is no decoder
             if seek_time is not None and not _try_seek(container, seek_time):
                 return
             expected, shift = None, Fraction(0)

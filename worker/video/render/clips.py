@@ -44,7 +44,7 @@ def cut_clip(reader: VideoReader, span: TimeRange, out: Path) -> Path:
     output_stream = (
         _cut_by_time(reader, span, out) if reader.packets.has_exact_pts else _cut_by_frame_number(reader, span, out)
     )
-    _run_ffmpeg(output_stream, reader.path, out)
+    _run_ffmpeg(output_stream, reader.path, out)  # a process of its own: a crash of ffmpeg must not end the worker
     return out
 
 

@@ -95,8 +95,7 @@ def write_video(
         audio: a video and the range of it whose sound is added, if it has any.
 
     Raises:
-        ValueError: no image, one of another size, or more images than `times` has frames.
-        StorageFull: no space. Internal: FFmpeg failed otherwise.
+        ValueError: no image, images of several sizes, or more than `times` has frames. Otherwise as `Mp4Writer`.
     """
     image_stream = iter(images)
     first_image = next(image_stream, None)
@@ -256,6 +255,7 @@ def _time_frames(source: VideoReader, spans: Sequence[TimeRange]) -> Iterator[Ti
 
 def _group_spans(source: VideoReader, spans: Sequence[TimeRange]) -> list[range]:
     """Group the ranges that are read in one pass: those without a key packet between them."""
+    # Seeking to the second of two such ranges would land before the first one and decode its frames again.
     begins = [0]
     for number, (before, after) in enumerate(pairwise(spans), start=1):
         key = source.packets.key_pts_before(after.start.pts)

@@ -142,6 +142,8 @@ class VideoDecoder:
         """Return the frame with a strictly increasing time: where a spliced stream jumps back, times continue."""
         raw_pts, last_pts = None if self._container.format.name in RAW_FORMATS else av_frame.pts, self._last_pts
         step = av_frame.duration or self._frame_format.step
+        # Counted where the stream has no times. Where a time is not later than the one before: a large step back is a
+        # splice and shifts all that follows, a small one is a fault of the muxer and moves this frame by one tick.
         if raw_pts is None:
             pts, self.has_exact_pts = (self._frame_format.start_pts if last_pts is None else last_pts + step), False
         else:

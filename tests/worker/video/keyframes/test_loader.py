@@ -107,13 +107,13 @@ def test_an_empty_store_writes_an_empty_file(tmp_path: Path) -> None:
 def test_the_middle_is_cut_out_after_resizing(
     height: int, width: int, short: int, resized: tuple[int, int], offset: tuple[int, int]
 ) -> None:
-    seen = make_image(height, height, width)
+    image = make_image(height, height, width)
     left, top = offset
     for filter_, plain in (("bicubic", Image.Resampling.BICUBIC), ("bilinear", Image.Resampling.BILINEAR)):
-        wanted = np.asarray(Image.fromarray(seen).resize(resized, plain))[top : top + 224, left : left + 224]
-        made = CenterCrop(short, "bicubic" if filter_ == "bicubic" else "bilinear").apply_to(seen)
-        assert np.array_equal(made, wanted)
-        assert made.flags.writeable
+        wanted = np.asarray(Image.fromarray(image).resize(resized, plain))[top : top + 224, left : left + 224]
+        cropped = CenterCrop(short, "bicubic" if filter_ == "bicubic" else "bilinear").apply_to(image)
+        assert np.array_equal(cropped, wanted)
+        assert cropped.flags.writeable
 
 
 @pytest.mark.parametrize(("short", "side"), [(200, 224), (224, 0)])

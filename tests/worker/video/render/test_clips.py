@@ -34,7 +34,7 @@ BEEPS = {
 """Twenty seconds with a beep of 50 ms at each full second: rate of the frames, and how the sound is kept."""
 
 
-def seen(path: Path) -> list[ImageArray]:
+def read_images(path: Path) -> list[ImageArray]:
     with VideoReader(path) as reader:
         return [apply_view(View.short_side(120), frame, reader.video) for frame in reader.read_frames()]
 
@@ -46,7 +46,7 @@ def times(path: Path) -> list[Fraction]:
         return [reader.timeline.moment_at(frame).seconds for frame in range(count + 1)]
 
 
-def nearest(image: ImageArray, images: list[ImageArray]) -> int:
+def find_nearest(image: ImageArray, images: list[ImageArray]) -> int:
     """Number of the most similar image."""
     return int(np.argmin([np.abs(image.astype(int) - other).mean() for other in images]))
 
@@ -56,9 +56,9 @@ def summarised(path: Path, spans: Spans, out: Path) -> tuple[Path, list[TimeRang
     with VideoReader(path) as reader:
         assert sum(1 for _ in reader.read_frames()) >= spans[-1][1]
         ranges = [reader.timeline.time_range(*span) for span in spans]
-        made, before = concatenate_ranges(reader, ranges, out), len(reader.timeline)
+        written, before = concatenate_ranges(reader, ranges, out), len(reader.timeline)
         assert before >= spans[-1][1], "the caller's timeline was touched"
-    return made, ranges
+    return written, ranges
 
 
 def expected_times(path: Path, spans: Spans) -> list[Fraction]:
@@ -67,19 +67,19 @@ def expected_times(path: Path, spans: Spans) -> list[Fraction]:
     lengths = [there[stop] - there[start] for start, stop in spans]
     begins = [Fraction(0), *accumulate(lengths)]
     shown = [
-        begun + there[k] - there[span[0]] for begun, span in zip(begins, spans, strict=False) for k in range(*span)
+        begin + there[k] - there[span[0]] for begin, span in zip(begins, spans, strict=False) for k in range(*span)
     ]
     return [*shown, begins[-1]]
 
 
 @pytest.mark.parametrize("name", sorted(VIDEO_MAKERS.keys() - {"one_frame.mp4"}))
 def test_every_frame_is_the_right_one_at_its_time(name: str, get_video_path: GetVideoPath, tmp_path: Path) -> None:
-    whole = seen(get_video_path(name))
+    whole = read_images(get_video_path(name))
     last = len(whole)
     spans = [(0, 4), (5, 6), (last // 3, last // 2), (last - 3, last)]
     out, _ = summarised(get_video_path(name), spans, tmp_path / "cuts.mp4")
-    wanted = [frame for span in spans for frame in range(*span)]
-    assert [nearest(image, whole) for image in seen(out)] == wanted
+    expected = [frame for span in spans for frame in range(*span)]
+    assert [find_nearest(image, whole) for image in read_images(out)] == expected
     assert times(out) == expected_times(get_video_path(name), spans)
     video, source = probe_video(out), probe_video(get_video_path(name))
     assert (video.width, video.height, video.rotation) == (source.width, source.height, 0)
@@ -95,25 +95,25 @@ def test_every_container(ending: str, tmp_path: Path) -> None:
     """Frames counted, the first and last of each range looked at, the length that of the ranges to a tick or two."""
     spans = [(0, 9), (12, 16), (18, 22), (23, 34)]
     out, ranges = summarised(CLIPS[ending], spans, tmp_path / "cuts.mp4")
-    made, source = probe_video(out), probe_video(CLIPS[ending])
-    assert made.frames == 28
-    assert abs(made.duration - sum(span.seconds for span in ranges)) <= 2 * len(spans) * source.clock.time_base
-    assert [(track.codec, track.channels) for track in made.audio] == [("aac", s.channels) for s in source.audio]
+    written, source = probe_video(out), probe_video(CLIPS[ending])
+    assert written.frames == 28
+    assert abs(written.duration - sum(span.seconds for span in ranges)) <= 2 * len(spans) * source.clock.time_base
+    assert [(track.codec, track.channels) for track in written.audio] == [("aac", s.channels) for s in source.audio]
     with VideoReader(CLIPS[ending]) as reader:
         around = {f.index: apply_view(View.short_side(120), f, reader.video) for f in reader.read_frames(0, 40)}
-    images, begun = seen(out), 0
+    images, position = read_images(out), 0
     for start, stop in spans:
-        for place, frame in ((begun, start), (begun + stop - start - 1, stop - 1)):
+        for place, frame in ((position, start), (position + stop - start - 1, stop - 1)):
             near = [k for k in range(frame - 2, frame + 3) if k in around]
-            assert near[nearest(images[place], [around[k] for k in near])] == frame
-        begun += stop - start
+            assert near[find_nearest(images[place], [around[k] for k in near])] == frame
+        position += stop - start
 
 
 @pytest.fixture(scope="module")
 def beeps(tmp_path_factory: pytest.TempPathFactory) -> GetVideoPath:
     folder = tmp_path_factory.mktemp("beeps")
 
-    def made(name: str) -> Path:
+    def get_path(name: str) -> Path:
         rate, *rest = BEEPS[name]
         codec = ("-c:v", "libvpx", "-deadline", "realtime") if name.endswith("webm") else X264_OPTIONS
         tone = "aevalsrc=sin(2*PI*1000*t)*lt(mod(t\\,1)\\,0.05):s=48000:d=20"
@@ -121,7 +121,7 @@ def beeps(tmp_path_factory: pytest.TempPathFactory) -> GetVideoPath:
             run_ffmpeg(*pattern_input(rate=rate, seconds=20), "-f", "lavfi", "-i", tone, *codec, *rest, folder / name)
         return folder / name
 
-    return made
+    return get_path
 
 
 def beginnings(path: Path) -> npt.NDArray[np.float64]:
@@ -138,17 +138,17 @@ def test_sound_stays_in_sync(name: str, beeps: GetVideoPath, tmp_path: Path) -> 
     """Forty ranges of uneven length, each begun anew: the last beep is as near to its frame as the first."""
     spans = [(frame, frame + 5 + frame % 4) for frame in range(3, 460, 11)]
     out, ranges = summarised(beeps(name), spans, tmp_path / "cuts.mp4")
-    begins = [float(begun) for begun in accumulate((span.seconds for span in ranges), initial=Fraction(0))]
+    begins = [float(begin) for begin in accumulate((span.seconds for span in ranges), initial=Fraction(0))]
     late = Fraction(name == "beeps.avi", 25)  # there the first frame is shown a frame after the sound begins
-    wanted = [
-        begun + float(second - late - span.start.seconds)
-        for begun, span in zip(begins, ranges, strict=False)
+    expected = [
+        begin + float(second - late - span.start.seconds)
+        for begin, span in zip(begins, ranges, strict=False)
         for second in range(20)
         if span.start.seconds <= second - late < span.end.seconds - Fraction(1, 100)
     ]
     heard = beginnings(out)
-    assert len(wanted) >= 5
-    assert all(np.abs(heard - time).min() < 0.008 for time in wanted), (heard, wanted)
+    assert len(expected) >= 5
+    assert all(np.abs(heard - time).min() < 0.008 for time in expected), (heard, expected)
     [track] = probe_video(out).audio
     assert track.sample_rate == 48000  # AAC has no 37,800
 
@@ -224,8 +224,8 @@ def test_a_damaged_video_gives_the_same_frames_again(tmp_path: Path) -> None:
         assert reader.decode_failures
         ranges = [reader.timeline.time_range(*span) for span in [(0, 3), (len(whole) - 12, len(whole) - 2)]]
         out = concatenate_ranges(reader, ranges, tmp_path / "cuts.mp4")
-    wanted = [*range(3), *range(len(whole) - 12, len(whole) - 2)]
-    assert [nearest(image, whole) for image in seen(out)] == wanted
+    expected = [*range(3), *range(len(whole) - 12, len(whole) - 2)]
+    assert [find_nearest(image, whole) for image in read_images(out)] == expected
 
 
 def test_missing_frames_are_an_error(get_video_path: GetVideoPath, tmp_path: Path) -> None:
@@ -260,10 +260,10 @@ def test_images_are_written_with_the_times_of_a_video(
                 times=reader.timeline,
                 first_frame=len(there) - 2,
             )
-    made = probe_video(out)
+    written = probe_video(out)
     tick = probe_video(path).clock.time_base if name == "beeps.mkv" else 0
-    assert [round(image.mean() / 8) for image in seen(out)] == list(range(23))
+    assert [round(image.mean() / 8) for image in read_images(out)] == list(range(23))
     assert np.abs(np.array(times(out)) - [time - there[7] for time in there[7:31]]).max() <= tick
     if name in BEEPS:
         assert abs(beginnings(out)[0] - (1 - float(there[7]))) < 0.008
-    assert bool(made.audio) == (name in BEEPS)
+    assert bool(written.audio) == (name in BEEPS)

@@ -17,15 +17,15 @@ from worker.video.render import cut_clip, write_video
 from worker.video.transform import View, apply_view
 
 GetVideoPath = Callable[[str], Path]
-Picture = npt.NDArray[np.uint8]
+ImageArray = npt.NDArray[np.uint8]
 
 
-def seen(path: Path) -> list[Picture]:
+def read_images(path: Path) -> list[ImageArray]:
     with VideoReader(path) as reader:
         return [apply_view(View.full_size(), frame, reader.video) for frame in reader.read_frames()]
 
 
-def nearest(image: Picture, images: list[Picture]) -> int:
+def find_nearest(image: ImageArray, images: list[ImageArray]) -> int:
     """Number of the most similar image."""
     return int(np.argmin([np.abs(image.astype(int) - other).mean() for other in images]))
 
@@ -37,14 +37,14 @@ def nearest(image: Picture, images: list[Picture]) -> int:
 def test_a_clip_is_exact_to_the_frame(
     name: str, span: tuple[int, int | None], get_video_path: GetVideoPath, tmp_path: Path
 ) -> None:
-    whole = seen(get_video_path(name))
+    whole = read_images(get_video_path(name))
     start, stop, _ = slice(*span).indices(len(whole))
     with VideoReader(get_video_path(name)) as reader:
         assert sum(1 for _ in reader.read_frames()) == len(whole)
         wanted = reader.timeline.time_range(start, stop)
         out = cut_clip(reader, wanted, tmp_path / "clip.mp4")
-    cut = seen(out)
-    assert [nearest(image, whole) for image in cut] == list(range(start, stop))
+    cut = read_images(out)
+    assert [find_nearest(image, whole) for image in cut] == list(range(start, stop))
     video = probe_video(out)
     assert (video.width, video.height, video.rotation) == (*whole[0].shape[1::-1], 0)
     assert abs(video.duration - wanted.seconds) < Fraction(1, 20)
@@ -61,7 +61,7 @@ def test_a_clip_keeps_its_sound_and_can_start_at_once(get_video_path: GetVideoPa
     assert data.index(b"moov") < data.index(b"mdat")
 
 
-def colours(height: int, width: int) -> Iterator[Picture]:
+def colours(height: int, width: int) -> Iterator[ImageArray]:
     for at in range(10):
         image = np.empty((height, width, 3), np.uint8)
         image[:] = (25 * at, 128, 255 - 25 * at)
@@ -79,9 +79,9 @@ def test_a_video_of_images(size: tuple[int, int], tmp_path: Path) -> None:
         "yuv420p",
     )
     assert (video.height, video.width) == (size[0] + size[0] % 2, size[1] + size[1] % 2)
-    for made, given in zip(seen(out), colours(*size), strict=True):
-        assert np.abs(made[: size[0], : size[1]].astype(int) - given).max() <= 6
-        assert np.abs(made[-1, -1].astype(int) - given[-1, -1]).max() <= 6
+    for decoded, original in zip(read_images(out), colours(*size), strict=True):
+        assert np.abs(decoded[: size[0], : size[1]].astype(int) - original).max() <= 6
+        assert np.abs(decoded[-1, -1].astype(int) - original[-1, -1]).max() <= 6
 
 
 def test_images_must_have_one_size(tmp_path: Path) -> None:
