@@ -19,6 +19,7 @@ from shared.store import workers
 from shared.store.jobs.planner import Analysis, expand_needs
 from shared.store.runs import queues
 from shared.values import Worker
+from shared.values.workers import ModelOffer
 
 bp = APIBlueprint("catalog", __name__, url_prefix="/v1", tag="Models and workers")
 
@@ -192,7 +193,7 @@ def _error_class_for(code: str) -> type[SceneworksError]:
     return {WeightsMissing.code: WeightsMissing, WeightsCorrupt.code: WeightsCorrupt}.get(code, ModelUnavailable)
 
 
-def _list_offers(model: str, known_workers: list[Worker]) -> list[tuple[Worker, dict[str, Any]]]:
+def _list_offers(model: str, known_workers: list[Worker]) -> list[tuple[Worker, ModelOffer]]:
     """Live workers with what they say about the model."""
     live_workers = [worker for worker in known_workers if worker.live]
     return [(worker, entry) for worker in live_workers for entry in worker.models if entry["model"] == model]
@@ -219,7 +220,7 @@ def _build_model_record(spec: ModelSpec, known_workers: list[Worker]) -> dict[st
     }
 
 
-def _build_weights_record(spec: ModelSpec, offers: list[dict[str, Any]]) -> dict[str, Any] | None:
+def _build_weights_record(spec: ModelSpec, offers: list[ModelOffer]) -> dict[str, Any] | None:
     if spec.weights is None:
         return None
     errors = [offer["error"] for offer in offers]

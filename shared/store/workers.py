@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import case, func, select, update
 from sqlalchemy.dialects.postgresql import insert
@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from shared.store.transaction import transactional
 from shared.tables import JobRunRow, RunRow, VideoRow, WorkerRow
 from shared.values import Worker
+from shared.values.workers import ModelOffer
 
 HEARTBEAT_TIMEOUT = timedelta(seconds=15)
 """Three missed heartbeats of five seconds."""
@@ -100,7 +101,7 @@ def list_workers(session: Session) -> list[Worker]:
             id=row.id,
             state=row.state,
             reason=row.reason,
-            models=row.models,
+            models=cast("tuple[ModelOffer, ...]", tuple(row.models)),
             device=row.device,
             precision=row.precision,
             run_id=row.run_id,

@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal, get_args
 
+from shared.errors import Problem
 from shared.values.time import format_timestamp
 from shared.values.timetable import DailyHours
 
@@ -37,7 +38,7 @@ class Selection:
     code: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON form; read back by `Selection.read`."""
+        """JSON form; read back by `from_dict`."""
         return {
             "sources": list(self.sources),
             "videos": list(self.videos),
@@ -74,7 +75,7 @@ class Workload:
     labels: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON form; read back by `Workload.read`."""
+        """JSON form; read back by `from_dict`."""
         return {
             "analyses": [{"model": model, "params": dict(params)} for model, params in self.analyses],
             "selection": self.selection.to_dict(),
@@ -207,7 +208,7 @@ class BatchItem:
     state: str
     job_id: str | None
     before: Mapping[str, str]
-    error: dict[str, Any] | None
+    error: Problem | None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from shared.values.time import TimeRange
 
 ChangeKind = Literal["kept", "moved", "merged", "split", "regrouped", "added", "gone"]
-CHANGE_KINDS: tuple[ChangeKind, ...] = ("kept", "moved", "merged", "split", "regrouped", "added", "gone")
+CHANGE_KINDS: tuple[ChangeKind, ...] = get_args(ChangeKind)
 MIN_OVERLAP = 0.5
 """Two stretches are the same thing where they share at least this part of the shorter one."""
 

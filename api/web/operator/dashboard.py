@@ -18,7 +18,7 @@ from api.http.strict_json import check_text
 from api.operations import failures as failure_routes
 from api.operations.queues import change_queue_mode
 from shared.catalog import CATALOG
-from shared.errors import NotFound
+from shared.errors import NotFound, Problem
 from shared.log import get_logger
 from shared.store import workers
 from shared.store.batches import batches, schedules
@@ -66,7 +66,7 @@ class WorkerStatus:
     worker: Worker
     active_run: ActiveRun | None
     serves: tuple[str, ...]
-    model_errors: tuple[tuple[str, dict[str, Any]], ...]
+    model_errors: tuple[tuple[str, Problem], ...]
 
 
 @bp.get("")

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import ColumnElement, Text, and_, case, exists, func, null, or_, select, update
 from sqlalchemy.dialects.postgresql import array, insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from shared.errors import Conflict, NotFound
+from shared.errors import Conflict, NotFound, Problem
 from shared.store.transaction import transactional
 from shared.store.videos import videos
 from shared.tables import SourceFileRow, SourceRow, VideoRow
 from shared.values import VideoFacts, new_id
-from shared.values.sources import Source, SourceFile
+from shared.values.sources import ScanReport, Source, SourceFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,7 +349,7 @@ def _load_source(session: Session, row: SourceRow) -> Source:
         scan_requested_at=row.wanted_at,
         scanned_at=row.scanned_at,
         scanning=row.lease_until is not None and now < row.lease_until,
-        scan=row.scan,
+        scan=cast("ScanReport", row.scan),
         counts={row[0]: row[1] for row in session.execute(statement)},
     )
 
@@ -363,6 +363,6 @@ def _to_source_file(row: SourceFileRow) -> SourceFile:
         sha256=row.sha256,
         video_id=row.video_id,
         state=row.state,
-        error=row.error,
+        error=cast("Problem | None", row.error),
         seen_at=row.seen_at,
     )
