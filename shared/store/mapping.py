@@ -97,7 +97,7 @@ def to_result(row: ResultRow, clock: Clock) -> Result:
 
 
 def to_time_range(row: Any, clock: Clock) -> TimeRange | None:
-    """The stretch of film that a row speaks of, on the time axis of its video; None where it speaks of the whole."""
+    """The stretch of video that a row speaks of, on the time axis of its video; None where it speaks of the whole."""
     if row.start_frame is None or row.start_pts is None:
         return None
     end_frame = row.start_frame if row.end_frame is None else row.end_frame

@@ -171,7 +171,7 @@ class Progress:
 
     @property
     def eta_s(self) -> float | None:
-        """Seconds to go by the rate of the running stage; None while it cannot be told."""
+        """Seconds to go by the rate of the running stage; None while it is unknown."""
         for stage in self.stages:
             rate = stage.per_second
             if stage.state == "running" and stage.of is not None and rate:

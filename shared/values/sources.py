@@ -14,8 +14,8 @@ from shared.values.time import format_timestamp
 class ScanReport(TypedDict, total=False):
     """Result of a scan so far; empty before the first scan.
 
-    `found` counts the files met: the sum of `new`, `changed`, `unchanged`, `moved`, `refused` and `settling` (still being
-    written). `error`: why the scan failed. `passed_over`: files and folders that were skipped, each with the reason.
+    `found` counts the files met: the sum of `new`, `changed`, `unchanged`, `moved`, `refused` and `settling`, which
+    are still being written. `error`: why the scan failed. `passed_over`: skipped files and folders, with the reason.
     """
 
     found: int
