@@ -6,7 +6,7 @@
                                        └──< needs >── runs
     counters
 
-A job has no state column: its state follows from its runs (`shared.values.job_state`).
+A job has no state column: its state follows from its runs (`shared.values.derive_job_state`).
 """
 
 from __future__ import annotations
