@@ -1,4 +1,4 @@
-"""Alembic's entry: the ledger's metadata on the database of `shared.settings` or of the caller."""
+"""Alembic's entry: the database's metadata on the database of `shared.settings` or of the caller."""
 
 from __future__ import annotations
 

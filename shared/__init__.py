@@ -1,1 +1,1 @@
-"""Vocabulary and ledger of Sceneworks: no tensors, no HTTP."""
+"""Vocabulary and store of Sceneworks: no tensors, no HTTP."""

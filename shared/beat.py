@@ -31,7 +31,7 @@ log = get_logger(__name__)
 
 
 def sweep_runs() -> None:
-    """Free what lost its worker, then send what is queued and has no message."""
+    """Free runs that lost their worker, then send queued runs that have no message."""
     for freed in sweep.free_expired_runs(get_engine()):
         log.warning("run.worker_lost", run=freed.run_id, model=freed.model, worker=freed.owner, now=freed.state.value)
     expected = sweep.count_expected_messages(get_engine())
@@ -42,7 +42,7 @@ def sweep_runs() -> None:
 
 
 def run_schedules_and_batches() -> None:
-    """Fire the schedules that are due, give the next films of each batch a job, and write down how batches ended."""
+    """Fire due schedules, create jobs for the next videos of each batch, and freeze the counts of ended batches."""
     now = datetime.now(UTC)
     for schedule_id in schedules.list_due_schedules(get_engine(), now):
         for slot in schedules.fire_schedule(get_engine(), schedule_id, now):
@@ -60,7 +60,7 @@ def run_schedules_and_batches() -> None:
 
 
 def remove_unreferenced() -> None:
-    """Remove rows and files that nothing speaks of any more."""
+    """Delete rows and files that nothing refers to any more."""
     rows = sweep.delete_stale_rows(get_engine())
     files = ContentStorage(get_settings().data_dir)
     removed = sweep.find_unreferenced(get_engine(), files.list_hashes(UNREFERENCED_GRACE_S))
@@ -81,7 +81,7 @@ class InlineScheduler(Scheduler):  # type: ignore[misc]
     }
 
     def apply_entry(self, entry: ScheduleEntry, producer: Any = None) -> None:
-        """Do one entry that is due. A server that is away is said, and tried again at the next tick."""
+        """Run one due entry. An unreachable server is logged, and the entry is tried again at the next tick."""
         task = self._inline_tasks.get(entry.task)
         if task is None:
             super().apply_entry(entry, producer)

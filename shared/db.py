@@ -19,8 +19,8 @@ a folder `migrations` in the current directory, which many projects have, would 
 STATEMENT_TIMEOUT_MS = 30_000
 LOCK_TIMEOUT_MS = 10_000
 RANDOM_PAGE_COST = 1.1
-"""A ledger lies in memory or on flash, where any page costs what the next one costs. With 4, the default for disks, the
-planner would read all runs that ever were, and their rows are wide, to find those that are queued."""
+"""For data in memory or on flash, where a random page costs about as much as the next page. With 4, the default for
+disks, the planner would read the wide rows of all runs of the history to find those that are queued."""
 
 
 def driver_url(url: str) -> str:

@@ -35,7 +35,24 @@ The codes are a closed list and part of the contract; texts are for people and m
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Required, Self, TypedDict
+
+
+class Problem(TypedDict, total=False):
+    """RFC 9457 problem as it is stored with a run, a source file or a batch item; `code` is always there.
+
+    `attempt` and `stage` (None: before the first) are added where a run failed.
+    """
+
+    type: str
+    title: str
+    status: int
+    code: Required[str]
+    detail: str
+    retryable: bool
+    errors: list[dict[str, str]]
+    attempt: int
+    stage: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
-"""The doorbell: messages that wake workers. Rows are the truth; a message is a run's id and nothing more.
+"""Messages that wake workers. Rows are the truth; a message is a run's id and nothing more.
 
-Also what beat does: `InlineScheduler` sweeps the ledger in beat's own process, so that a full queue, a busy worker or a
-broker that is down cannot keep dead runs from being found.
+Beat does not send messages to itself: `shared.beat.InlineScheduler` sweeps the database in beat's own process, so that
+a full queue, a busy worker or a broker that is down cannot keep dead runs from being found.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SWEEP_TASK = "sceneworks.sweep"
 TIDY_TASK = "sceneworks.tidy"
 SCHEDULES_TASK = "sceneworks.schedules"
 MESSAGE_PRIORITIES = {2: 0, 1: 3, 0: 6}
-"""The ledger's priority (2 is the most urgent) -> the broker's (0 is the most urgent)."""
+"""The database's priority (2 is the most urgent) -> the broker's (0 is the most urgent)."""
 PRIORITY_STEPS = [0, 3, 6, 9]
 PRIORITY_MARK = "\x06\x16"
 SEND_TIMEOUT_S = 2
@@ -82,7 +82,7 @@ def _configure_logs(**_: Any) -> None:
 
 
 def publish_wakeup(wakeup: WakeUp) -> bool:
-    """Ring once. False when the broker cannot be reached: the row stays queued and the sweep sends it again."""
+    """Send one message. False when the broker cannot be reached: the row stays queued and the sweep sends it again."""
     try:
         app.send_task(
             RUN_TASK,
@@ -100,7 +100,7 @@ def publish_wakeup(wakeup: WakeUp) -> bool:
 
 
 def publish_wakeups(wakeups: Iterable[WakeUp]) -> bool:
-    """Ring for each; stops at the first that fails, since the broker is then down for all."""
+    """Send messages; stops at the first that fails, since the broker is then down for all."""
     return all(publish_wakeup(wakeup) for wakeup in wakeups)
 
 

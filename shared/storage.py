@@ -71,7 +71,7 @@ class ContentStorage:
                 return Path(source_file.path)
         changed = any(os.path.lexists(source_file.path) for source_file in source_files)
         reason = "has changed since it was scanned" if changed else "is not where it was"
-        raise SourceUnreachable(f"The film {reason}: scan its source again.")
+        raise SourceUnreachable(f"The video {reason}: scan its source again.")
 
     @contextmanager
     def open_incoming(self, tag: str = "upload") -> Iterator[Path]:
@@ -172,4 +172,4 @@ def matches_stat(path: str, size: int, mtime_ns: int) -> bool:
 def _missing_file_error(stored: bool) -> Exception:
     if stored:
         return MediaCorrupt("The bytes of this video are no longer in the store.")
-    return SourceUnreachable("No source has this film: its file was changed or replaced, or the source was removed.")
+    return SourceUnreachable("No source has this video: its file was changed or replaced, or the source was removed.")

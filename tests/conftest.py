@@ -31,7 +31,7 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # the processes that run tests sh
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 EXTERNAL_MATERIAL = REPOSITORY.parent / "shared"
-"""Whole films that may lie beside the checkout; slow tests that use them skip where they are absent."""
+"""Whole videos that may lie beside the checkout; slow tests that use them skip where they are absent."""
 
 
 def _clear_environment() -> dict[str, str]:
@@ -221,8 +221,8 @@ def no_errors_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def big_buck_bunny() -> Path:
-    """A whole animated film, 14,315 frames; skips where it is absent."""
+    """A whole animated video, 14,315 frames; skips where it is absent."""
     path = EXTERNAL_MATERIAL / "media" / "big_buck_bunny_720p_h264_full.mp4"
     if not path.exists():
-        pytest.skip(f"the film Big Buck Bunny is not at {path}")
+        pytest.skip(f"the video Big Buck Bunny is not at {path}")
     return path

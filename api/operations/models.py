@@ -168,7 +168,7 @@ def _build_model_record(spec: ModelSpec, known_workers: list[Worker]) -> dict[st
     }
 
 
-def _build_weights_record(spec: ModelSpec, offers: list[dict[str, Any]]) -> dict[str, Any] | None:
+def _build_weights_record(spec: ModelSpec, offers: list[ModelOffer]) -> dict[str, Any] | None:
     if spec.weights is None:
         return None
     errors = [offer["error"] for offer in offers]

@@ -1,4 +1,4 @@
-"""The ledger.
+"""The database.
 
 Revision: 0001
 After: nothing

@@ -1,4 +1,4 @@
-"""Runs that encode the same film in the same way.
+"""Runs that encode the same video in the same way.
 
 Revision: 0002
 After: 0001

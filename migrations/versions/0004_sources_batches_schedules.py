@@ -1,4 +1,4 @@
-"""Archives: sources of films, batches of jobs, schedules, and what operators decide about queues.
+"""Archives: sources of videos, batches of jobs, schedules, and what operators decide about queues.
 
 Revision: 0004
 After: 0003

@@ -1,4 +1,4 @@
-"""The menu: every model, its parameters, what it needs and what it yields. A model's name is its queue and its room."""
+"""The catalog: every model with its parameters, needs and results. A model's name is also that of its queue."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ CATALOG: dict[str, ModelSpec] = {spec.name: spec for spec in (SHOTS, BASSL, SCRL
 
 
 def get_model_spec(name: str, pointer: str = "/model") -> ModelSpec:
-    """The menu entry of that name; InvalidRequest (`unknown_model`) names those there are."""
+    """The catalog entry of that name; InvalidRequest (`unknown_model`) names those there are."""
     if name not in CATALOG:
         known = ", ".join(CATALOG)
         raise InvalidRequest(
@@ -48,7 +48,7 @@ def get_model_spec(name: str, pointer: str = "/model") -> ModelSpec:
 
 
 def parse_model_names(models: str) -> tuple[str, ...]:
-    """Names in SCENEWORKS_MODELS: `*` for the whole menu; InvalidRequest for a name that is not on it."""
+    """Names in SCENEWORKS_MODELS: `*` for the whole catalog; InvalidRequest for a name that is not on it."""
     if models.strip() == "*":
         return tuple(CATALOG)
     names = [name.strip() for name in models.split(",") if name.strip()]

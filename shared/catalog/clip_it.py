@@ -1,4 +1,4 @@
-"""The menu's entry for summaries guided by language."""
+"""Catalog entry for summaries guided by language."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class ClipItParams(PreciseParams):
         (),
         max_length=64,
         description="What the summary is to be about, in English; at most 75 tokens each, about 50 words. "
-        "None: the text of `captions`. Another question about the same film is answered without reading it again.",
+        "None: the text of `captions`. Another question about the same video is answered without reading it again.",
     )
-    budget: float = Field(0.15, gt=0, le=1, description="Part of the film that the summary may have.")
+    budget: float = Field(0.15, gt=0, le=1, description="Part of the video that the summary may have.")
     sample_every: int = Field(15, ge=1, le=1000, description="Every how many frames are looked at; published: 15.")
     captions: Literal["neutral"] = Field(
         "neutral", description="Where the text comes from without sentences. neutral: one that names nothing."
@@ -31,7 +31,7 @@ class ClipItParams(PreciseParams):
 CLIP_IT = ModelSpec(
     name="clip_it",
     title="Summary (CLIP-It)",
-    summary="What to watch of it: a score for each moment guided by your sentences, the highlights, a summary film.",
+    summary="What to watch of it: a score for each moment guided by your sentences, the highlights, a summary video.",
     paper="Narasimhan et al., CLIP-It! Language-Guided Video Summarization (NeurIPS 2021), arXiv:2107.00650",
     params=ClipItParams,
     needs=(),

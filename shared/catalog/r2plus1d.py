@@ -1,4 +1,4 @@
-"""The menu's entry for embeddings of videos and shots."""
+"""Catalog entry for embeddings of videos and shots."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class R2plus1dParams(PreciseParams):
     """Parameters of `r2plus1d`."""
 
     per: Literal["video", "shot"] = Field(
-        "video", description="One embedding of the whole film, or one of each shot (then `shots` is run first)."
+        "video", description="One embedding of the whole video, or one of each shot (then `shots` is run first)."
     )
     clips: int = Field(
         10, ge=1, le=30, description="Clips of 16 frames, evenly spread, whose mean the embedding is; published: 10."
@@ -23,7 +23,7 @@ class R2plus1dParams(PreciseParams):
 R2PLUS1D = ModelSpec(
     name="r2plus1d",
     title="Likeness (R(2+1)D)",
-    summary="What looks and moves alike: an embedding of the film or of each shot, to search with.",
+    summary="What looks and moves alike: an embedding of the video or of each shot, to search with.",
     paper="Huang et al., Self-supervised Video Representation Learning by Context and Motion Decoupling (CVPR 2021), "
     "arXiv:2104.00862",
     params=R2plus1dParams,

@@ -1,4 +1,4 @@
-"""The menu's entries for scenes: two models with one kind of answer."""
+"""Catalog entries for scenes: two models with one kind of answer."""
 
 from __future__ import annotations
 

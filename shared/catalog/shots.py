@@ -1,4 +1,4 @@
-"""The menu's entry for shots."""
+"""Catalog entry for shots."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an entry of the menu is: parameters, weights, needs, and what a model yields."""
+"""What an entry of the catalog is: parameters, weights, needs, and what a model yields."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ class WeightsSpec:
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """One entry of the menu.
+    """One entry of the catalog.
 
     Args:
-        name: model, queue and room.
+        name: of the model, its queue and its package under `worker/models`.
         title, summary, paper: for people.
         params: class of its parameters.
         needs: models whose runs must be done first.

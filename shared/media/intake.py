@@ -1,4 +1,4 @@
-"""What is settled about a film before it becomes a video: its name, its type, and whether it is taken."""
+"""What is settled about a file before it becomes a video: its name, its type, and whether it is taken."""
 
 from __future__ import annotations
 

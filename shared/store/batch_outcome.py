@@ -9,7 +9,7 @@ from shared.tables import BatchItemRow, BatchRow
 
 
 def invalidate_outcomes(session: Session, condition: ColumnElement[bool]) -> None:
-    """Let the batches of some films be counted again, before a job of them changes or goes.
+    """Delete the frozen counts of batches, before one of their jobs is changed or deleted.
 
     Locked whether or not they have ended, so that nobody counts them at this moment; before jobs are locked.
     """

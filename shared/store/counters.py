@@ -23,7 +23,7 @@ DROP_REASONS = ("running", "ended", "waiting", "paused", "early", "gone")
 
 
 def increment_counter(session: Session, name: str, by: int = 1, **labels: str) -> None:
-    """Something has happened; inside the transaction in which it did."""
+    """Increment a counter, inside the transaction of the event that it counts."""
     statement = insert(CounterRow).values(name=name, labels=labels, value=by)
     session.execute(
         statement.on_conflict_do_update(

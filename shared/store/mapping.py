@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from shared.errors import Problem
 from shared.tables import ArtifactRow, JobRow, JobRunRow, ResultRow, RunRow, VideoRow
 from shared.values import Artifact, Clock, Job, Result, Run, RunState, StoredVideo, TimeRange, VideoFacts
 from shared.values.jobs import PRIORITY_NAMES
+from shared.values.runs import StageRecord
 
 
 def to_stored_video(row: VideoRow) -> StoredVideo:
@@ -40,13 +42,13 @@ def to_run(row: RunRow, link: JobRunRow | None = None) -> Run:
         max_attempts=row.max_attempts,
         fraction=row.fraction,
         eta_s=row.eta_s,
-        stages=row.stages,
+        stages=cast("tuple[StageRecord, ...]", tuple(row.stages)),
         device=row.device,
         precision=row.precision,
         version=row.version,
         decode_failures=row.decode_failures,
         cancel_requested=row.cancel_requested,
-        error=row.error,
+        error=cast("Problem | None", row.error),
         created_at=row.created_at,
         started_at=row.started_at,
         finished_at=row.finished_at,
@@ -95,7 +97,7 @@ def to_result(row: ResultRow, clock: Clock) -> Result:
 
 
 def to_time_range(row: Any, clock: Clock) -> TimeRange | None:
-    """The stretch of film that a row speaks of, on the time axis of its video; None where it speaks of the whole."""
+    """The stretch of video that a row speaks of, on the time axis of its video; None where it speaks of the whole."""
     if row.start_frame is None or row.start_pts is None:
         return None
     end_frame = row.start_frame if row.end_frame is None else row.end_frame

@@ -128,7 +128,7 @@ def get_artifact(session: Session, artifact_id: str) -> Artifact:
 
 @transactional
 def find_reusable_artifacts(session: Session, run_id: str) -> list[Artifact]:
-    """Artifacts of a finished run that encoded the same film in the same way; the latest, and none if there is none."""
+    """Find the artifacts of the latest finished run that encoded the same video in the same way; empty without one."""
     encode_key = select(RunRow.encode_key).where(RunRow.id == run_id).scalar_subquery()
     twin = (
         select(RunRow.id)
@@ -159,7 +159,7 @@ def load_run_outputs(session: Session, run_ids: Sequence[str]) -> dict[str, tupl
 
 
 def find_current_runs(session: Session, video_id: str, models: Sequence[str]) -> dict[str, str]:
-    """The latest finished run of each model on a film: what is shown of it, until another one is done."""
+    """The latest finished run of each model on a video: what is shown of it, until another one is done."""
     statement = (
         select(RunRow.model, RunRow.id)
         .where(RunRow.video_id == video_id, RunRow.model.in_(models), RunRow.state == RunState.DONE)

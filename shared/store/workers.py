@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import case, func, select, update
 from sqlalchemy.dialects.postgresql import insert
@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from shared.store.transaction import transactional
 from shared.tables import JobRunRow, RunRow, VideoRow, WorkerRow
 from shared.values import Worker
+from shared.values.workers import ModelOffer
 
 HEARTBEAT_TIMEOUT = timedelta(seconds=15)
 """Three missed heartbeats of five seconds."""
@@ -21,7 +22,7 @@ HEARTBEAT_TIMEOUT = timedelta(seconds=15)
 
 @dataclass(frozen=True, slots=True)
 class ActiveRun:
-    """A run that a worker is at: of which model on which film, for which job, and how far it is (0..1)."""
+    """A run that a worker is at: of which model on which video, for which job, and how far it is (0..1)."""
 
     run_id: str
     model: str
@@ -41,7 +42,7 @@ def announce_worker(
     device: str,
     precision: str,
 ) -> None:
-    """A worker (or its new child) is there and says what it is."""
+    """Insert or update the row of a worker (or of its new child process)."""
     values: dict[str, Any] = {
         "state": state,
         "reason": reason,
@@ -58,7 +59,7 @@ def announce_worker(
 
 @transactional
 def record_heartbeat(session: Session, worker_id: str, *, state: str, run_id: str | None) -> bool:
-    """Still there, doing this. True when the worker is to stop."""
+    """Record a heartbeat with the present state. True when the worker is to stop."""
     statement = (
         update(WorkerRow)
         .where(WorkerRow.id == worker_id)
@@ -76,7 +77,7 @@ def request_stop(session: Session, worker_id: str) -> None:
 
 @transactional
 def delete_worker(session: Session, worker_id: str) -> None:
-    """A worker has ended in good order."""
+    """Delete the row of a worker that ended regularly."""
     row = session.get(WorkerRow, worker_id)
     if row is not None:
         session.delete(row)
@@ -93,14 +94,14 @@ def find_announced_weights(session: Session, model: str) -> str | None:
 
 @transactional
 def list_workers(session: Session) -> list[Worker]:
-    """Every worker heard of in the last day, oldest first."""
+    """List every worker with a heartbeat in the last day, oldest first."""
     now = session.scalars(select(func.now())).one()
     return [
         Worker(
             id=row.id,
             state=row.state,
             reason=row.reason,
-            models=row.models,
+            models=cast("tuple[ModelOffer, ...]", tuple(row.models)),
             device=row.device,
             precision=row.precision,
             run_id=row.run_id,
@@ -114,7 +115,7 @@ def list_workers(session: Session) -> list[Worker]:
 
 @transactional
 def get_active_runs(session: Session, run_ids: Collection[str]) -> dict[str, ActiveRun]:
-    """Those of the runs that there are, by id."""
+    """Get runs by id; unknown ids are left out."""
     job = select(func.min(JobRunRow.job_id)).where(JobRunRow.run_id == RunRow.id).scalar_subquery()
     statement = (
         select(RunRow.id, RunRow.model, VideoRow.name, job, RunRow.fraction)

@@ -1,4 +1,4 @@
-"""SQLAlchemy rows of the ledger. Only `shared.store` and the migrations know them; import them from here."""
+"""SQLAlchemy rows of the database. Only `shared.store` and the migrations know them; import them from here."""
 
 from shared.tables.batches import BatchEventRow, BatchItemRow, BatchRow, QueueRow, ScheduleRow, SlotRow
 from shared.tables.jobs import (

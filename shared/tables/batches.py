@@ -1,4 +1,4 @@
-"""Rows of archives: where films lie, and work on many of them.
+"""Rows of batches, their items and events, schedules and their slots, and queues.
 
 sources ──< places >── videos
 schedules ──< slots >── batches ──< batch_items >── videos, jobs
@@ -18,7 +18,7 @@ from shared.tables.jobs import Base
 
 
 class ScheduleRow(Base):
-    """When an archive is worked on, and how. `next_at` is what beat looks at."""
+    """A schedule: a workload and its timetable. Beat reads `next_at`."""
 
     __tablename__ = "schedules"
     __table_args__ = (
@@ -76,7 +76,7 @@ class BatchRow(Base):
     fed_at: Mapped[datetime | None]
     paused_at: Mapped[datetime | None]
     cancelled_at: Mapped[datetime | None]
-    # What its films have come to, once all have ended; taken back when one of their jobs is tried again or goes.
+    # What its videos have come to, once all have ended; taken back when one of their jobs is tried again or goes.
     outcome: Mapped[dict[str, Any] | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
@@ -100,7 +100,7 @@ class BatchItemRow(Base):
 
 
 class BatchEventRow(Base):
-    """The end of a film's job as it is told to those who watch the batch: numbered once, so that it is told once.
+    """The end of a video's job as it is told to those who watch the batch: numbered once, so that it is told once.
 
     Written by whoever looks; a job that is tried again ends anew, and both ends stay.
     """

@@ -6,7 +6,7 @@
                                        └──< needs >── runs
     counters
 
-A job has no state column: its state follows from its runs (`shared.values.job_state`).
+A job has no state column: its state follows from its runs (`shared.values.derive_job_state`).
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ class ResultRow(Base):
 
 
 def _build_hnsw_index(per: str) -> Index:
-    """One graph for films and one for shots: of shots there are many more, and a search looks for one of the two."""
+    """One graph for videos and one for shots: of shots there are many more, and a search looks for one of the two."""
     return Index(
         f"ix_embeddings_{per}_cosine",
         COSINE_KEY,
@@ -197,7 +197,7 @@ def _build_hnsw_index(per: str) -> Index:
 
 
 class EmbeddingRow(Base):
-    """A vector to search by: of a whole film, or of one shot. `model` and `weights` say what it may be compared with.
+    """A vector to search by: of a whole video, or of one shot. `model` and `weights` say what it may be compared with.
 
     What the run says as well stands here again, so that a search reads this table alone.
     """
@@ -244,7 +244,7 @@ class ArtifactRow(Base):
 
 
 class WorkerRow(Base):
-    """A worker as it announces itself; a row that falls silent is a worker that is gone."""
+    """A worker as it announces itself; without heartbeats it counts as lost."""
 
     __tablename__ = "workers"
 

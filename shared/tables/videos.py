@@ -21,7 +21,7 @@ from shared.tables.jobs import Base
 
 
 class VideoRow(Base):
-    """A film in the store, once however often it is sent."""
+    """A video in the store, once however often it is sent."""
 
     __tablename__ = "videos"
 
@@ -31,13 +31,13 @@ class VideoRow(Base):
     name: Mapped[str]
     media_type: Mapped[str]
     probe: Mapped[dict[str, Any]]
-    # Whether its bytes are in the store; those of a film that stays where it is are not.
+    # Whether its bytes are in the store; those of a video that stays where it is are not.
     stored: Mapped[bool] = mapped_column(server_default=text("true"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class SourceRow(Base):
-    """A folder, or a list of files, whose films stay where they are."""
+    """A folder, or a list of files, whose videos stay where they are."""
 
     __tablename__ = "sources"
     __table_args__ = (CheckConstraint("kind IN ('folder', 'list')", name="kind"),)

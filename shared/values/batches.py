@@ -1,4 +1,4 @@
-"""Work on many films: which ones, what is to be done, when, and how it stands."""
+"""Batches: the selection of videos, the workload, the state and the events of a batch."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal, get_args
 
+from shared.errors import Problem
 from shared.values.time import format_timestamp
 from shared.values.timetable import DailyHours
 
@@ -19,13 +20,13 @@ DEFAULT_CAP = 32
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which films.
+    """Which videos a batch is about.
 
     Args:
-        sources, videos: ids; none: any. A film that is in one of either is meant.
-        labels: those of a source that the film lies in, or of a job on it; all of them.
+        sources, videos: ids; none: any. A video that is in one of either is meant.
+        labels: those of a source that the video lies in, or of a job on it; all of them.
         only: `all`; `missing`: no run of the model is done (one that found nothing is); `outdated`: runs are done, but
-            none with the weights and the parameters of now; `failed`: the last run failed. A film is meant where this
+            none with the weights and the parameters of now; `failed`: the last run failed. A video is meant where this
             holds for one of the models asked for.
         code: with `failed`, with this error code.
     """
@@ -37,7 +38,7 @@ class Selection:
     code: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON form; read back by `Selection.read`."""
+        """JSON form; read back by `from_dict`."""
         return {
             "sources": list(self.sources),
             "videos": list(self.videos),
@@ -55,11 +56,11 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What is done with each film of a batch, and how many at a time.
+    """What is done with each video of a batch, and how many at a time.
 
     Args:
         analyses: (model, checked parameters in full) in the order of the request.
-        selection: which films.
+        selection: which videos.
         priority: of the jobs: `low`, below those that people wait for, unless said otherwise.
         cap: jobs that are unfinished at once at most; None: no limit.
         hours: when jobs may start; None: always.
@@ -74,7 +75,7 @@ class Workload:
     labels: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON form; read back by `Workload.read`."""
+        """JSON form; read back by `from_dict`."""
         return {
             "analyses": [{"model": model, "params": dict(params)} for model, params in self.analyses],
             "selection": self.selection.to_dict(),
@@ -118,10 +119,10 @@ LIVE_JOB_STATES = ("queued", "running", "cancelling")
 
 
 def derive_batch_state(counts: Mapping[str, int], *, paused: bool, cancelled: bool) -> BatchState:
-    """State of a batch from how many of its films are in which state.
+    """State of a batch from how many of its videos are in which state.
 
     Args:
-        counts: by state of the film's job; `waiting` for films without one yet, `refused` for those that cannot have
+        counts: by state of the video's job; `waiting` for videos without one yet, `refused` for those that cannot have
             one.
         paused, cancelled: what was decided.
     """
@@ -139,12 +140,12 @@ def derive_batch_state(counts: Mapping[str, int], *, paused: bool, cancelled: bo
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The same work on many films, as it stands.
+    """The same work on many videos, with its present counts.
 
     Args:
-        counts: films by the state of their job, `waiting` without one, `refused` where none could be made.
+        counts: videos by the state of their job, `waiting` without one, `refused` where none could be made.
         fraction: part of the work that is done, 0..1.
-        eta_s: seconds to go at the rate so far; None while it cannot be told.
+        eta_s: seconds to go at the rate so far; None while it is unknown.
     """
 
     id: str
@@ -171,7 +172,7 @@ class Batch:
 
     @property
     def videos(self) -> int:
-        """How many films."""
+        """How many videos."""
         return sum(self.counts.values())
 
     def to_dict(self) -> dict[str, Any]:
@@ -200,14 +201,14 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class BatchItem:
-    """One film of a batch: its job once it has one, and the runs that were current before, by model."""
+    """One video of a batch: its job once it has one, and the runs that were current before, by model."""
 
     position: int
     video_id: str
     state: str
     job_id: str | None
     before: Mapping[str, str]
-    error: dict[str, Any] | None
+    error: Problem | None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
@@ -223,12 +224,12 @@ class BatchItem:
 
 @dataclass(frozen=True, slots=True)
 class BatchEvent:
-    """The end of a film's job, as it is told to those who watch its batch.
+    """An event of a batch: the job of one video has ended.
 
     Args:
         seq: its number in the batch, from 1 in the order in which ends were noticed.
-        job_id: None for a film that could have no job.
-        state: `succeeded`, `failed`, `cancelled`, or `refused` for a film that could have no job.
+        job_id: None for a video that could have no job.
+        state: `succeeded`, `failed`, `cancelled`, or `refused` for a video that could have no job.
         code: of the error, where there is one.
     """
 

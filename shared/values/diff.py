@@ -1,16 +1,16 @@
-"""What became of stretches of a film between two runs: kept, moved, merged, split, added, gone."""
+"""What became of stretches of a video between two runs: kept, moved, merged, split, added, gone."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from shared.values.time import TimeRange
 
 ChangeKind = Literal["kept", "moved", "merged", "split", "regrouped", "added", "gone"]
-CHANGE_KINDS: tuple[ChangeKind, ...] = ("kept", "moved", "merged", "split", "regrouped", "added", "gone")
+CHANGE_KINDS: tuple[ChangeKind, ...] = get_args(ChangeKind)
 MIN_OVERLAP = 0.5
 """Two stretches are the same thing where they share at least this part of the shorter one."""
 
@@ -40,7 +40,7 @@ class Pairing:
 
 
 def pair_ranges(before: Sequence[TimeRange], after: Sequence[TimeRange]) -> list[Pairing]:
-    """Pair the stretches of two runs, each in the order of the film; those of one run do not overlap.
+    """Pair the stretches of two runs, each in the order of the video; those of one run do not overlap.
 
     Two are joined where they share half of the shorter one or more; what hangs together by that is one pairing.
     """
@@ -131,7 +131,7 @@ def _find_overlaps(before: Sequence[TimeRange], after: Sequence[TimeRange]) -> l
 def _group_overlaps(
     old_count: int, new_count: int, overlaps: Sequence[tuple[int, int]]
 ) -> list[tuple[list[int], list[int]]]:
-    """What hangs together, in the order of the film. Both sides are in order, so a group is a run of neighbours."""
+    """What hangs together, in the order of the video. Both sides are in order, so a group is a run of neighbours."""
     unmatched_old, unmatched_new = set(range(old_count)), set(range(new_count))
     groups: list[tuple[list[int], list[int]]] = []
     for old, new in overlaps:

@@ -1,4 +1,4 @@
-"""Embeddings of films in the form of the published pipeline."""
+"""An embedding: the vector of a video or of a part of it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from shared.values.time import TimeRange
 
 @dataclass(frozen=True, slots=True)
 class Embedding:
-    """A vector that stands for a film or a part of it, to be searched by.
+    """The vector of a video or of a part of it, for similarity search.
 
     Args:
         seq: of the result of kind `embedding` that it belongs to.
-        range: where in the film; None for the whole.
+        range: where in the video; None for the whole.
         vector: as the network gave it, not normalised: float32 (type code `f`).
     """
 

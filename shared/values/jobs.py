@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from shared.errors import Problem
 from shared.values.runs import LIVE_STATES, Run, RunState
 from shared.values.time import format_timestamp
 
@@ -59,7 +60,7 @@ class Job:
         return max((run.finished_at for run in self.runs if run.finished_at), default=self.cancelled_at)
 
     @property
-    def error(self) -> dict[str, Any] | None:
+    def error(self) -> Problem | None:
         """The error of its first failed run."""
         return next((run.error for run in self.runs if run.state is RunState.FAILED), None)
 

@@ -1,4 +1,4 @@
-"""Highlights of a film in the form of the published CLIP-It pipeline."""
+"""Answers in the format of the published ModelScope pipelines: summaries, scenes, tracks, embeddings."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from shared.values.time import Moment, TimeRange, format_clock_time
 def format_modelscope_summary(highlights: Iterable[Result], fps: Fraction) -> dict[str, Any]:
     """The answer of the published CLIP-It pipeline on ModelScope: stretches of frames, both ends inclusive.
 
-    Its time stamps are those of a film of even rate: the number of the frame by the frames per second. Exact times are
+    Its time stamps are those of a video of even rate: the number of the frame by the frames per second. Exact times are
     in the rows.
 
     Args:
         highlights: rows of that kind, in order.
-        fps: of the film; where it has none (0), the time stamps are the exact times.
+        fps: of the video; where it has none (0), the time stamps are the exact times.
 
     Raises:
         ValueError: a row has no range, or an empty one.
@@ -83,7 +83,7 @@ def format_modelscope_scenes(
 ) -> dict[str, Any]:
     """The answer of the published BaSSL pipeline on ModelScope: its keys, and every value but the counts a string.
 
-    Shot numbers have four digits, more from shot 10,000 on; they stay in the order of the film there as well (the
+    Shot numbers have four digits, more from shot 10,000 on; they stay in the order of the video there as well (the
     published pipeline sorts them as text).
     """
     groups = group_shots(probabilities, threshold)
@@ -105,13 +105,13 @@ def format_modelscope_tracks(
 
     There a mask is an array of 0 and 1 for each query and frame; arrays of frames x height x width do not belong in
     JSON, so each mask is COCO RLE here (`pycocotools.mask.decode` gives the array), and all are in memory together,
-    as large as the file. Where that pipeline renders a film, it leaves masks and timestamps out; here they stay.
+    as large as the file. Where that pipeline renders a video, it leaves masks and timestamps out; here they stay.
 
     Args:
         lines: of the file, in its order (`parse_track_lines`).
         queries: how many there are.
-        fps: frames a second by the film's clock; 0 where it has none: the exact times are taken then.
-        output_video: where the overlay film is to be had.
+        fps: frames a second by the video's clock; 0 where it has none: the exact times are taken then.
+        output_video: where the overlay video is to be had.
 
     Returns:
         `masks`: for each query a list of RLE, one a frame; `timestamps`: `HH:MM:SS.mmm` since the first frame read,
@@ -128,7 +128,7 @@ def format_modelscope_tracks(
 
 
 def format_modelscope_embedding(embedding: Embedding) -> dict[str, Any]:
-    """The answer of the published R(2+1)D pipeline on ModelScope: the vector of the whole film, not normalised.
+    """The answer of the published R(2+1)D pipeline on ModelScope: the vector of the whole video, not normalised.
 
     ValueError for the embedding of a shot: that pipeline knows none.
     """

@@ -1,4 +1,4 @@
-"""What work yields and how it stands: results, artifacts, stages, and the states of runs and jobs."""
+"""What a run yields: typed results, and artifacts (files)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Result:
     Args:
         kind: `shot`, `scene`, `highlight` ...
         seq: position among the run's results of this kind, from 0.
-        range: where in the film; None for a result about the whole.
+        range: where in the video; None for a result about the whole.
         score: the model's confidence in 0..1; None where it has none.
         data: anything more, JSON.
     """
@@ -60,7 +60,7 @@ class Shot:
 
 @dataclass(frozen=True, slots=True)
 class OutputFile:
-    """A file that a run made, before it is stored.
+    """A file that a run wrote, before it is stored.
 
     Args:
         kind: what it is for, such as `keyframes`.

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypedDict
 
+from shared.errors import Problem
 from shared.values.time import format_timestamp
 
 
@@ -28,13 +29,13 @@ class Run:
     max_attempts: int
     fraction: float
     eta_s: float | None
-    stages: list[dict[str, Any]]
+    stages: tuple[StageRecord, ...]
     device: str | None
     precision: str | None
     version: str | None
     decode_failures: int | None
     cancel_requested: bool
-    error: dict[str, Any] | None
+    error: Problem | None
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
@@ -58,7 +59,7 @@ class Run:
                 "eta_s": self.eta_s,
                 "updated_at": format_timestamp(self.updated_at),
             },
-            "stages": self.stages,
+            "stages": list(self.stages),
             "device": self.device,
             "precision": self.precision,
             "weights": {"fingerprint": self.weights} if self.weights else None,
@@ -71,9 +72,25 @@ class Run:
         }
 
 
+class StageRecord(TypedDict):
+    """A `Stage` as it is stored and shown.
+
+    Not read back into a `Stage` to be shown: `per_second` was computed before `seconds` was rounded, so a new division
+    would give another number.
+    """
+
+    name: str
+    state: str
+    done: int
+    of: int | None
+    unit: str
+    per_second: float | None
+    seconds: float
+
+
 @dataclass(frozen=True, slots=True)
 class WakeUp:
-    """A message to be sent after the commit: this run may start. The video is named for those who watch."""
+    """A message to be sent after the commit: this run may start. `video_id` is for whoever watches the queue."""
 
     run_id: str
     model: str
@@ -106,7 +123,7 @@ class Stage:
     """How far one stage of a run is.
 
     Args:
-        name: `plan`, `encode`, `infer`, `decode` or `store`.
+        name: `plan`, `encode`, `infer`, `postprocess`, `render` or `store`.
         state: `waiting`, `running` or `done`.
         done: units finished.
         of: units in all; None while unknown.
@@ -126,8 +143,8 @@ class Stage:
         """Units per second; None before there is anything to divide."""
         return self.done / self.seconds if self.seconds > 0 and self.done else None
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON form; read back by `Stage.read`."""
+    def to_dict(self) -> StageRecord:
+        """JSON form; read back by `from_dict`."""
         rate = self.per_second
         return {
             "name": self.name,
@@ -140,9 +157,9 @@ class Stage:
         }
 
     @staticmethod
-    def from_dict(record: dict[str, Any]) -> Stage:
-        """Inverse of `to_dict`."""
-        return Stage(**{name: record[name] for name in ("name", "state", "done", "of", "unit", "seconds")})
+    def from_dict(record: StageRecord) -> Stage:
+        """Inverse of `to_dict`, to the millisecond."""
+        return Stage(record["name"], record["state"], record["done"], record["of"], record["unit"], record["seconds"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +171,7 @@ class Progress:
 
     @property
     def eta_s(self) -> float | None:
-        """Seconds to go by the rate of the running stage; None while it cannot be told."""
+        """Seconds to go by the rate of the running stage; None while it is unknown."""
         for stage in self.stages:
             rate = stage.per_second
             if stage.state == "running" and stage.of is not None and rate:

@@ -1,4 +1,4 @@
-"""Scenes out of shots: grouped by the probability that a scene ends with a shot, and the forms in which they are given.
+"""Scenes built from shots, grouped by the probability that a scene ends with a shot.
 
 Both scene models follow this rule, and whoever has their probabilities can apply it again with another threshold.
 """
@@ -20,7 +20,7 @@ class Scene:
     Args:
         first, last: numbers of the shots.
         range: from the start of the first shot to the end of the last.
-        score: probability of the boundary that closes the scene; None where the end of the film does.
+        score: probability of the boundary that closes the scene; None where the end of the video does.
     """
 
     first: int

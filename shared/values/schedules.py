@@ -1,4 +1,4 @@
-"""Schedules, the moments at which they were due, and sources of films."""
+"""Schedules, and the slots at which they were due."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from shared.values.timetable import Timetable
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """When an archive is worked on, and how.
+    """A workload that is repeated by a timetable.
 
     Args:
         timetable: when.

@@ -5,21 +5,43 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypedDict
 
+from shared.errors import Problem
 from shared.values.time import format_timestamp
+
+
+class ScanReport(TypedDict, total=False):
+    """Result of a scan so far; empty before the first scan.
+
+    `found` counts the files met: the sum of `new`, `changed`, `unchanged`, `moved`, `refused` and `settling`, which
+    are still being written. `error`: why the scan failed. `passed_over`: skipped files and folders, with the reason.
+    """
+
+    found: int
+    new: int
+    changed: int
+    unchanged: int
+    moved: int
+    gone: int
+    refused: int
+    settling: int
+    bytes_hashed: int
+    seconds: float
+    error: Problem | None
+    passed_over: list[dict[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A folder, or a list of files, whose films stay where they are.
+    """A folder, or a list of files, whose videos stay where they are.
 
     Args:
-        folder, files: where: one of the two, by kind.
+        folder, files: one of the two is set, by `kind` (`folder` or `list`).
         watch_s: seconds between two scans; None: on request only.
-        labels: of the jobs on its films.
-        scan_requested_at: when a scan was asked for that has not begun; None: none is.
-        scan: what the last scan found: counts, and an error where it could not be done.
+        labels: labels of the jobs on its videos.
+        scan_requested_at: when a scan was requested that has not started; None without such a request.
+        scan: report of the last scan, or of the one that is running.
         counts: files by state: `present`, `gone`, `refused`.
     """
 
@@ -34,7 +56,7 @@ class Source:
     scan_requested_at: datetime | None
     scanned_at: datetime | None
     scanning: bool
-    scan: Mapping[str, Any]
+    scan: ScanReport
     counts: Mapping[str, int]
 
     def to_dict(self) -> dict[str, Any]:
@@ -58,10 +80,10 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A file of a source: the film that it is, or why it is none.
+    """A file of a source: the video that it holds, or why it was refused.
 
     Args:
-        size, mtime_ns: as they were when it was looked at; a file that has others has changed.
+        size, mtime_ns: as they were at the last scan; a file with other values has changed.
         state: `present`, `gone` or `refused`.
     """
 
@@ -72,7 +94,7 @@ class SourceFile:
     sha256: str | None
     video_id: str | None
     state: str
-    error: dict[str, Any] | None
+    error: Problem | None
     seen_at: datetime
 
     def to_dict(self) -> dict[str, Any]:

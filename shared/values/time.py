@@ -34,7 +34,7 @@ class Clock:
         return Moment(frame=frame, pts=pts, clock=self)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON form, read back by `Clock.read`."""
+        """JSON form; read back by `from_dict`."""
         return {
             "time_base": str(self.time_base),
             "fps": str(self.fps),
@@ -109,7 +109,7 @@ class TimeRange:
 
 
 class Timeline:
-    """Frame number -> moment for a whole film: eight bytes a frame.
+    """Frame number -> moment for a whole video: eight bytes a frame.
 
     Args:
         clock: the time axis.
@@ -124,14 +124,14 @@ class Timeline:
 
     @staticmethod
     def empty(clock: Clock) -> Timeline:
-        """That of a film that stayed closed."""
+        """The timeline of a video that was not read."""
         return Timeline(clock, array("q"), clock.start_pts)
 
     def __len__(self) -> int:
         return len(self._pts)
 
     def moment_at(self, frame: int) -> Moment:
-        """The moment of `frame`; `len(self)` gives the end of the film. IndexError outside."""
+        """The moment of `frame`; `len(self)` gives the end of the video. IndexError outside."""
         if frame == len(self._pts):
             return self.clock.moment_at(frame, self._end_pts)
         if not 0 <= frame < len(self._pts):

@@ -98,7 +98,7 @@ class DailyHours:
         return now >= self.since or now < self.until
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON form; read back by `DailyHours.read`."""
+        """JSON form; read back by `from_dict`."""
         return {"since": f"{self.since:%H:%M}", "until": f"{self.until:%H:%M}", "timezone": self.timezone}
 
     @staticmethod

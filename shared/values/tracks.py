@@ -34,12 +34,12 @@ class TrackFrame:
 
     Args:
         query: number of the query, from 0.
-        frame: number of the frame in the film.
+        frame: number of the frame in the video.
         score: probability that the query means the instance, in this frame.
         instance: which of the network's 50 instances was followed; the number means something in one window only.
         area: pixels of the mask.
         box: smallest box around the mask, (x, y, width, height) in pixels; None where the mask is empty.
-        size: (height, width) of the film as it is shown, and of the mask.
+        size: (height, width) of the video as it is shown, and of the mask.
         counts: the mask, run lengths column by column in COCO's compressed form (pycocotools).
     """
 
@@ -58,7 +58,7 @@ class TrackFrame:
         return {"size": list(self.size), "counts": self.counts}
 
     def to_dict(self) -> dict[str, Any]:
-        """The line without its time, which is not known before the film was read; read back by `from_dict`."""
+        """The line without its time, which is not known before the video was read; read back by `from_dict`."""
         return {
             "query": self.query,
             "frame": self.frame,

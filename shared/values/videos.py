@@ -1,4 +1,4 @@
-"""What a file is: a video's facts, found by reading it and never by its name."""
+"""A video: its facts, read from the file and never from its name, and its record in the database."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class AudioStream:
 
 @dataclass(frozen=True, slots=True)
 class VideoFacts:
-    """The facts of one film.
+    """The facts of one video.
 
     Args:
         container: demuxer's name, such as `mov` or `matroska`.
@@ -50,7 +50,7 @@ class VideoFacts:
         transfer: colour transfer characteristic such as `bt709`, `smpte2084`, `arib-std-b67`; None where unsaid.
         interlaced: whether the stream says that its frames are two fields.
         audio: the sound tracks.
-        decode_failures: packets that could not be decoded (known once the film was read).
+        decode_failures: packets that could not be decoded (known once the video was read).
         truncated: whether the index speaks of data beyond the end of the file.
     """
 
@@ -76,11 +76,11 @@ class VideoFacts:
     truncated: bool = False
 
     def with_decode_failures(self, decode_failures: int) -> VideoFacts:
-        """The same video after its film was read."""
+        """Return the facts with the number of packets that could not be decoded."""
         return replace(self, decode_failures=decode_failures)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON form: the `probe` of an answer; read back by `VideoFacts.read`."""
+        """JSON form: the `probe` of an answer; read back by `from_dict`."""
         fps = self.clock.fps
         return {
             "container": self.container,
@@ -131,9 +131,9 @@ class VideoFacts:
 
 @dataclass(frozen=True, slots=True)
 class StoredVideo:
-    """A video in the ledger: its name, its bytes, its facts.
+    """A video in the database: its name, hash and facts.
 
-    `stored`: its bytes are in the store; otherwise the film stays where it is, in a place of a source.
+    `stored`: its bytes are in the store; otherwise the video stays where it is, in a place of a source.
     """
 
     id: str

@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypedDict
 
+from shared.errors import Problem
 from shared.values.time import format_timestamp
+
+
+class ModelOffer(TypedDict):
+    """A model that a worker serves, or cannot serve.
+
+    `weights`: their fingerprint; None without weights. `error`: why the model cannot be served.
+    """
+
+    model: str
+    weights: str | None
+    error: Problem | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,14 +27,14 @@ class Worker:
 
     Args:
         state: `starting`, `ready`, `busy`, `setup_failed` or `stopping`.
-        models: for each model served: `{"model", "weights": fingerprint or None, "error": problem or None}`.
-        live: whether it was heard of lately.
+        models: what it serves, or was asked to serve and cannot.
+        live: whether its last heartbeat is recent.
     """
 
     id: str
     state: str
     reason: str | None
-    models: list[dict[str, Any]]
+    models: tuple[ModelOffer, ...]
     device: str
     precision: str
     run_id: str | None
@@ -36,7 +48,7 @@ class Worker:
             "id": self.id,
             "state": self.state,
             "reason": self.reason,
-            "models": self.models,
+            "models": list(self.models),
             "device": self.device,
             "precision": self.precision,
             "run_id": self.run_id,
@@ -46,5 +58,5 @@ class Worker:
         }
 
     def serves_model(self, model: str) -> bool:
-        """Whether it is live and has no complaint about that model."""
+        """Whether it is live and can serve that model."""
         return self.live and any(entry["model"] == model and not entry["error"] for entry in self.models)

@@ -24,7 +24,7 @@ INPUTS = {
     """,
     "artifacts": """
         INSERT INTO artifacts (id, run_id, kind, name, media_type, sha256, size)
-        VALUES (:kind, 'run_clip', :kind, 'f', 'video/mp4', 'b', 1)
+        VALUES (:kind, 'run_clip', :kind, :kind, 'video/mp4', 'b', 1)
     """,
     "batches": """
         INSERT INTO batches (id, name, kind, priority, work, outcome)

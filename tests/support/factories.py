@@ -50,7 +50,7 @@ def make_timeline(frames: int, on_clock: Clock | None = None) -> Timeline:
 
 
 def make_video(**overrides: Any) -> VideoFacts:
-    """Facts of a film of 240 frames at 24000/1001."""
+    """Facts of a video of 240 frames at 24000/1001."""
     facts: dict[str, Any] = {
         "container": "mov",
         "codec": "h264",
@@ -74,7 +74,7 @@ def make_video(**overrides: Any) -> VideoFacts:
 
 
 def add_video(engine: Engine, sha256: str | None = None) -> StoredVideo:
-    """A video in the ledger (its bytes are nowhere)."""
+    """A video in the database (its bytes are nowhere)."""
     stored, _ = videos.add_video(
         engine,
         sha256=sha256 or uuid4().hex * 2,
@@ -92,7 +92,7 @@ def make_analysis(model: str = "shots", **params: Any) -> Analysis:
 
 
 def create_job(engine: Engine, video_id: str | None = None, **fields: Any) -> Job:
-    """A job for `make_shots` in the ledger."""
+    """A job for `make_shots` in the database."""
     video_id = video_id or add_video(engine).id
     fields = {"analyses": (make_analysis(),)} | fields
     return jobs.create_job(engine, NewJob(video_id=video_id, **fields)).job

@@ -18,7 +18,7 @@ from api.http.strict_json import check_text
 from api.operations import service as operations_service
 from api.videos import source_service
 from shared.catalog import CATALOG
-from shared.errors import NotFound
+from shared.errors import NotFound, Problem
 from shared.store import workers
 from shared.store.batches import batches, schedules
 from shared.store.operations import failures
@@ -64,7 +64,7 @@ class WorkerStatus:
     worker: Worker
     active_run: ActiveRun | None
     serves: tuple[str, ...]
-    model_errors: tuple[tuple[str, dict[str, Any]], ...]
+    model_errors: tuple[tuple[str, Problem], ...]
 
 
 @bp.get("")

@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 from shared.values import Run, StoredVideo, VideoFacts
+from shared.values.runs import StageRecord
 
 
 def describe_video(stored: StoredVideo) -> list[tuple[str, str]]:
@@ -63,7 +64,7 @@ def format_rate(fps: Fraction) -> str:
     return f"{float(fps):.6g} fps" if fps else "unknown"
 
 
-def find_running_stage(run: Run) -> dict[str, Any] | None:
+def find_running_stage(run: Run) -> StageRecord | None:
     """The stage that a run is in."""
     return next((stage for stage in run.stages if stage["state"] == "running"), None)
 

@@ -1,1 +1,1 @@
-"""Archives in the ledger: sources, plans, batches, schedules, queues."""
+"""Batches: selection of videos, creation and dispatch, progress, events, schedules."""

@@ -1,6 +1,6 @@
-"""Batches: made from a selection, fed to the queues a few at a time, paused, cancelled, retried; never stored twice.
+"""Batches: created from a selection, dispatched to the queues a few jobs at a time, paused, cancelled, retried.
 
-A batch is its rows: each film is an item, and an item without `started_at` has no job yet. Beat feeds: it gives the
+A batch is its rows: each video is an item, and an item without `started_at` has no job yet. Beat feeds: it gives the
 next items a job while the batch is neither paused nor cancelled, its hours are open and fewer jobs than its cap are
 unfinished. Whatever dies, the next tick goes on from the rows.
 """
@@ -37,13 +37,13 @@ MAX_FREEZES_PER_TICK = 5
 
 @dataclass(frozen=True, slots=True)
 class NewBatch:
-    """A checked request.
+    """A validated request for a batch.
 
     Args:
         name: for people.
-        work: what is to be done with which films.
-        kind: `batch`: every film that is meant gets a job, and finished runs are shared; `reprocess`, `schedule`: only
-            films with something left to do.
+        work: what is to be done with which videos.
+        kind: `batch`: every video that is meant gets a job, and finished runs are shared; `reprocess`, `schedule`: only
+            videos with something left to do.
         schedule_id, due_at: of the slot that it is for.
     """
 
@@ -56,15 +56,15 @@ class NewBatch:
 
 @transactional
 def create_batch(session: Session, request: NewBatch) -> Batch:
-    """The batch and its items in one transaction; InvalidRequest when no film is meant."""
+    """Create a batch and its items in one transaction. InvalidRequest when the selection matches no video."""
     row, items = create_in(session, request)
     if not items:
-        raise InvalidRequest("No film is meant by this selection, or nothing is left to do for any.")
+        raise InvalidRequest("No video is meant by this selection, or nothing is left to do for any.")
     return progress.load_batches(session, [row])[0]
 
 
 def create_in(session: Session, request: NewBatch) -> tuple[BatchRow, int]:
-    """The same inside a transaction: the row, and how many items it has."""
+    """Create a batch inside the caller's transaction; returns its row and the number of its items."""
     batch_plan = plan_in(session, request.work)
     video_ids = batch_plan.selected if request.kind == "batch" else batch_plan.to_do
     row = BatchRow(
@@ -89,7 +89,7 @@ def create_in(session: Session, request: NewBatch) -> tuple[BatchRow, int]:
 
 @transactional
 def get_batch(session: Session, batch_id: str) -> Batch:
-    """One batch as it stands; NotFound."""
+    """Get a batch with its present counts; NotFound."""
     return progress.load_batches(session, [_get_row(session, batch_id)])[0]
 
 
@@ -102,7 +102,7 @@ def list_batches(
     schedule_id: str | None = None,
     states: Collection[BatchState] | None = None,
 ) -> list[Batch]:
-    """Batches, newest first, that come after the (created_at, id) given.
+    """List batches, newest first, that come after the given (created_at, id).
 
     The state is derived, so a filter on it reads on, some batches at a time, until the page is full.
     """
@@ -128,14 +128,14 @@ def _build_list_query(limit: int, after: tuple[datetime, str] | None, schedule_i
 def list_items(
     session: Session, batch_id: str, *, limit: int, after: int | None = None, states: Sequence[str] | None = None
 ) -> list[BatchItem]:
-    """Films of a batch in order, with the state of each; NotFound."""
+    """List the videos of a batch in order, each with its state; NotFound."""
     _get_row(session, batch_id)
     return progress.load_items(session, batch_id, limit=limit, after=after, states=states)
 
 
 @transactional
 def pause_batch(session: Session, batch_id: str) -> Batch:
-    """Start no more of its jobs; those that have started go on. Conflict when it has ended."""
+    """Start no more jobs of a batch; started jobs continue. Conflict when it has ended."""
     row = _get_row(session, batch_id, lock=True)
     state = progress.load_batches(session, [row])[0].state
     if state.has_ended or state is BatchState.CANCELLING:
@@ -147,7 +147,7 @@ def pause_batch(session: Session, batch_id: str) -> Batch:
 
 @transactional
 def resume_batch(session: Session, batch_id: str) -> Batch:
-    """Go on with the rest. Conflict when it was cancelled."""
+    """Start jobs of a paused batch again. Conflict when it was cancelled."""
     row = _get_row(session, batch_id, lock=True)
     if row.cancelled_at is not None:
         raise Conflict("The batch was cancelled.")
@@ -158,7 +158,7 @@ def resume_batch(session: Session, batch_id: str) -> Batch:
 
 @transactional
 def cancel_batch(session: Session, batch_id: str) -> Batch:
-    """Let go of everything that is not done. What is done stays. Conflict when it has ended."""
+    """Cancel every unfinished job of a batch; finished runs stay. Conflict when it has ended."""
     row = _get_row(session, batch_id, lock=True)
     state = progress.load_batches(session, [row])[0].state
     if row.cancelled_at is None:
@@ -174,7 +174,7 @@ def cancel_batch(session: Session, batch_id: str) -> Batch:
 
 @transactional
 def retry_batch(session: Session, batch_id: str) -> Batch:
-    """Let every film that failed or was refused wait once more: feeding plans its job again, under the same cap.
+    """Put every failed or refused video of a batch back to waiting; dispatch retries its job, under the same cap.
 
     Conflict when nothing has failed, or the batch was cancelled.
     """
@@ -205,7 +205,7 @@ def _get_row(session: Session, batch_id: str, *, lock: bool = False) -> BatchRow
 
 
 def _unfinished_jobs_query(batch_id: str) -> Select[JobRow]:
-    """Its jobs with a run that has not ended, locked in order of id."""
+    """Select the jobs of a batch with an unfinished run, locked in order of id."""
     live = (
         select(JobRunRow.job_id)
         .join(RunRow, RunRow.id == JobRunRow.run_id)
@@ -221,7 +221,7 @@ def _unfinished_jobs_query(batch_id: str) -> Select[JobRow]:
 
 @transactional
 def list_pending_batches(session: Session) -> list[str]:
-    """Batches that may have a film without a job, the most urgent first."""
+    """List batches that may have a video without a job, the most urgent first."""
     statement = (
         select(BatchRow.id)
         .where(BatchRow.fed_at.is_(None), BatchRow.paused_at.is_(None), BatchRow.cancelled_at.is_(None))
@@ -232,7 +232,7 @@ def list_pending_batches(session: Session) -> list[str]:
 
 @transactional
 def dispatch_jobs(session: Session, batch_id: str, now: datetime, max_attempts: int) -> list[WakeUp]:
-    """Give the next films of a batch a job, as many as its cap lets through; the messages to send.
+    """Create jobs for the next videos of a batch, up to its cap; returns the messages to send.
 
     Locked meanwhile: two beats take turns, and a pause or cancel comes before or after.
     """
@@ -262,16 +262,16 @@ def dispatch_jobs(session: Session, batch_id: str, now: datetime, max_attempts: 
 
 
 def _is_held_by_drain(session: Session, work: Workload) -> bool:
-    """Whether a queue that it would fill is being drained."""
+    """Whether one of the queues that the batch uses is being drained."""
     try:
         models = {analysis.model for analysis, _ in expand_needs(parse_analyses(work))}
     except InvalidRequest:
-        return False  # what is no longer on the menu is written down film by film
+        return False  # what is no longer on the catalog is written down video by video
     return bool(queues.list_draining_in(session, models))
 
 
 def _start_item(session: Session, work: Workload, item: BatchItemRow, max_attempts: int) -> tuple[WakeUp, ...]:
-    """A job for one film, or its job once more; what cannot be asked for any more is written down."""
+    """Create or retry the job of one video. An error of the request is stored with the item: it is refused."""
     item.started_at = session.scalars(select(func.now())).one()
     try:
         if item.job_id is not None:
@@ -306,7 +306,7 @@ def _load_source_labels(session: Session, video_id: str) -> dict[str, str]:
 
 @transactional
 def freeze_outcomes(session: Session) -> list[str]:
-    """Write down what batches have come to whose films have all ended, some of them; their ids."""
+    """Freeze the counts of some batches whose videos have all ended; returns their ids."""
     live = (
         select(RunRow.id)
         .join(JobRunRow, JobRunRow.run_id == RunRow.id)

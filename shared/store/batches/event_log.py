@@ -1,4 +1,4 @@
-"""The ends of a batch's jobs, numbered once: what those who watch it are told, wherever they go on.
+"""Numbered events of a batch, one for each job that ends, so that a client can resume after any event.
 
 No worker writes them. Whoever looks at a batch writes down the ends that nobody has noticed yet, under a lock of the
 batch; from then on each has its number. A time stamp would not do: of two transactions, the one that began first may be
@@ -40,7 +40,7 @@ INSERT_EVENTS = text(
 
 @dataclass(frozen=True, slots=True)
 class BatchSnapshot:
-    """A batch as it stands, and some ends in order. An end that the batch's state speaks of has its number already."""
+    """A batch and some of its events in order. Every end that is counted in the batch already has its event."""
 
     batch: Batch
     events: tuple[BatchEvent, ...]
@@ -49,7 +49,7 @@ class BatchSnapshot:
 
 @transactional
 def poll_batches(session: Session, since: Mapping[str, int]) -> dict[str, BatchSnapshot]:
-    """Batches as they stand, each with its ends after the number given; those that are not there are left out."""
+    """Read batches, each with its events after the given number; unknown ids are left out."""
     rows = list(session.scalars(select(BatchRow).where(BatchRow.id.in_(since)).order_by(BatchRow.id)))
     batches = progress.load_batches(session, rows)  # before the ends: what the state counts is among them
     for row in rows:
@@ -67,7 +67,7 @@ def _build_snapshot(session: Session, batch: Batch, after: int) -> BatchSnapshot
 
 @transactional
 def list_events(session: Session, batch_id: str, seq: int) -> tuple[BatchEvent, ...]:
-    """The next ends of a batch after that number, as many as one look brings; NotFound."""
+    """List the events of a batch after a number, at most `MAX_EVENTS`; NotFound."""
     if session.get(BatchRow, batch_id) is None:
         raise NotFound("There is no such batch.")
     return _list_events_in(session, batch_id, seq)

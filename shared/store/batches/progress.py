@@ -1,4 +1,4 @@
-"""How batches stand: the state of each film from its job, by one statement however many there are.
+"""Progress of batches: the state of each video from its job, in one statement for any number of batches.
 
 Once all videos of a batch have ended, beat stores their counts (`freeze_outcome`), and nobody counts them again, as
 there may be many such batches of ten thousand videos. Whatever could change the counts deletes them first
@@ -62,7 +62,7 @@ ITEM_PAGE = text(
 
 @dataclass(frozen=True, slots=True)
 class StateCount:
-    """The films of a batch that are in one state.
+    """Totals over the videos of a batch that are in one state.
 
     Args:
         videos: how many.
@@ -77,7 +77,7 @@ class StateCount:
     updated_at: datetime | None
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON form; read back by `StateCount.read`."""
+        """JSON form; read back by `from_dict`."""
         times = {name: getattr(self, name) for name in ("started_at", "updated_at")}
         exact = {name: time.isoformat() if time else None for name, time in times.items()}
         return {"state": self.state, "videos": self.videos, "fraction": self.fraction, **exact}
@@ -91,7 +91,7 @@ class StateCount:
 
 
 def load_batches(session: Session, rows: Sequence[BatchRow]) -> list[Batch]:
-    """Batches as they stand, by one statement."""
+    """Build batches from their rows, with counts from the frozen outcome or from the present states."""
     state_counts = {
         row.id: [StateCount.from_dict(record) for record in row.outcome["videos"]]
         for row in rows
@@ -103,7 +103,7 @@ def load_batches(session: Session, rows: Sequence[BatchRow]) -> list[Batch]:
 
 
 def _count_states(session: Session, batch_ids: Sequence[str]) -> dict[str, list[StateCount]]:
-    """The films of each batch by state."""
+    """Count the videos of each batch by state."""
     state_counts: dict[str, list[StateCount]] = {batch_id: [] for batch_id in batch_ids}
     if batch_ids:
         for row in session.execute(STATE_COUNTS, {"batches": batch_ids}):
@@ -113,7 +113,7 @@ def _count_states(session: Session, batch_ids: Sequence[str]) -> dict[str, list[
 
 
 def freeze_outcome(session: Session, row: BatchRow) -> bool:
-    """Write down what the films of a batch, whose row is locked, have come to; False: it has not ended."""
+    """Store the final counts of a batch whose row is locked. False: it has not ended."""
     state_counts = _count_states(session, [row.id])[row.id]
     counts = {state_count.state: state_count.videos for state_count in state_counts}
     ended = derive_batch_state(
@@ -157,7 +157,7 @@ def _build_batch(row: BatchRow, state_counts: Sequence[StateCount], now: datetim
 def load_items(
     session: Session, batch_id: str, *, limit: int | None, after: int | None = None, states: Sequence[str] | None = None
 ) -> list[BatchItem]:
-    """Films of a batch in order, of some states or all."""
+    """Load the videos of a batch in order, of some states or of all."""
     parameters: Mapping[str, Any] = {
         "batches": [batch_id],
         "after": -1 if after is None else after,
@@ -172,7 +172,7 @@ def load_items(
 
 
 def count_unfinished_jobs(session: Session, batch_id: str) -> int:
-    """Jobs of a batch that have a run which has not ended."""
+    """Count the jobs of a batch with an unfinished run."""
     statement = (
         select(func.count(JobRunRow.job_id.distinct()))
         .join(RunRow, RunRow.id == JobRunRow.run_id)

@@ -1,4 +1,4 @@
-"""Schedules: edited while the system runs; beat asks which are due, and each slot is a row that can be made once."""
+"""Schedules: edited while the system runs. A slot is a row with a unique key, so that it fires once."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MAX_LAST_SLOTS = 10
 
 @dataclass(frozen=True, slots=True)
 class NewSchedule:
-    """A checked request."""
+    """A validated request for a schedule."""
 
     name: str
     timetable: Timetable
@@ -41,7 +41,7 @@ class NewSchedule:
 
 @dataclass(frozen=True, slots=True)
 class SettledSlot:
-    """A slot that a tick has settled."""
+    """A slot that was fired or skipped."""
 
     schedule_id: str
     due_at: datetime
@@ -52,7 +52,7 @@ class SettledSlot:
 
 @transactional
 def create_schedule(session: Session, request: NewSchedule, now: datetime) -> Schedule:
-    """A schedule whose first slot comes after now; Conflict when the name is taken."""
+    """Create a schedule; its first slot is after now. Conflict when the name is taken."""
     row = ScheduleRow(id=new_id("sch"), anchor_at=now)
     _write_row(row, request, now)
     session.add(row)
@@ -62,7 +62,7 @@ def create_schedule(session: Session, request: NewSchedule, now: datetime) -> Sc
 
 @transactional
 def update_schedule(session: Session, schedule_id: str, request: NewSchedule, now: datetime) -> Schedule:
-    """Other times or other work, from now on; NotFound, Conflict. What has been fired stays as it is."""
+    """Change the times or the work of a schedule from now on; NotFound, Conflict. Earlier batches stay as they are."""
     row = _get_row(session, schedule_id, lock=True)
     _write_row(row, request, now)
     row.updated_at = now
@@ -102,13 +102,13 @@ def list_schedules(session: Session, *, limit: int, after: tuple[datetime, str] 
 
 @transactional
 def delete_schedule(session: Session, schedule_id: str) -> None:
-    """Forget a schedule; its batches stay. NotFound."""
+    """Delete a schedule; its batches stay. NotFound."""
     session.delete(_get_row(session, schedule_id, lock=True))
 
 
 @transactional
 def pause_schedule(session: Session, schedule_id: str) -> Schedule:
-    """Let no slot fire; batches that it has made go on."""
+    """Stop firing slots; batches that were created continue."""
     row = _get_row(session, schedule_id, lock=True)
     row.paused_at = row.paused_at or session.scalars(select(func.now())).one()
     return _load_schedule(session, row)
@@ -116,7 +116,7 @@ def pause_schedule(session: Session, schedule_id: str) -> Schedule:
 
 @transactional
 def resume_schedule(session: Session, schedule_id: str, now: datetime) -> Schedule:
-    """Fire again, from the next slot on: what a pause has passed over was wanted so."""
+    """Fire again from the next slot on. Slots that passed during the pause are not caught up: it was a decision."""
     row = _get_row(session, schedule_id, lock=True)
     if row.paused_at is not None:
         row.paused_at, row.next_at = None, build_timetable(row).next_slot(now)
@@ -125,11 +125,11 @@ def resume_schedule(session: Session, schedule_id: str, now: datetime) -> Schedu
 
 @transactional
 def run_schedule_now(session: Session, schedule_id: str, now: datetime) -> Batch:
-    """A batch as its next slot would make it, beside the timetable; Conflict when there is nothing to do."""
+    """Create the batch of a schedule now, outside its timetable. Conflict when there is nothing to do."""
     row = _get_row(session, schedule_id, lock=True)
     batch, video_count = batches.create_in(session, _build_batch_request(row, now))
     if not video_count:
-        raise Conflict("There is nothing to do: no film is meant, or all of it is done.")
+        raise Conflict("There is nothing to do: no video is meant, or all of it is done.")
     return progress.load_batches(session, [batch])[0]
 
 
@@ -138,14 +138,14 @@ def run_schedule_now(session: Session, schedule_id: str, now: datetime) -> Batch
 
 @transactional
 def list_due_schedules(session: Session, now: datetime) -> list[str]:
-    """Schedules with a slot that has come."""
+    """List schedules with a slot that is due."""
     statement = select(ScheduleRow.id).where(ScheduleRow.paused_at.is_(None), ScheduleRow.next_at <= now)
     return list(session.scalars(statement.order_by(ScheduleRow.next_at, ScheduleRow.id)))
 
 
 @transactional
 def fire_schedule(session: Session, schedule_id: str, now: datetime) -> list[SettledSlot]:
-    """Settle what is due of one schedule: batch, slot and next time in one transaction.
+    """Fire or skip the due slots of a schedule: batch, slot row and next time in one transaction.
 
     A second beat finds the row locked, or moved on; a restart finds either everything or nothing; and a clock that was
     set back meets slots that are there already.
@@ -163,7 +163,7 @@ def fire_schedule(session: Session, schedule_id: str, now: datetime) -> list[Set
 
 
 def _skip_reason(slot: datetime, latest: datetime, catch_up: str, now: datetime) -> str | None:
-    """Why a slot is not made up for; None: it fires."""
+    """Return why a missed slot is skipped; None: it fires."""
     if catch_up == "all" or now - slot <= MISSED_AFTER:
         return None
     if catch_up == "once" and slot == latest:
@@ -172,7 +172,7 @@ def _skip_reason(slot: datetime, latest: datetime, catch_up: str, now: datetime)
 
 
 def _settle_slot(session: Session, row: ScheduleRow, slot: datetime, skipped: str | None) -> SettledSlot | None:
-    """The row of one slot, and its batch if it fires; None when the slot is settled already."""
+    """Insert the row of a slot, and its batch if it fires. None when another process already did."""
     outcome = "skipped" if skipped else "fired"
     statement = (
         insert(SlotRow)
@@ -190,7 +190,7 @@ def _settle_slot(session: Session, row: ScheduleRow, slot: datetime, skipped: st
             slot_row.batch_id = batch.id
             if not video_count:
                 batch.fed_at = session.scalars(select(func.now())).one()
-    except SceneworksError as error:  # a model or a parameter that is no longer on the menu
+    except SceneworksError as error:  # a model or a parameter that is no longer on the catalog
         slot_row.outcome, slot_row.reason, batch = "skipped", error.detail, None
     return SettledSlot(row.id, slot, batch.id if batch else None, video_count, slot_row.reason)
 
@@ -200,7 +200,7 @@ def _build_batch_request(row: ScheduleRow, slot: datetime) -> NewBatch:
 
 
 def build_timetable(row: ScheduleRow) -> Timetable:
-    """When a schedule is due."""
+    """Build the timetable of a schedule."""
     return Timetable(row.cron, row.every_s, row.timezone, row.anchor_at)
 
 

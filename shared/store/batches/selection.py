@@ -1,4 +1,4 @@
-"""Which films a piece of work is about, what is left to do for each, and what it will take."""
+"""Selection of videos for a batch: which videos match, what is left to do for each, and an estimate of the time."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ COST_RATES = text(
     ORDER BY model, device, precision
     """
 ).bindparams(bindparam("models", expanding=True))
-"""Seconds of work for a second of film. Runs that read nothing, as another had kept what they need, do not count."""
+"""Seconds of work for a second of video. Runs that read nothing, as another had kept what they need, do not count."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A film that is meant, and the key of the run of each analysis on it."""
+    """A selected video, and the run key of each analysis on it."""
 
     video_id: str
     seconds: float
@@ -58,10 +58,10 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class ModelEstimate:
-    """What the runs of one model that are left will take on one device.
+    """Estimated time of the remaining runs of one model on one device.
 
     Args:
-        runs, video_s: how many, and seconds of film in all.
+        runs, video_s: how many, and seconds of video in all.
         device, precision: None where no run has been measured.
         measured: finished runs that this rests on.
         low, usual, high: seconds of work: by the tenth, the half and nine tenths of the runs measured.
@@ -93,14 +93,14 @@ class ModelEstimate:
 
 @dataclass(frozen=True, slots=True)
 class BatchPlan:
-    """What a piece of work comes to.
+    """The result of a dry run.
 
     Args:
-        selected: ids of the films that are meant, in order of their arrival.
+        selected: ids of the videos that are meant, in order of their arrival.
         to_do: those of them with something left to do.
-        video_s: seconds of film that are meant.
-        to_do_s: seconds of film that have something left to do.
-        skipped: films that are meant and left out, by reason: `done`, `running`, `unreachable`.
+        video_s: seconds of video that are meant.
+        to_do_s: seconds of video that have something left to do.
+        skipped: videos that are meant and left out, by reason: `done`, `running`, `unreachable`.
         estimates: what the runs will take.
     """
 
@@ -123,13 +123,13 @@ class BatchPlan:
 
 @transactional
 def dry_run(session: Session, work: Workload) -> BatchPlan:
-    """What it would come to; nothing is written."""
+    """Compute what a batch would do; nothing is written."""
     return plan_in(session, work)
 
 
 @transactional
 def find_unknown_ids(session: Session, selection: Selection) -> tuple[list[str], list[str]]:
-    """Sources and videos that the selection names and that are not there."""
+    """Find the sources and videos that a selection names and that do not exist."""
     sources = set(session.scalars(select(SourceRow.id).where(SourceRow.id.in_(selection.sources))))
     videos = set(session.scalars(select(VideoRow.id).where(VideoRow.id.in_(selection.videos))))
     return (
@@ -139,7 +139,7 @@ def find_unknown_ids(session: Session, selection: Selection) -> tuple[list[str],
 
 
 def plan_in(session: Session, work: Workload) -> BatchPlan:
-    """The same inside a transaction."""
+    """Compute a plan inside the caller's transaction."""
     analyses = expand_needs(parse_analyses(work))
     selected = list(iter_candidates(session, work, analyses))
     run_states = _load_run_states(session, (key for candidate in selected for key in candidate.keys))
@@ -162,7 +162,7 @@ def plan_in(session: Session, work: Workload) -> BatchPlan:
 
 
 def parse_analyses(work: Workload) -> list[Analysis]:
-    """The analyses, checked against the menu of today; InvalidRequest."""
+    """Check stored analyses against the present catalog; InvalidRequest."""
     return [
         Analysis(
             name,
@@ -175,7 +175,7 @@ def parse_analyses(work: Workload) -> list[Analysis]:
 def iter_candidates(
     session: Session, work: Workload, analyses: Sequence[tuple[Analysis, tuple[int, ...]]]
 ) -> Iterator[Candidate]:
-    """The films that are meant, in order of their arrival."""
+    """Iterate over the selected videos, in order of creation."""
     weights = [resolve_fingerprint(session, analysis) for analysis, _ in analyses]
     videos = list(session.execute(_selected_videos_query(work.selection)))
     history = _RunHistory.load_history(session, {model for model, _ in work.analyses}, work.selection)
@@ -223,7 +223,7 @@ def _has_labels(labels: dict[str, str]) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class _RunHistory:
-    """What the ledger says of the runs of some models: which films have a finished one, how the last one ended."""
+    """Runs of some models by video: which videos have a finished run, and how the last one ended."""
 
     done: frozenset[tuple[str, str]]
     keys: frozenset[str]
@@ -247,7 +247,7 @@ class _RunHistory:
         return _RunHistory(frozenset((row[0], row[1]) for row in done), frozenset(row[2] for row in done), last)
 
     def matches_selection(self, selection: Selection, video_id: str, model: str, key: str) -> bool:
-        """Whether the selection means this model on this film."""
+        """Whether the selection means this model on this video."""
         processed = (video_id, model) in self.done
         match selection.only:
             case "all":

@@ -25,7 +25,7 @@ ORPHAN_SCAN_LIMIT = 200
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
-    """A checked request."""
+    """A validated request for a job."""
 
     video_id: str
     analyses: tuple[Analysis, ...]
@@ -40,7 +40,7 @@ class NewJob:
 
 @dataclass(frozen=True, slots=True)
 class CreatedJob:
-    """A job, what to send after the commit, and whether it was there already."""
+    """A job, the messages to send after the commit, and whether an earlier request created it."""
 
     job: Job
     wakeups: tuple[WakeUp, ...]
@@ -49,12 +49,12 @@ class CreatedJob:
 
 @transactional
 def create_job(session: Session, request: NewJob) -> CreatedJob:
-    """Job and runs in one transaction. The same key and request: the same job; NotFound, IdempotencyMismatch."""
+    """Create a job and its runs in one transaction, or return the job of the same Idempotency-Key and request."""
     return create_in(session, request)
 
 
 def create_in(session: Session, request: NewJob) -> CreatedJob:
-    """The same inside a transaction."""
+    """Create a job inside the caller's transaction."""
     job_id = _insert_job(session, request)
     if job_id is None:
         if replayed := _find_replay_in(session, request):
@@ -89,7 +89,7 @@ def _insert_job(session: Session, request: NewJob) -> str | None:
 
 @transactional
 def find_replay(session: Session, request: NewJob) -> CreatedJob | None:
-    """The job that this request's Idempotency-Key made before, if any; IdempotencyMismatch."""
+    """Find the job that an earlier request with this Idempotency-Key created; IdempotencyMismatch."""
     return _find_replay_in(session, request)
 
 
@@ -107,7 +107,7 @@ def _find_replay_in(session: Session, request: NewJob) -> CreatedJob | None:
 
 @transactional
 def get_job(session: Session, job_id: str) -> Job:
-    """One job; NotFound."""
+    """Get a job; NotFound."""
     return _load_job(session, job_id)
 
 
@@ -137,7 +137,7 @@ class JobFilter:
 def list_jobs(
     session: Session, *, limit: int, after: tuple[datetime, str] | None = None, job_filter: JobFilter | None = None
 ) -> list[Job]:
-    """Jobs, newest first, that come after the (created_at, id) given.
+    """List jobs, newest first, that come after the given (created_at, id).
 
     The state is derived, by Postgres for the filter and here for the answer; a job that moves on in between is left
     out, and the list reads on until the page is full.
@@ -171,7 +171,7 @@ def _build_list_query(job_filter: JobFilter, after: tuple[datetime, str] | None,
 
 @transactional
 def cancel_job(session: Session, job_id: str) -> Job:
-    """Let go of every run of the job; a run that no other job wants stops. Conflict when the job has ended."""
+    """Cancel a job. Runs that no other job refers to stop. Conflict when the job has ended."""
     row = _get_row(session, job_id, lock=True)
     state = mapping.load_jobs(session, [row])[0].state
     if row.cancelled_at is None:
@@ -216,7 +216,7 @@ def retry_job(session: Session, job_id: str, max_attempts: int) -> tuple[Job, li
 
 
 def retry_in(session: Session, job_id: str, max_attempts: int) -> tuple[Job, list[WakeUp]]:
-    """The same inside a transaction."""
+    """Retry a job inside the caller's transaction."""
     batch_outcome.invalidate_outcomes(session, BatchItemRow.job_id == job_id)
     row = _get_row(session, job_id, lock=True)
     job = mapping.load_jobs(session, [row])[0]
@@ -235,7 +235,7 @@ def retry_in(session: Session, job_id: str, max_attempts: int) -> tuple[Job, lis
 
 @transactional
 def delete_job(session: Session, job_id: str) -> None:
-    """Forget a job. Runs that no job refers to any more stop, and go with their results once they have stopped."""
+    """Delete a job. Runs that no other job refers to stop, and are deleted with their results after that."""
     batch_outcome.invalidate_outcomes(session, BatchItemRow.job_id == job_id)
     row = _get_row(session, job_id, lock=True)
     if row.cancelled_at is None:
@@ -264,5 +264,5 @@ def delete_orphan_runs(session: Session) -> int:
 
 @transactional
 def count_unfinished_runs(session: Session) -> int:
-    """Number of runs that wait, are queued or run."""
+    """Count the runs that are waiting, queued or running."""
     return session.scalars(select(func.count()).select_from(RunRow).where(RunRow.state.in_(LIVE_STATES))).one()

@@ -127,7 +127,7 @@ class RunPlanner:
 
 
 def resolve_fingerprint(session: Session, analysis: Analysis) -> str | None:
-    """Pinned in the menu, or, for weights that an operator imported, what the workers announce."""
+    """Pinned in the catalog, or, for weights that an operator imported, what the workers announce."""
     weights = CATALOG[analysis.model].weights_for(analysis.params)
     return (weights.sha256 or find_announced_weights(session, analysis.model)) if weights else None
 
@@ -135,7 +135,7 @@ def resolve_fingerprint(session: Session, analysis: Analysis) -> str | None:
 def compute_run_key(
     sha256: str, analysis: Analysis, weights: str | None, needed_keys: Sequence[str], *, encode: bool = False
 ) -> str:
-    """What makes two runs twins: film, model, weights, parameters, and the keys of the runs that they need."""
+    """What makes two runs twins: video, model, weights, parameters, and the keys of the runs that they need."""
     params = analysis.params.canonical_json(CATALOG[analysis.model].postprocess_params if encode else ())
     return hashlib.sha256("\n".join([sha256, analysis.model, weights or "", params, *needed_keys]).encode()).hexdigest()
 

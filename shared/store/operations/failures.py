@@ -1,4 +1,4 @@
-"""What has failed, by code and model, and trying it again.
+"""Failed runs of all jobs by error code and model, and their retry.
 
 A failed run counts while a job stands failed by it; once the job is tried again it refers to another run.
 """
@@ -58,7 +58,7 @@ class FailureGroup:
 
 @transactional
 def list_failure_groups(session: Session) -> list[FailureGroup]:
-    """What has failed, the most frequent first."""
+    """List groups of failed runs, the largest first."""
     code = RunRow.error["code"].as_string()
     newest = RunRow.finished_at.desc()
     statement = (

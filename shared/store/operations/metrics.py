@@ -1,4 +1,4 @@
-"""Figures for those who watch from outside: events that were counted, and how the rows stand at the moment.
+"""Metrics for monitoring: counted events, and numbers read from the present rows.
 
 What leaves a row behind is read from the rows, and goes down when they are deleted. What leaves none (a lease that was
 lost, a message or results that came in vain) is counted in the transaction in which it happens: with its effect, and
@@ -59,7 +59,7 @@ STAGE_RATES = text(
 
 @dataclass(frozen=True, slots=True)
 class StoreMetrics:
-    """The ledger in numbers.
+    """The metrics of one moment.
 
     Args:
         depths: (model, priority) -> runs that are queued.
@@ -83,7 +83,7 @@ class StoreMetrics:
 
 @transactional
 def read_metrics(session: Session) -> StoreMetrics:
-    """The figures of this moment."""
+    """Read all metrics in one transaction."""
     now = session.scalars(select(func.now())).one()
     queued = _read_queues(session)
     return StoreMetrics(

@@ -1,4 +1,4 @@
-"""What operators decide about a model's queue, and how the queues stand."""
+"""Queues by model: open, paused or draining, with the number of runs in each."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def set_queue_mode(session: Session, model: str, mode: QueueMode) -> ModelQueue:
 
 @transactional
 def list_queues(session: Session) -> list[ModelQueue]:
-    """The queue of each model on the menu, in its order."""
+    """List the queue of each model, in the order of the catalog."""
     return _load_queues(session)
 
 
@@ -84,12 +84,12 @@ def is_queue_open() -> ColumnElement[bool]:
 
 @transactional
 def list_draining_models(session: Session, models: Collection[str]) -> list[str]:
-    """Those of the models that take no new jobs."""
+    """List those of the models whose queue is being drained: they take no new jobs."""
     return list_draining_in(session, models)
 
 
 def list_draining_in(session: Session, models: Collection[str]) -> list[str]:
-    """The same inside a transaction."""
+    """List draining models inside the caller's transaction."""
     statement = select(QueueRow.model).where(QueueRow.model.in_(models), QueueRow.mode == "draining")
     return sorted(session.scalars(statement))
 

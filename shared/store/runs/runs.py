@@ -43,7 +43,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class TouchReply:
-    """What the ledger says back: stop because nobody wants the run, or because this worker is to stop."""
+    """Reply to a worker's progress report: whether the run is cancelled, and whether the worker is to stop."""
 
     cancel: bool
     stopping: bool
@@ -52,7 +52,7 @@ class TouchReply:
 @transactional
 def claim_run(session: Session, run_id: str, *, owner: str, device: str, precision: str, version: str, lease_s: float
           ) -> Claim | None:  # fmt: skip
-    """Take a run that is queued, or whose worker fell silent.
+    """Claim a run that is queued or whose lease has expired.
 
     None: a duplicate message, or one for a paused queue; to be dropped, as beat sends again what is queued.
     """
@@ -99,7 +99,7 @@ def _count_dropped_message(session: Session, run_id: str) -> None:
 
 
 def _is_claimable() -> ColumnElement[bool]:
-    """Whether a run may be taken now: it is queued or its worker fell silent, and its queue is not paused."""
+    """Build the condition that a run can be claimed: queued or with an expired lease, and its queue is open."""
     ready = and_(RunRow.state == RunState.QUEUED, RunRow.available_at <= func.now())
     lease_expired = and_(
         RunRow.state == RunState.RUNNING,
@@ -289,7 +289,7 @@ def fail_run(session: Session, claim: Claim, problem: dict[str, Any], *, retry: 
 
 
 def skip_dependants(session: Session, run_id: str, problem: dict[str, Any]) -> None:
-    """What waits for a failed run, directly or through another, will never start."""
+    """Skip every run that waits for a failed run, directly or through another: it can never start."""
     tree = select(NeedRow.run_id).where(NeedRow.needs_run_id == run_id).cte(recursive=True)
     tree = tree.union(select(NeedRow.run_id).join(tree, NeedRow.needs_run_id == tree.c.run_id))
     session.execute(

@@ -1,4 +1,4 @@
-"""What beat does: frees runs whose worker fell silent, finds those that no message speaks of, and tidies up.
+"""The sweep of beat: frees runs with an expired lease, resends runs without a message, deletes stale rows.
 
 Any number of beats may sweep at once: rows are taken with SKIP LOCKED, and each statement holds its own condition.
 """
@@ -29,7 +29,7 @@ FORGET_WORKER_AFTER = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class FreedRun:
-    """A run whose lease was over, and what became of it."""
+    """A run whose lease had expired, and its new state."""
 
     run_id: str
     model: str
@@ -40,7 +40,7 @@ class FreedRun:
 
 @transactional
 def free_expired_runs(session: Session) -> list[FreedRun]:
-    """Runs whose lease is over: cancelled if nobody wants them, set aside after the last attempt, else queued."""
+    """Free runs with an expired lease: cancelled on request, failed after the last attempt, else queued."""
     expired = select(RunRow).where(RunRow.state == RunState.RUNNING, RunRow.lease_until < func.now())
     rows = session.scalars(expired.order_by(RunRow.id).limit(SWEEP_LIMIT).with_for_update(skip_locked=True)).all()
     now = session.scalars(select(func.now())).one()
@@ -70,7 +70,7 @@ def _next_state(row: RunRow) -> tuple[RunState, dict[str, Any] | None]:
 
 @transactional
 def count_expected_messages(session: Session) -> dict[str, int]:
-    """Runs of each model for which a message should lie in the queue."""
+    """Count, by model, the runs for which the broker should hold a message."""
     statement = (
         select(RunRow.model, func.count())
         .where(RunRow.state == RunState.QUEUED, RunRow.dispatched_at.is_not(None), is_queue_open())
@@ -83,7 +83,7 @@ def count_expected_messages(session: Session) -> dict[str, int]:
 def take_runs_to_send(
     session: Session, depths: Mapping[str, int], expected: Mapping[str, int], resend_s: float
 ) -> list[WakeUp]:
-    """Queued runs to be sent: those never sent, and the old ones of a queue that holds fewer messages than runs."""
+    """Take queued runs to send: runs never sent, and old ones of a queue with fewer messages than runs."""
     short = [name for name, count in expected.items() if depths.get(name, 0) < count]
     stale = RunRow.dispatched_at < func.now() - timedelta(seconds=resend_s)
     waiting = (
@@ -109,7 +109,7 @@ def take_runs_to_send(
 
 @transactional
 def delete_stale_rows(session: Session) -> int:
-    """Forget workers long gone and ended runs that no job refers to; how many rows went."""
+    """Delete old workers and ended runs that no job refers to; returns the number of rows."""
     deleted = session.execute(
         delete_rows(WorkerRow).where(WorkerRow.heartbeat_at < func.now() - FORGET_WORKER_AFTER).returning(WorkerRow.id)
     )
@@ -118,7 +118,7 @@ def delete_stale_rows(session: Session) -> int:
 
 @transactional
 def find_unreferenced(session: Session, hashes: Iterable[str]) -> list[str]:
-    """Those of the files that no video and no artifact speaks of."""
+    """Find those of the files that no video and no artifact refers to."""
     candidates = list(hashes)
     known = union(
         select(VideoRow.sha256).where(VideoRow.sha256.in_(candidates)),

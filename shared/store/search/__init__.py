@@ -1,4 +1,4 @@
-"""Embeddings, and films and shots ranked by them: what `ranking` offers is imported from here."""
+"""Embeddings, and videos and shots ranked by them: what `ranking` offers is imported from here."""
 
 from shared.store.search import embeddings
 from shared.store.search.ranking import (

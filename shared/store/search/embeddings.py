@@ -1,7 +1,7 @@
 """Embeddings: kept with the run that made them, and asked with.
 
 Only vectors of the same model and weights are ever compared. Parameters of a run change how well a vector stands for a
-film (`clips`), not what its numbers mean, so they keep no vectors apart. Where several runs embedded a film with the
+video (`clips`), not what its numbers mean, so they keep no vectors apart. Where several runs embedded a video with the
 same weights, the newest speaks for it: ids of runs sort by the time they were planned.
 """
 
@@ -40,7 +40,7 @@ EMBEDDINGS_GONE = "The embeddings that this list began with are gone: ask again 
 
 @dataclass(frozen=True, slots=True)
 class VideoPart:
-    """The part of a film to ask with: one shot, or from `start_s` to `end_s`; the whole where nothing is said.
+    """The part of a video to ask with: one shot, or from `start_s` to `end_s`; the whole where nothing is said.
 
     Args:
         seq: number of the embedding, which is that of its shot.
@@ -64,10 +64,10 @@ class QueryVector:
     Args:
         model, weights: what it may be compared with.
         vector: its numbers.
-        video_id: the film it comes from; None for a vector of the caller's own.
+        video_id: the video it comes from; None for a vector of the caller's own.
         run_id: the run that made it; likewise.
         seq: its number in that run, where it is one vector.
-        range: the part of the film that it stands for; None for the whole.
+        range: the part of the video that it stands for; None for the whole.
         vectors: of how many it is the mean.
     """
 
@@ -131,9 +131,9 @@ def query_from_vector(session: Session, vector: Sequence[float], weights: str) -
 def query_from_video(
     session: Session, video_id: str, part: VideoPart, *, weights: str | None = None, run_id: str | None = None
 ) -> QueryVector:
-    """What a film, or a part of it, is asked with.
+    """What a video, or a part of it, is asked with.
 
-    The newest run that can say it is taken, of those weights where some are named. A film that was embedded per shot
+    The newest run that can say it is taken, of those weights where some are named. A video that was embedded per shot
     only is the mean of its shots, and a range is the mean of the shots in it, each weighted by its time inside.
 
     Args:
@@ -157,7 +157,7 @@ def query_from_video(
 
 @dataclass(frozen=True, slots=True)
 class _EmbeddingRun:
-    """A run that embedded the film."""
+    """A run that embedded the video."""
 
     run_id: str
     video_id: str
@@ -167,14 +167,14 @@ class _EmbeddingRun:
 
 
 def _list_runs(session: Session, video_id: str) -> list[_EmbeddingRun]:
-    """The runs that embedded the film, newest first."""
+    """The runs that embedded the video, newest first."""
     columns = (getattr(EmbeddingRow, column.name) for column in fields(_EmbeddingRun))
     statement = select(*columns).where(EmbeddingRow.video_id == video_id).distinct()
     return [_EmbeddingRun(*row) for row in session.execute(statement.order_by(EmbeddingRow.run_id.desc()))]
 
 
 def _choose_run(runs: list[_EmbeddingRun], part: VideoPart, weights: str | None, run_id: str | None) -> _EmbeddingRun:
-    """The run that speaks for the film, or for a part of it. Conflict."""
+    """The run that speaks for the video, or for a part of it. Conflict."""
     if not runs:
         raise Conflict(NO_EMBEDDINGS if run_id is None else EMBEDDINGS_GONE)
     if weights is not None and weights not in {run.weights for run in runs}:
@@ -205,7 +205,7 @@ def _query_from_embedding(session: Session, run: _EmbeddingRun, part: VideoPart,
 
 
 def _query_from_mean(session: Session, run: _EmbeddingRun, part: VideoPart, clock: Clock) -> QueryVector:
-    """The mean of the shots of a run in a part of the film, weighted by the seconds that lie in it. InvalidRequest.
+    """The mean of the shots of a run in a part of the video, weighted by the seconds that lie in it. InvalidRequest.
 
     It is not divided by the sum of the weights, since no cosine depends on the length.
     """
@@ -229,5 +229,5 @@ def _query_from_mean(session: Session, run: _EmbeddingRun, part: VideoPart, cloc
 
 
 def _to_pts(seconds: Fraction, clock: Clock) -> Decimal:
-    """As a place on the axis of the film, between two ticks where it lies there."""
+    """As a place on the time axis of the video, between two ticks where it lies there."""
     return Decimal(str(float(clock.start_pts + seconds / clock.time_base)))

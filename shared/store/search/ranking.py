@@ -1,4 +1,4 @@
-"""Likeness: films and shots in order of the cosine between their embedding and the one asked with."""
+"""Similarity search: videos and shots ranked by the cosine between their embedding and the query."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ class SearchFilter:
     """Which vectors to rank, and which part of the ranking.
 
     Args:
-        per: those of whole films, or those of shots.
-        labels: only films that a job with all of these labels is about.
-        exclude_video_id: a film that is left out.
+        per: those of whole videos, or those of shots.
+        labels: only videos that a job with all of these labels is about.
+        exclude_video_id: a video that is left out.
         limit: how many.
         after: the place after which to begin.
     """
@@ -58,10 +58,10 @@ class SearchFilter:
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """A film or a shot, and how like it is.
+    """A video or a shot, and how like it is.
 
     Args:
-        range: of the shot; None for a film.
+        range: of the shot; None for a video.
         distance: 1 - cosine, 0..2.
         keyframes: id of the archive with those of the shot; None where there is none.
     """
@@ -90,7 +90,7 @@ class ExcludedCounts:
 
     Args:
         other_weights: since all of their vectors are of other weights.
-        other_per: since these weights were run on them per shot where films are wanted, or the other way round.
+        other_per: since these weights were run on them per shot where videos are wanted, or the other way round.
     """
 
     other_weights: int
@@ -141,7 +141,7 @@ def _graph_settings() -> dict[str, str]:
         "hnsw.iterative_scan": "relaxed_order",  # the order is made exact afterwards
         "hnsw.max_scan_tuples": "100000",
         "work_mem": "64MB",
-        "enable_seqscan": "off",  # in order of likeness, the planner is left with the graph
+        "enable_seqscan": "off",  # in order of similarity, the planner is left with the graph
         "enable_bitmapscan": "off",
         "enable_sort": "off",
     }
@@ -167,7 +167,7 @@ def _build_filters(query: QueryVector, search_filter: SearchFilter) -> list[Colu
 
 
 def _is_newest_run() -> ColumnElement[bool]:
-    """Whether no newer run embedded the same film with the same weights."""
+    """Whether no newer run embedded the same video with the same weights."""
     other_row = aliased(EmbeddingRow)
     newer = exists().where(
         other_row.weights == EmbeddingRow.weights,
@@ -225,7 +225,7 @@ def _find_keyframes(session: Session, run_ids: set[str]) -> dict[str, str]:
 
 @transactional
 def count_excluded(session: Session, query: QueryVector, search_filter: SearchFilter) -> ExcludedCounts:
-    """The films that the same filters let through and that have no vector to be ranked."""
+    """The videos that the same filters let through and that have no vector to be ranked."""
     same_video = EmbeddingRow.video_id == VideoRow.id
     same_weights = [same_video, EmbeddingRow.weights == query.weights, EmbeddingRow.model == query.model]
     embedded, comparable = exists().where(same_video), exists().where(*same_weights)
@@ -242,5 +242,5 @@ def count_excluded(session: Session, query: QueryVector, search_filter: SearchFi
 
 
 def _videos_with_labels(labels: dict[str, str]) -> Select[str]:
-    """The films that a job with these labels is about."""
+    """The videos that a job with these labels is about."""
     return select(JobRow.video_id).where(JobRow.labels.contains(labels))

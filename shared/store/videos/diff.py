@@ -1,4 +1,4 @@
-"""What changed from one run of a video to another: read for two runs, and for the films of a batch page by page."""
+"""What changed from one run of a video to another: read for two runs, and for the videos of a batch page by page."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ DiffOutcome = Literal["compared", "unchanged", "first", "unfinished", "forgotten
 
 @dataclass(frozen=True, slots=True)
 class KindDiff:
-    """Results of one kind in two runs, in the order of the film, and how they belong together."""
+    """Results of one kind in two runs, in the order of the video, and how they belong together."""
 
     kind: str
     before: tuple[Result, ...]
@@ -53,10 +53,10 @@ class RunDiff:
 
 @dataclass(frozen=True, slots=True)
 class VideoChange:
-    """What a batch has done to one film by one of its analyses.
+    """What a batch has done to one video by one of its analyses.
 
     Args:
-        model, run_id: the run of the batch; None while the film has none.
+        model, run_id: the run of the batch; None while the video has none.
         base_run: the run that was current before; None where there was none.
         outcome: `compared`: there are two runs. `unchanged`: the batch reused the earlier run. `first`: there was no
             run before. `unfinished`: the run is not done. `forgotten`: the run before, or the job, was deleted.
@@ -87,7 +87,7 @@ def diff_runs(session: Session, run_id: str, base_run_id: str | None, kind: str 
     Raises:
         NotFound: there is no such run.
         Conflict: a run is not done, or it has superseded none.
-        InvalidRequest: they are of two films, or have no results of this kind that lie one after the other.
+        InvalidRequest: they are of two videos, or have no results of this kind that lie one after the other.
     """
     new = _get_finished_run(session, run_id)
     old = _get_finished_run(session, base_run_id) if base_run_id is not None else _get_superseded_run(session, new)
@@ -180,7 +180,7 @@ def _invalid_field(pointer: str, code: str, detail: str) -> InvalidRequest:
 
 @transactional
 def list_batch_changes(session: Session, batch_id: str, *, limit: int, after: int = -1) -> list[list[VideoChange]]:
-    """What became of the next films of a batch, by its analyses in order of their runs; NotFound."""
+    """What became of the next videos of a batch, by its analyses in order of their runs; NotFound."""
     if session.get(BatchRow, batch_id) is None:
         raise NotFound("There is no such batch.")
     items = list(

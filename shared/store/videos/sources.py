@@ -1,23 +1,23 @@
-"""Sources: folders and lists of files, what a scan found in them, and where the films of the ledger lie."""
+"""Sources: folders and lists of files, what a scan found in them, and where the videos of the database lie."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import ColumnElement, Text, and_, case, exists, func, null, or_, select, update
 from sqlalchemy.dialects.postgresql import array, insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from shared.errors import Conflict, NotFound
+from shared.errors import Conflict, NotFound, Problem
 from shared.store.transaction import transactional
 from shared.store.videos import videos
 from shared.tables import SourceFileRow, SourceRow, VideoRow
 from shared.values import VideoFacts, new_id
-from shared.values.sources import Source, SourceFile
+from shared.values.sources import ScanReport, Source, SourceFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +45,14 @@ class ScanClaim:
 
 @dataclass(frozen=True, slots=True)
 class ScannedFile:
-    """What a scan saw of one file: a film, or why it is none.
+    """What a scan saw of one file: a video, or why it is none.
 
     Args:
         size, mtime_ns: when it was looked at.
         sha256: of its bytes.
-        name, facts, media_type: of a film; without its facts the film was deleted on purpose, and is not made again.
+        name, facts, media_type: of a video; without its facts the video was deleted on purpose, and is not made again.
         error: why it is none, a problem document.
-        moved_from: where the same film lay before, if it was moved.
+        moved_from: where the same video lay before, if it was moved.
     """
 
     path: str
@@ -68,7 +68,7 @@ class ScannedFile:
 
 @dataclass(frozen=True, slots=True)
 class KnownContent:
-    """What the ledger knows of some bytes: the facts of their film, and the places of a source that have them."""
+    """What the database knows of some bytes: the facts of their video, and the places of a source that have them."""
 
     facts: VideoFacts | None
     files: tuple[SourceFile, ...]
@@ -109,7 +109,7 @@ def list_sources(session: Session) -> list[Source]:
 
 @transactional
 def delete_source(session: Session, source_id: str) -> None:
-    """Forget a source and where its films lie; the films and their results stay in the ledger. NotFound."""
+    """Forget a source and where its videos lie; the videos and their results stay in the database. NotFound."""
     session.delete(_get_row(session, source_id, lock=True))
 
 
@@ -117,7 +117,7 @@ def delete_source(session: Session, source_id: str) -> None:
 def request_scan(session: Session, source_id: str, *, force: bool = False) -> Source:
     """Ask for a scan; NotFound.
 
-    `force`: look at every file anew, also at those that have not changed: films that were deleted come back, refused
+    `force`: look at every file anew, also at those that have not changed: videos that were deleted come back, refused
     files are tried again, bytes that changed under the same size and time are noticed, an empty folder is believed.
     """
     row = _get_row(session, source_id, lock=True)
@@ -158,7 +158,7 @@ def find_video_files(session: Session, video_id: str) -> list[SourceFile]:
 
 @transactional
 def claim_scan(session: Session, owner: str, lease_s: float) -> ScanClaim | None:
-    """The next source to be scanned: asked for, watched and due, or left in the middle; and nobody else is at it."""
+    """Claim the next source to scan: requested, watched and due, or abandoned, and with no lease of another scanner."""
     watched = func.coalesce(
         SourceRow.scanned_at + _make_interval(SourceRow.watch_s) < func.now(), SourceRow.watch_s >= 0
     )
@@ -183,14 +183,14 @@ def claim_scan(session: Session, owner: str, lease_s: float) -> ScanClaim | None
 
 @transactional
 def get_known_files(session: Session, source_id: str, paths: Iterable[str]) -> dict[str, SourceFile]:
-    """What earlier scans found there, by path."""
+    """Get the files that earlier scans recorded, by path."""
     statement = select(SourceFileRow).where(SourceFileRow.source_id == source_id, SourceFileRow.path.in_(list(paths)))
     return {row.path: _to_source_file(row) for row in session.scalars(statement)}
 
 
 @transactional
 def find_content(session: Session, source_id: str, sha256: str) -> KnownContent:
-    """What is known of these bytes: a film need not be probed again, and may have been moved, or deleted on purpose."""
+    """Find what is known of a hash: known videos are not probed again, and may have been moved or deleted."""
     video = session.scalars(select(VideoRow).where(VideoRow.sha256 == sha256)).one_or_none()
     rows = session.scalars(
         select(SourceFileRow).where(SourceFileRow.source_id == source_id, SourceFileRow.sha256 == sha256)
@@ -202,7 +202,7 @@ def find_content(session: Session, source_id: str, sha256: str) -> KnownContent:
 def record_files(
     session: Session, scan: ScanClaim, files: Sequence[ScannedFile], stats: dict[str, Any], lease_s: float
 ) -> bool:
-    """Write down files that are new or have changed, how far the scan is, and that it goes on; False: fenced off."""
+    """Record new and changed files, update the report and renew the lease. False: fenced off."""
     if not _update_if_owned(session, scan, {"scan": stats, "lease_until": _from_now(lease_s)}):
         return False
     for file in files:
@@ -214,7 +214,7 @@ def record_files(
 def record_unchanged(
     session: Session, scan: ScanClaim, paths: Iterable[str], stats: dict[str, Any], lease_s: float
 ) -> bool:
-    """These lie where they lay, as they were; one that was gone is back. False: fenced off."""
+    """Record files that have not changed; one that was gone is present again. False: fenced off."""
     if not _update_if_owned(session, scan, {"scan": stats, "lease_until": _from_now(lease_s)}):
         return False
     state = case((SourceFileRow.error.is_not(None), "refused"), else_="present")
@@ -232,7 +232,7 @@ def finish_scan(
     unreadable: Sequence[str] = (),
     rescan_after_s: float | None = None,
 ) -> Source | None:
-    """The whole source was looked through: what was not met is gone. None: fenced off.
+    """Finish a scan of the whole source: files that were not met are gone. None: fenced off.
 
     Args:
         stats: what the scan found; the number of files that are `gone` is added.
@@ -272,12 +272,12 @@ def fail_scan(session: Session, scan: ScanClaim, stats: dict[str, Any]) -> Sourc
 
 @transactional
 def release_scan(session: Session, scan: ScanClaim) -> bool:
-    """Whoever scans has to stop: the next may go on at once. False: fenced off."""
+    """Give up the lease of a scan, so that another scanner can continue at once. False: fenced off."""
     return _update_if_owned(session, scan, {"lease_until": None})
 
 
 def _scan_end_values() -> dict[str, Any]:
-    """A scan asked for meanwhile is still to come; if by force, then by force."""
+    """Values of the row after a scan. A scan that was requested meanwhile stays requested, with its `force`."""
     still = and_(SourceRow.forced, SourceRow.wanted_at.is_not(None))
     return {"lease_until": None, "owner": None, "scanned_at": func.now(), "forced": still}
 
@@ -349,7 +349,7 @@ def _load_source(session: Session, row: SourceRow) -> Source:
         scan_requested_at=row.wanted_at,
         scanned_at=row.scanned_at,
         scanning=row.lease_until is not None and now < row.lease_until,
-        scan=row.scan,
+        scan=cast("ScanReport", row.scan),
         counts={row[0]: row[1] for row in session.execute(statement)},
     )
 
@@ -363,6 +363,6 @@ def _to_source_file(row: SourceFileRow) -> SourceFile:
         sha256=row.sha256,
         video_id=row.video_id,
         state=row.state,
-        error=row.error,
+        error=cast("Problem | None", row.error),
         seen_at=row.seen_at,
     )

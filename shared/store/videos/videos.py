@@ -31,7 +31,7 @@ def add_video(
 def add_in(
     session: Session, *, sha256: str, size: int, name: str, media_type: str, facts: VideoFacts, stored: bool
 ) -> tuple[VideoRow, bool]:
-    """The same inside a transaction, as a row."""
+    """Add a video inside the caller's transaction; returns its row."""
     values = {"sha256": sha256, "size": size, "name": name, "media_type": media_type, "stored": stored}
     statement = (
         insert(VideoRow)
@@ -49,27 +49,27 @@ def add_in(
 
 @transactional
 def find_video(session: Session, sha256: str) -> StoredVideo | None:
-    """The video of these bytes, if it is known."""
+    """Find the video with this hash."""
     row = session.scalars(select(VideoRow).where(VideoRow.sha256 == sha256)).one_or_none()
     return mapping.to_stored_video(row) if row else None
 
 
 @transactional
 def get_video(session: Session, video_id: str) -> StoredVideo:
-    """One video; NotFound."""
+    """Get a video; NotFound."""
     return mapping.to_stored_video(get_video_row(session, video_id))
 
 
 @transactional
 def get_videos(session: Session, video_ids: Iterable[str]) -> dict[str, StoredVideo]:
-    """Those of the videos that there are, by id."""
+    """Get videos by id; unknown ids are left out."""
     statement = select(VideoRow).where(VideoRow.id.in_(set(video_ids)))
     return {row.id: mapping.to_stored_video(row) for row in session.scalars(statement)}
 
 
 @transactional
 def list_videos(session: Session, *, limit: int, after: tuple[datetime, str] | None = None) -> list[StoredVideo]:
-    """Videos, newest first, that come after the (created_at, id) given."""
+    """List videos, newest first, that come after the given (created_at, id)."""
     statement = select(VideoRow).order_by(VideoRow.created_at.desc(), VideoRow.id.desc()).limit(limit)
     if after:
         statement = statement.where(tuple_(VideoRow.created_at, VideoRow.id) < after)
@@ -78,7 +78,7 @@ def list_videos(session: Session, *, limit: int, after: tuple[datetime, str] | N
 
 @transactional
 def delete_video(session: Session, video_id: str) -> None:
-    """Forget a video, its jobs, runs, results and artifacts; NotFound; Conflict while work on it goes on.
+    """Delete a video with its jobs, runs, results and artifacts. NotFound; Conflict while a run is unfinished.
 
     Its files are removed by the sweep once nothing speaks of them.
     """
@@ -93,7 +93,7 @@ def delete_video(session: Session, video_id: str) -> None:
 
 
 def get_video_row(session: Session, video_id: str) -> VideoRow:
-    """The row of a video inside a transaction; NotFound."""
+    """Get the row of a video inside the caller's transaction; NotFound."""
     row = session.get(VideoRow, video_id)
     if row is None:
         raise NotFound("There is no such video.")
