@@ -170,7 +170,7 @@ def test_a_long_history_is_told_whole(
     client: FlaskClient, database: Engine, create_batch: CreateBatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More ends than a look brings and than are kept in memory."""
-    monkeypatch.setattr("shared.store.batches.event_log.MOST", 3)
+    monkeypatch.setattr("shared.store.batches.event_log.MAX_EVENTS", 3)
     monkeypatch.setattr(events, "MAX_CACHED_ENDS", 2)
     add_videos(database, 10)
     made = create_batch(cap=None)

@@ -132,7 +132,7 @@ def test_written_to_while_it_is_sent_it_breaks_off(
     with pytest.raises(ConnectionResetError):
         read(answer)
     answer.close()
-    assert "film.changed_while_sent" in caplog.text
+    assert "video.changed_while_sent" in caplog.text
 
 
 def test_deleted_it_stays_on_the_disk(
