@@ -1,4 +1,4 @@
-"""Films that stay where they are, over HTTP: they play, have thumbnails, and are never served when they are others."""
+"""Videos that stay where they are, over HTTP: they play, have thumbnails, and are never served when they are others."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def client(make_app: MakeApp, scanned_source: ScannedSource) -> FlaskClient:
 
 @pytest.fixture
 def video_path(scanned_source: ScannedSource) -> Path:
-    """A film in the source, scanned."""
+    """A video in the source, scanned."""
     path = scanned_source.put_video("a\nb.mp4")
     scanned_source.run_scan()
     return path
@@ -41,12 +41,12 @@ def played(client: FlaskClient, video_id: str, **headers: str) -> TestResponse:
 
 
 def refused(client: FlaskClient, video: StoredVideo) -> tuple[str, str]:
-    """What is said in place of the film and of a picture of it."""
-    said = [client.get(f"/v1/videos/{video.id}/{name}") for name in ("media", "thumbnail.jpg")]
-    assert [answer.status_code for answer in said] == [502, 502]
-    assert {answer.json["code"] for answer in said} == {"source_unreachable"}
-    assert [answer.json["retryable"] for answer in said] == [True, True]
-    return said[0].json["detail"], said[1].json["detail"]
+    """What is said in place of the video and of a picture of it."""
+    answers = [client.get(f"/v1/videos/{video.id}/{name}") for name in ("media", "thumbnail.jpg")]
+    assert [answer.status_code for answer in answers] == [502, 502]
+    assert {answer.json["code"] for answer in answers} == {"source_unreachable"}
+    assert [answer.json["retryable"] for answer in answers] == [True, True]
+    return answers[0].json["detail"], answers[1].json["detail"]
 
 
 def test_it_plays_and_has_thumbnails(client: FlaskClient, video: StoredVideo, video_path: Path) -> None:
