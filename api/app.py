@@ -1,4 +1,4 @@
-"""The app: blueprints, keys, request ids, one log line a request, security headers, the OpenAPI document and its page.
+"""The Flask app: blueprints, API keys, request ids, an access log line, security headers, the OpenAPI document.
 
 Serve it with gunicorn, whose command line is `gunicorn_options(settings())`:
 
@@ -34,9 +34,9 @@ from shared.values import new_id
 log = get_logger(__name__)
 
 MAX_UNREAD_BYTES = 1 << 16
-"""Of a body, how much gunicorn reads away after an answer that came early."""
+"""Bytes of an unread body that gunicorn discards before it takes the next request of a connection."""
 API_VERSION = "1.0.0"
-"""Of the contract under `/v1`."""
+"""Version of the HTTP contract below `/v1`."""
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -57,10 +57,10 @@ ROUTE_MODULES = (
 
 
 def create_app(settings: Settings | None = None) -> APIFlask:
-    """The app on these settings, or on those of the process.
+    """Create the app with these settings, or with those of the process.
 
     Raises:
-        Unauthorized: it would listen beyond this machine and has no keys.
+        Unauthorized: the app would listen beyond this machine without keys.
         InvalidRequest: a key in the settings is not a SHA-256.
     """
     config = settings or process_settings()
@@ -68,7 +68,7 @@ def create_app(settings: Settings | None = None) -> APIFlask:
     configure_logging()
     app = APIFlask(__name__, title="Sceneworks", version=API_VERSION, docs_path=None, static_folder=None)  # type: ignore[arg-type]
     app.request_class = StrictRequest
-    app.url_map.merge_slashes = False  # an address with too many is not ours, and its redirect would be HTML
+    app.url_map.merge_slashes = False  # a redirect to the merged path would be an HTML answer
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.config.update(MAX_CONTENT_LENGTH=MAX_JSON_BYTES, AUTO_SERVERS=False, AUTO_OPERATION_ID=True)
     app.config.update(OPENAPI_VERSION="3.1.0", AUTO_404_RESPONSE=False, AUTO_VALIDATION_ERROR_RESPONSE=False)
@@ -88,7 +88,7 @@ def create_app(settings: Settings | None = None) -> APIFlask:
 
 
 def _start_request() -> None:
-    """Give the request its id, before anything can go wrong."""
+    """Give the request its id before anything can fail, and refuse text that Postgres cannot store."""
     g.began = time.perf_counter()
     client_request_id = request.headers.get("X-Request-Id", "")
     g.request_id = client_request_id if REQUEST_ID.fullmatch(client_request_id) else new_id("req")
@@ -100,10 +100,10 @@ def _start_request() -> None:
 
 
 def _finish_response(response: Response) -> Response:
-    """Headers, ETag and 304 for every JSON answer, and the access log line."""
+    """Add headers, ETag and 304 to every JSON answer, and write the access log line."""
     response.headers["X-Request-Id"] = g.request_id
     if response.status_code >= 400 and request.method == "POST" and (request.content_length or 0) > MAX_UNREAD_BYTES:
-        response.headers["Connection"] = "close"  # what was not read of the body is not the next request
+        response.headers["Connection"] = "close"  # the unread rest of the body must not be parsed as the next request
     for name, value in SECURITY_HEADERS.items():
         response.headers.setdefault(name, value)
     if request.method in {"GET", "HEAD"} and response.status_code == 200 and response.is_json:

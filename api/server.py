@@ -1,4 +1,4 @@
-"""The command line of gunicorn, from the settings."""
+"""Build the command line of gunicorn from the settings."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ MEMORY_FOLDER = Path("/dev/shm")  # noqa: S108 (gunicorn makes its own file in i
 
 
 def gunicorn_options(settings: Settings) -> list[str]:
-    """Command line of gunicorn, the app included.
+    """List the options of gunicorn, with the app.
 
-    Threads, since most requests wait or copy bytes. `timeout` is that of the worker's own loop and not of a request: an
-    upload may take hours (a stalled one is given up by `api.videos`). The heartbeat file lies in memory where there is
-    such a folder: on a slow disk a busy worker would look dead. Refuses what `create_app` refuses, before any socket.
+    Raises what `create_app` raises, before a socket is opened.
     """
     read_api_keys(settings)
+    # Threads and not processes: most requests wait for Postgres or copy bytes. `timeout` is that of the worker's own
+    # loop and not of a request: an upload may take hours, and `api.videos` ends a stalled one itself.
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     options = {
         "worker-class": "gthread",
@@ -29,6 +29,7 @@ def gunicorn_options(settings: Settings) -> list[str]:
         "graceful-timeout": "30",
         "keep-alive": "15",
     }
+    # The heartbeat file lies in memory where there is such a folder: on a slow disk a busy worker would look dead.
     if MEMORY_FOLDER.is_dir():
         options["worker-tmp-dir"] = str(MEMORY_FOLDER)
     return [*(f"--{name}={value}" for name, value in options.items()), "--no-control-socket", "api.app:create_app()"]

@@ -1,4 +1,4 @@
-"""What changed: between two runs of a video, and in sum over a batch."""
+"""Routes of differences: between two runs of a video, and summed over a batch."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ bp = APIBlueprint("changes", __name__, url_prefix="/v1", tag="Runs")
 
 
 class DiffQuery(Query):
-    """What to compare."""
+    """Which runs to compare."""
 
     base_run_id: str | None = Field(None, description="The older run; absent: the one that this run has superseded.")
     kind: str | None = Field(None, description="Of results; absent: each that lies in time one after the other.")
 
 
 class BatchDiffQuery(Query):
-    """Which films to list."""
+    """Which videos to list."""
 
     limit: int = Field(50, ge=0, le=500)
     page_token: str | None = None
@@ -123,7 +123,7 @@ class BatchDiffRecord(Record):
     """What a batch has changed: the sums of all its videos, and some videos one by one."""
 
     batch_id: str
-    complete: bool = Field(description="False: the time was over. Asked again, it comes further.")
+    complete: bool = Field(description="False: the time was over. The next request comes further.")
     videos: dict[DiffOutcome, int] = Field(
         description="Analyses of videos. `compared`: with the run before; `unchanged`: that run was shared; `first`: "
         "there was none; `forgotten`: it was deleted."
@@ -183,9 +183,9 @@ def diff_batch(batch_id: str, query: BatchDiffQuery) -> tuple[dict[str, Any], di
 def _list_video_changes(
     batch_id: str, after: int, limit: int
 ) -> tuple[list[dict[str, Any]], str | None, dict[str, str]]:
-    """Some films one by one; none where none are asked for."""
+    """List the changes of some videos; none where `limit` is 0."""
     if not limit:
-        batches.get_batch(get_services().engine, batch_id)
+        batches.get_batch(get_services().engine, batch_id)  # NotFound
         return [], None, {}
     change_rows = videos_diff.list_batch_changes(get_services().engine, batch_id, limit=limit + 1, after=after)
     videos_page, token, headers = paginate_items(
@@ -202,7 +202,7 @@ def _list_video_changes(
 def _build_video_changes(
     changes_with_sums: Sequence[tuple[VideoChange, dict[str, DiffSummary]]],
 ) -> list[dict[str, Any]]:
-    """Films one by one, with their names and numbers."""
+    """Build the records of changes, with names and numbers."""
     videos_by_id = videos.get_videos(get_services().engine, {change.video_id for change, _ in changes_with_sums})
     names = {video_id: video.name for video_id, video in videos_by_id.items()}
     return [_build_video_change(change, sums, names) for change, sums in changes_with_sums]

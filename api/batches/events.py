@@ -1,7 +1,7 @@
-"""The event stream of a batch: how it stands whenever that changes, and each end of a job, told once.
+"""The event stream of a batch: its progress whenever that changes, and the end of each job, sent once.
 
-Server-sent events (HTML Living Standard, section 9.2). The id of an event says what was told up to there: the number of
-the last end, and a mark of the last progress. A stream that begins with such an id (`Last-Event-ID`) goes on exactly
+Server-sent events (HTML Living Standard, section 9.2). The id of an event says what was sent up to it: the number
+of the last end, and a hash of the last progress. A stream that begins with such an id (`Last-Event-ID`) goes on exactly
 there, in whatever process and however long after.
 """
 
@@ -25,7 +25,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError, TimeoutError as Poo
 
 from api.http.context import STREAMS, get_services
 from api.http.problems import document_problems
-from shared.errors import FieldError, InvalidRequest, ModelUnavailable, NotFound
+from shared.errors import InvalidRequest, ModelUnavailable, NotFound
 from shared.log import get_logger
 from shared.store.batches import event_log
 from shared.store.batches.event_log import BatchSnapshot
@@ -55,14 +55,14 @@ STREAM_DOC: dict[int | str, Any] = {
 
 
 class EventHeaders(BaseModel):
-    """Where to go on."""
+    """Where a stream continues."""
 
     last_event_id: str | None = Field(None, max_length=64, description="The id of the last event that has arrived.")
 
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """What a stream has told: ends up to a number, and the mark of the last progress."""
+    """What a stream has sent: ends up to a number, and the hash of the last progress."""
 
     seq: int = 0
     progress_hash: str = NO_PROGRESS
@@ -83,7 +83,7 @@ class Cursor:
 
 @dataclass(slots=True)
 class BatchWatcher:
-    """Looks at the batches that somebody listens to: once a second at all of them, however many listen."""
+    """Polls the batches that have streams: all of them with one query a second, however many streams there are."""
 
     engine: Engine
     _streams: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(STREAMS))
@@ -94,14 +94,14 @@ class BatchWatcher:
     _polled_at: float = float("-inf")
 
     def add_stream(self, batch_id: str) -> None:
-        """A stream begins: the batch is looked at until it leaves. ModelUnavailable when there are too many."""
+        """Count a new stream, whose batch is polled until it ends; ModelUnavailable when there are too many."""
         if not self._streams.acquire(blocking=False):
             raise ModelUnavailable(f"There are {STREAMS} event streams already: try again later.")
         with self._lock:
             self._stream_counts[batch_id] += 1
 
     def remove_stream(self, batch_id: str) -> None:
-        """A stream is over."""
+        """Forget a stream, and with the last one what is cached of its batch."""
         with self._lock:
             self._stream_counts[batch_id] -= 1
             if not self._stream_counts[batch_id]:
@@ -110,11 +110,12 @@ class BatchWatcher:
         self._streams.release()
 
     def poll_batch(self, batch_id: str) -> BatchSnapshot:
-        """The batch as it stood a second ago or later; NotFound."""
+        """Get the batch as it was at most a second ago; NotFound."""
         with self._lock:
             now = time.monotonic()
             if now - self._polled_at >= POLL_EVERY_S:
-                self._polled_at = now  # also of a look that fails: the others do not wait for the database in turn
+                # Also for a poll that fails: the other streams must not wait for the database one after the other.
+                self._polled_at = now
                 self._poll_store(
                     {listened_id: self._last_known_seq(listened_id) for listened_id in self._stream_counts}
                 )
@@ -125,10 +126,11 @@ class BatchWatcher:
             return self._snapshots[batch_id]
 
     def read_ends(self, batch_id: str, seq: int, last_seq: int) -> Iterator[BatchEvent]:
-        """The ends of a batch from one number (exclusive) to another (inclusive)."""
+        """Iterate over the ends of a batch from one number (exclusive) to another (inclusive)."""
         while seq < last_seq:
             with self._lock:
                 ends_in_range = [end for end in self._ends.get(batch_id, ()) if seq < end.seq <= last_seq]
+            # A stream that is far behind asks for ends that the cache has dropped: they are read from the table.
             if not ends_in_range or ends_in_range[0].seq != seq + 1:
                 ends_in_range = [
                     end for end in event_log.list_events(self.engine, batch_id, seq) if end.seq <= last_seq
@@ -137,7 +139,7 @@ class BatchWatcher:
             seq = ends_in_range[-1].seq
 
     def _last_known_seq(self, batch_id: str) -> int:
-        """Number of the last end that was seen; at the first look only what comes after it is kept."""
+        """Number of the last end that is known; before the first poll a number that no end has."""
         if known_ends := self._ends.get(batch_id):
             return known_ends[-1].seq
         return self._snapshots[batch_id].last_seq if batch_id in self._snapshots else MAX_SEQ
@@ -152,7 +154,7 @@ class BatchWatcher:
 
 
 def get_watcher() -> BatchWatcher:
-    """The one of the running app."""
+    """Get the watcher of the running app."""
     extensions = current_app.extensions
     batch_watcher: BatchWatcher = extensions.setdefault("sceneworks.watcher", BatchWatcher(get_services().engine))
     return batch_watcher
@@ -183,7 +185,7 @@ def stream_events(batch_id: str, headers: EventHeaders) -> Response:
 
 
 def _read_first_snapshot(batch_watcher: BatchWatcher, batch_id: str, cursor: Cursor) -> BatchSnapshot:
-    """The batch at the begin of a stream; NotFound, InvalidRequest for a cursor that it has not come to."""
+    """Get the batch at the start of a stream; NotFound, InvalidRequest for a cursor beyond its last end."""
     snapshot = batch_watcher.poll_batch(batch_id)
     if cursor.seq > snapshot.last_seq:
         raise _bad_event_id()
@@ -191,7 +193,10 @@ def _read_first_snapshot(batch_watcher: BatchWatcher, batch_id: str, cursor: Cur
 
 
 def _stream_text(batch_watcher: BatchWatcher, batch_id: str, cursor: Cursor) -> Iterator[str]:
-    """Everything after the cursor until the batch has ended. A database that is away ends it; the client comes back."""
+    """Send everything after the cursor until the batch has ended.
+
+    A database that cannot be reached ends the stream; the client connects again, with the id of its last event.
+    """
     yield f"retry: {RECONNECT_MS}\n\n"
     try:
         yield from _follow_batch(batch_watcher, batch_id, cursor)
@@ -219,7 +224,10 @@ def _follow_batch(batch_watcher: BatchWatcher, batch_id: str, cursor: Cursor) ->
 def _iter_new_events(
     batch_watcher: BatchWatcher, batch_id: str, cursor: Cursor, snapshot: BatchSnapshot
 ) -> Iterator[tuple[str, Cursor]]:
-    """What a stream has not told yet, and what it has told with it. Ends come first: the last word is the state."""
+    """Iterate over events that were not sent yet, each with the cursor after it.
+
+    Ends come first, so that the last event of a stream is the final state.
+    """
     for end in batch_watcher.read_ends(batch_id, cursor.seq, snapshot.last_seq):
         cursor = Cursor(end.seq, cursor.progress_hash)
         yield _format_event("job", cursor, end.to_dict()), cursor
@@ -240,11 +248,10 @@ def _build_progress(batch: Batch) -> dict[str, Any]:
 
 
 def _hash_progress(batch: Batch) -> str:
-    """What makes one progress another: the state, the counts and the part that is done, but not the time."""
+    """Hash state, counts and fraction: two progresses that differ in time alone are the same."""
     progress_json = json.dumps([batch.state.value, sorted(batch.counts.items()), round(batch.fraction, 4)])
     return hashlib.sha256(progress_json.encode()).hexdigest()[:8]
 
 
 def _bad_event_id() -> InvalidRequest:
-    detail = "This Last-Event-ID was not made by this stream."
-    return InvalidRequest(detail, errors=(FieldError("/headers/Last-Event-Id", "bad_event_id", detail),))
+    return InvalidRequest.at("/headers/Last-Event-Id", "bad_event_id", "This Last-Event-ID is not of this stream.")

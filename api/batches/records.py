@@ -1,4 +1,4 @@
-"""Archives as answers: batches and their films, schedules, plans."""
+"""JSON answers about batches: the batch, its videos, schedules, plans."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class AnalysisRecord(Record):
 
 
 class SelectionRecord(Record):
-    """Which films."""
+    """Which videos are selected."""
 
     sources: list[str]
     videos: list[str]
@@ -37,7 +37,7 @@ class HoursRecord(Record):
 
 
 class WorkRecord(Record):
-    """What is done with which films, and how many at a time."""
+    """The models to run, on which videos, and how many at a time."""
 
     analyses: list[AnalysisRecord]
     selection: SelectionRecord
@@ -48,7 +48,7 @@ class WorkRecord(Record):
 
 
 class BatchProgressRecord(Record):
-    """How far it is."""
+    """Progress of a batch, 0..1."""
 
     fraction: float
     eta_s: float | None
@@ -64,7 +64,7 @@ ITEM_STATES: tuple[ItemState, ...] = get_args(ItemState)
 
 
 class BatchUrls(Record):
-    """Where to go on."""
+    """Links."""
 
     self: str
     items: str
@@ -103,7 +103,7 @@ class BatchPage(Record):
 
 
 class ItemUrls(Record):
-    """Where to go on."""
+    """Links."""
 
     video: str
     job: str | None
@@ -117,7 +117,7 @@ class ItemRecord(Record):
     name: str
     state: ItemState
     job_id: str | None
-    before: dict[str, str] = Field(description="The runs that were current when its job was made, by model.")
+    before: dict[str, str] = Field(description="The runs that were current when its job was created, by model.")
     error: dict[str, Any] | None = Field(description="Why it could have no job.")
     urls: ItemUrls
 
@@ -140,7 +140,7 @@ class SlotRecord(Record):
 
 
 class ScheduleUrls(Record):
-    """Where to go on."""
+    """Links."""
 
     self: str
     pause: str
@@ -176,7 +176,7 @@ class SchedulePage(Record):
 
 
 class VideoTotalsRecord(Record):
-    """So many films."""
+    """A number of videos, and their length."""
 
     videos: int
     hours: float

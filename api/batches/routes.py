@@ -36,13 +36,13 @@ class BatchesQuery(Query):
 
 
 class BatchQuery(Query):
-    """Whether to wait."""
+    """How long to wait."""
 
     wait: float = Field(0, ge=0, le=MAX_WAIT_S, description="Seconds to wait for the end of the batch.")
 
 
 class ItemsQuery(Query):
-    """Which films."""
+    """Which videos of the batch."""
 
     state: str | None = Field(None, description=f"States, comma separated: {', '.join(ITEM_STATES)}.")
     limit: int = Field(50, ge=1, le=500)
@@ -50,7 +50,7 @@ class ItemsQuery(Query):
 
 
 def build_poll_headers(batch: Batch) -> dict[str, str]:
-    """`Retry-After` while there is something to come back for."""
+    """Build `Retry-After` for a batch that has not ended."""
     if batch.state.has_ended:
         return {}
     return {"Retry-After": str(round(min(30.0, max(1.0, (batch.eta_s or 0) / 10))))}
@@ -58,12 +58,12 @@ def build_poll_headers(batch: Batch) -> dict[str, str]:
 
 @bp.post("")
 @bp.input(BatchBody, arg_name="body")
-@bp.output(BatchRecord, 202, description="In the ledger; its jobs follow as its cap lets them. `Location` says where.")
+@bp.output(BatchRecord, 202, description="Stored; its jobs follow as its cap allows. `Location` says where.")
 @bp.doc(responses=document_problems(*CREATE_ERRORS))
 def create_batch(body: BatchBody) -> tuple[dict[str, Any], int, dict[str, str]]:
-    """Ask for the same models on many videos.
+    """Run the same models on many videos.
 
-    Each video of the selection gets a job; runs that are done already are shared. 400 when no video is meant.
+    Each selected video gets a job; runs that are done already are shared. 400 when no video is selected.
     """
     return build_created_response(service.create_batch(body))
 
@@ -139,7 +139,7 @@ def pause_batch(batch_id: str) -> dict[str, Any]:
 @bp.output(BatchRecord)
 @bp.doc(responses=document_problems(NotFound, Conflict))
 def resume_batch(batch_id: str) -> dict[str, Any]:
-    """Go on with the rest. 409 when it was cancelled."""
+    """Start the remaining jobs again. 409 when it was cancelled."""
     return build_batch_record(service.resume_batch(batch_id))
 
 
@@ -147,7 +147,7 @@ def resume_batch(batch_id: str) -> dict[str, Any]:
 @bp.output(BatchRecord)
 @bp.doc(responses=document_problems(NotFound, Conflict))
 def cancel_batch(batch_id: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """Let go of everything that is not done; what is done stays. 409 when it has ended."""
+    """Cancel everything that is not done; what is done stays. 409 when it has ended."""
     batch = service.cancel_batch(batch_id)
     return build_batch_record(batch), build_poll_headers(batch)
 
@@ -156,7 +156,7 @@ def cancel_batch(batch_id: str) -> tuple[dict[str, Any], dict[str, str]]:
 @bp.output(BatchRecord, 202)
 @bp.doc(responses=document_problems(NotFound, Conflict, ModelUnavailable))
 def retry_batch(batch_id: str) -> tuple[dict[str, Any], int, dict[str, str]]:
-    """Run what failed once more, and what was refused, under the same cap; what is done stays.
+    """Queue what failed or was refused again, under the same cap; what is done stays.
 
     409 when nothing has failed, or the batch was cancelled.
     """

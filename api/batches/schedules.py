@@ -35,7 +35,7 @@ class SchedulesQuery(Query):
 
 
 def build_schedule_record(schedule: Schedule) -> dict[str, Any]:
-    """JSON form with the next slots and links."""
+    """Build the JSON form with the next slots and links."""
     path, next_at = f"{bp.url_prefix}/{schedule.id}", schedule.next_at
     next_slots = [] if schedule.paused_at else [next_at, *schedule.timetable.next_slots(next_at, NEXT_SLOT_COUNT - 1)]
     urls = {name: f"{path}/{name}" for name in ("pause", "resume", "run")}
@@ -51,9 +51,9 @@ def build_schedule_record(schedule: Schedule) -> dict[str, Any]:
 @bp.output(ScheduleRecord, 201, description="Created; `next_slots` says when it fires. `Location` says where.")
 @bp.doc(responses=document_problems(*CREATE_ERRORS, Conflict))
 def create_schedule(body: ScheduleBody) -> tuple[dict[str, Any], int, dict[str, str]]:
-    """Make a schedule: cron or an interval in a time zone, and what is then done with which videos.
+    """Create a schedule: cron or an interval in a time zone, and the work.
 
-    A slot makes a batch of the videos that are meant at that moment and have something left to do.
+    A slot creates a batch of the videos that are selected at that moment and have something left to do.
     """
     schedule = build_schedule_record(schedule_service.create_schedule(body))
     return schedule, 201, {"Location": schedule["urls"]["self"]}
@@ -77,7 +77,7 @@ def list_schedules(query: SchedulesQuery) -> tuple[dict[str, Any], dict[str, str
 @bp.output(ScheduleRecord)
 @bp.doc(responses=document_problems(NotFound))
 def show_schedule(schedule_id: str) -> dict[str, Any]:
-    """One schedule, with its next slots and what became of the last."""
+    """One schedule, with its next slots and the outcome of the last ones."""
     return build_schedule_record(schedules.get_schedule(get_services().engine, schedule_id))
 
 
@@ -86,17 +86,17 @@ def show_schedule(schedule_id: str) -> dict[str, Any]:
 @bp.output(ScheduleRecord)
 @bp.doc(responses=document_problems(*CREATE_ERRORS, Conflict))
 def change_schedule(schedule_id: str, body: ScheduleBody) -> dict[str, Any]:
-    """Replace what it says, from now on; what has been fired stays as it is.
+    """Replace a schedule from now on; slots that have fired stay as they are.
 
-    An interval that stays the same goes on in its rhythm.
+    An interval that is not changed keeps its slots.
     """
     return build_schedule_record(schedule_service.change_schedule(schedule_id, body))
 
 
 @bp.delete("/<schedule_id>")
-@bp.doc(responses=document_problems(NotFound, extra={204: {"description": "Forgotten; its batches stay."}}))
+@bp.doc(responses=document_problems(NotFound, extra={204: {"description": "Deleted; its batches stay."}}))
 def remove_schedule(schedule_id: str) -> tuple[str, int]:
-    """Forget a schedule. Batches that it has made go on."""
+    """Delete a schedule. Its batches go on."""
     schedule_service.delete_schedule(schedule_id)
     return "", 204
 
@@ -105,7 +105,7 @@ def remove_schedule(schedule_id: str) -> tuple[str, int]:
 @bp.output(ScheduleRecord)
 @bp.doc(responses=document_problems(NotFound))
 def pause_schedule(schedule_id: str) -> dict[str, Any]:
-    """Let no slot fire until it is resumed; batches that it has made go on."""
+    """Fire no slot until the schedule is resumed; its batches go on."""
     return build_schedule_record(schedule_service.pause_schedule(schedule_id))
 
 
@@ -113,13 +113,13 @@ def pause_schedule(schedule_id: str) -> dict[str, Any]:
 @bp.output(ScheduleRecord)
 @bp.doc(responses=document_problems(NotFound))
 def resume_schedule(schedule_id: str) -> dict[str, Any]:
-    """Fire again from the next slot on; what the pause has passed over is not made up for."""
+    """Fire again from the next slot on; slots that passed during the pause are left out."""
     return build_schedule_record(schedule_service.resume_schedule(schedule_id))
 
 
 @bp.post("/<schedule_id>/run")
-@bp.output(BatchRecord, 202, description="The batch, as the next slot would make it.")
+@bp.output(BatchRecord, 202, description="The batch, as the next slot would create it.")
 @bp.doc(responses=document_problems(NotFound, Conflict, ModelUnavailable, WeightsMissing, WeightsCorrupt))
 def run_schedule_now(schedule_id: str) -> tuple[dict[str, Any], int, dict[str, str]]:
-    """Do it now, beside the timetable. 409 when there is nothing to do."""
+    """Start the work now, beside the timetable. 409 when there is nothing to do."""
     return build_created_response(schedule_service.run_schedule(schedule_id))

@@ -1,4 +1,4 @@
-"""Requests for work on many films: what they may say, and what they ask for, checked before anything is written."""
+"""Bodies of requests for work on many videos, checked before anything is stored."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ ONLY_DOC = (
 
 
 class SelectionBody(Body):
-    """Which films: those of a source or named by id, where either is given, that have the labels, and that need it."""
+    """Which videos: of these sources or ids, where either is given, with these labels, and filtered by `only`."""
 
     sources: list[str] = Field(default=[], max_length=1000, description="Ids of sources.")
     videos: list[str] = Field(default=[], max_length=10_000, description="Ids of videos.")
     labels: dict[LabelName, Label] = Field(
-        default={}, max_length=64, description="Of a source that the film lies in, or of a job on it."
+        default={}, max_length=64, description="Of a source that holds the video, or of a job on it."
     )
     only: SelectionFilter = Field("all", description=ONLY_DOC)
     code: str | None = Field(None, description="With `failed`: with this error code.")
@@ -43,7 +43,7 @@ class HoursBody(Body):
 
 
 class WorkBody(Body):
-    """What is done with which films, and how many at a time."""
+    """The models to run, on which videos, and how many at a time."""
 
     analyses: list[AnalysisBody] = Field(min_length=1, max_length=32)
     selection: SelectionBody = SelectionBody()
@@ -62,12 +62,12 @@ class BatchBody(WorkBody):
 
     @property
     def title(self) -> str:
-        """What it is called."""
+        """The name; without one, the models."""
         return self.name or ", ".join(dict.fromkeys(analysis.model for analysis in self.analyses))
 
 
 class ScheduleBody(WorkBody):
-    """A schedule: when, and what."""
+    """A schedule: the timetable and the work."""
 
     name: str = Field(min_length=1, max_length=200)
     cron: str | None = Field(None, max_length=200, description="Five fields; or an interval in `every_s`.")
@@ -80,11 +80,11 @@ class ScheduleBody(WorkBody):
 
 
 def parse_work(body: WorkBody, *, only: SelectionFilter | None = None) -> Workload:
-    """The work that is asked for; InvalidRequest names all faults at once, NotFound what the selection names in vain.
+    """Read the work of a request; InvalidRequest names all faults at once, NotFound the unknown ids of the selection.
 
     Args:
-        body: as it came.
-        only: which films are meant where the selection does not say.
+        body: the request.
+        only: which videos are selected where the selection does not say.
     """
     analyses, hours, _ = collect_faults(
         lambda: parse_analyses(body), lambda: parse_hours(body.hours), lambda: _check_error_code(body.selection)
@@ -109,7 +109,7 @@ def parse_work(body: WorkBody, *, only: SelectionFilter | None = None) -> Worklo
 
 
 def parse_hours(body: HoursBody | None) -> DailyHours | None:
-    """The window of hours; InvalidRequest."""
+    """Read the daily hours; InvalidRequest."""
     if body is None:
         return None
     try:
@@ -119,7 +119,7 @@ def parse_hours(body: HoursBody | None) -> DailyHours | None:
 
 
 def collect_faults(*checks: Callable[[], Any]) -> list[Any]:
-    """What each of them gives; InvalidRequest with the faults of all of them."""
+    """Run all checks and return their values; InvalidRequest with the faults of all of them."""
     values, faults = [], []
     for check in checks:
         try:
@@ -133,7 +133,7 @@ def collect_faults(*checks: Callable[[], Any]) -> list[Any]:
 
 
 def _prefix_pointers(error: InvalidRequest, prefix: str) -> InvalidRequest:
-    """The same faults, at a place of the body."""
+    """Build the error with its pointers below `prefix`."""
     errors = tuple(
         FieldError(f"{prefix}{fault.pointer.removeprefix(prefix)}", fault.code, fault.detail) for fault in error.errors
     )

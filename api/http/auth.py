@@ -1,4 +1,4 @@
-"""Who may call: API keys, requests from this machine only, no requests from other sites."""
+"""Access control: API keys, requests from this machine, no requests from other web sites."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from shared.settings import Settings
 
 
 def read_api_keys(config: Settings) -> tuple[str, ...]:
-    """Hashes of the keys that open the API."""
+    """Read the SHA-256 hashes of the API keys; Unauthorized without keys on an address beyond this machine."""
     keys = tuple(key.strip().lower() for key in config.api_keys.split(",") if key.strip())
     if any(not re.fullmatch(r"[0-9a-f]{64}", key) for key in keys):
         raise InvalidRequest("SCENEWORKS_API_KEYS must be SHA-256 hashes (64 hex digits), comma separated.")
@@ -36,7 +36,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def check_access(keys: tuple[str, ...]) -> None:
-    """Who may come in. Unauthorized, or Forbidden for a request that some other site made a browser send."""
+    """Check the key of a request; Unauthorized, or Forbidden for one that another web site made a browser send."""
     if request.method not in {"GET", "HEAD", "OPTIONS"}:
         _refuse_other_sites()
     if not keys:
@@ -50,10 +50,11 @@ def check_access(keys: tuple[str, ...]) -> None:
 
 
 def _find_known_key(keys: tuple[str, ...]) -> str:
-    """Hash of the key sent, if it is one of ours. Every comparison takes the same time."""
+    """Find the hash of the key that was sent among those of the settings; empty when it is none of them."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     presented_key = token.strip() if scheme.lower() == "bearer" else request.cookies.get(KEY_COOKIE, "")
     digest = hashlib.sha256(presented_key.encode("utf-8", "surrogateescape")).hexdigest()
+    # Every key is compared, each in constant time: the time of an answer says nothing about the keys.
     matches = [hmac.compare_digest(digest, key) for key in keys]
     return digest if presented_key and any(matches) else ""
 
@@ -66,7 +67,8 @@ def _refuse_other_sites() -> None:
 
 
 def _refuse_other_machines() -> None:
-    """Open means open to this machine: not to a socket bound elsewhere, nor to a name made to resolve to it."""
+    """Forbidden unless the request comes from this machine and was sent to a loopback name."""
+    # The name is checked too: a web page may let its own host name resolve to 127.0.0.1 (DNS rebinding).
     peer, name = request.remote_addr or "", urlsplit(f"//{request.host}").hostname or ""
     if (peer and not _is_loopback(peer)) or not _is_loopback(name):
         raise Forbidden("Without API keys this service answers to its own machine only.")

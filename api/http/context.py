@@ -22,22 +22,16 @@ from shared.values import WakeUp
 log = get_logger(__name__)
 
 THREADS = 16
-"""Of one gunicorn worker, for requests."""
-
-
+"""Threads of one gunicorn worker for requests."""
 STREAMS = 32
-"""Event streams of one gunicorn worker: each holds a thread more, which mostly sleeps."""
-
-
+"""Event streams of one gunicorn worker: each holds one more thread, which mostly sleeps."""
 RECOUNT_EVERY_S = 1.0
-
-
 NOTIFY_PAUSE_S = 5.0
 
 
 @dataclass(slots=True)
 class Backlog:
-    """The number of unfinished runs; counted at most once a second, but every time when the queue is nearly full."""
+    """The number of unfinished runs; counted at most once a second, but at every call when the queue is nearly full."""
 
     engine: Engine
     limit: int
@@ -45,18 +39,18 @@ class Backlog:
     _recount_at: float = 0.0
 
     def check_capacity(self) -> None:
-        """ModelUnavailable when the queue is full."""
+        """Count one more job; ModelUnavailable when the queue is full."""
         if time.monotonic() > self._recount_at or self._unfinished_runs > self.limit * 0.9:
             self._unfinished_runs = jobs.count_unfinished_runs(self.engine)
             self._recount_at = time.monotonic() + RECOUNT_EVERY_S
         if self._unfinished_runs >= self.limit:
             raise ModelUnavailable(f"The queue is full ({self.limit} unfinished runs): try again later.")
-        self._unfinished_runs += 1  # the job that is about to be made
+        self._unfinished_runs += 1  # the job that is about to be created; the next count corrects it
 
 
 @dataclass(slots=True)
 class WorkerNotifier:
-    """Wakes workers, and leaves it to the sweep for a while when the broker does not answer.
+    """Wakes workers; for a while after the broker did not answer, this is left to the sweep.
 
     A broker that hangs would otherwise hold a thread for its time-out on every request.
     """
@@ -64,7 +58,7 @@ class WorkerNotifier:
     _quiet_until: float = 0.0
 
     def notify_workers(self, wakes: Sequence[WakeUp]) -> None:
-        """Send after the commit. Nothing is lost when it fails: the row is the outbox."""
+        """Send wake-ups; call it after the commit. Nothing is lost when it fails: the row is the outbox."""
         if time.monotonic() < self._quiet_until:
             log.info("message.left_to_sweep", runs=len(wakes))
         elif not queue.publish_wakeups(wakes):
@@ -73,7 +67,7 @@ class WorkerNotifier:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What every view needs; one a process, in `app.extensions`.
+    """What every view needs: one object a process, in `app.extensions`.
 
     A long poll holds a thread, so only half of them may wait at any time.
     """
@@ -87,5 +81,5 @@ class Services:
 
 
 def get_services() -> Services:
-    """The services of the running app."""
+    """Get the services of the running app."""
     return cast(Services, current_app.extensions["sceneworks"])

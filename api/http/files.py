@@ -18,30 +18,26 @@ from shared.storage import CHUNK
 log = get_logger(__name__)
 
 IMMUTABLE_CACHE = "private, max-age=31536000, immutable"
-
-
 SANDBOX_CSP = "default-src 'none'; img-src 'self'; media-src 'self'; style-src 'unsafe-inline'; sandbox"
-"""For bytes that came from outside, or were made from such: nothing in them may run."""
-
-
+"""For bytes that came from outside, or were derived from such: nothing in them may run."""
 INLINE_TYPES = ("image/jpeg", "image/png", "image/webp", "video/")
 
 
 FILE_DOC: dict[int | str, Any] = {
     200: {"description": "The bytes.", "content": {"*/*": {}}},
-    206: {"description": "The range asked for.", "content": {"*/*": {}}},
+    206: {"description": "The requested range.", "content": {"*/*": {}}},
     304: {"description": "Not modified."},
     416: {"description": "No such range."},
 }
 
 
 def send_stored_file(sha256: str, media_type: str, name: str, *, inline: bool) -> Response:
-    """A file of the store, as `send_open_file` does it; NotFound when its bytes are gone."""
+    """Send a file of the store like `send_open_file`; NotFound when its bytes are gone."""
     return send_open_file(find_stored_path(sha256).open("rb"), sha256, media_type, name, inline=inline)
 
 
 def send_open_file(file: IO[bytes], sha256: str, media_type: str, name: str, *, inline: bool) -> Response:
-    """An open file with Range, ETag (its hash) and a name; it is closed when it was sent."""
+    """Send an open file with Range, ETag (its hash) and a name; it is closed after it was sent."""
     response = send_file(
         file, mimetype=media_type, as_attachment=not inline, download_name=name, etag=sha256, conditional=False
     )
@@ -52,13 +48,14 @@ def send_open_file(file: IO[bytes], sha256: str, media_type: str, name: str, *, 
     response.headers.update({"Cache-Control": IMMUTABLE_CACHE, "Content-Security-Policy": SANDBOX_CSP})
     facts = os.fstat(file.fileno())
     response.content_length, response.last_modified = facts.st_size, facts.st_mtime  # type: ignore[assignment]
-    if request.range is not None:  # gunicorn's wrapper cannot seek: the end of a long film would be read from its start
+    if request.range is not None:
+        # gunicorn's own wrapper cannot seek: for the end of a long video it would read everything before it.
         response.response = FileWrapper(file, CHUNK)
     return _apply_conditions(response, facts.st_size)
 
 
 def _apply_conditions(response: Response, size: int) -> Response:
-    """Heed If-None-Match, then Range. A range that is not there is an error, and the file must not stay open for it."""
+    """Apply If-None-Match, then Range; RequestedRangeNotSatisfiable closes the file first."""
     etag, _ = response.get_etag()
     if request.if_none_match.contains_weak(etag or "") or _should_ignore_range(size):
         response.headers["Accept-Ranges"] = "bytes"
@@ -73,7 +70,7 @@ def _apply_conditions(response: Response, size: int) -> Response:
 
 
 def _should_ignore_range(size: int) -> bool:
-    """Whether a Range asks for nothing that we do: another unit, several ranges, or an end longer than the file."""
+    """Whether the Range header is ignored: another unit, several ranges, or a suffix longer than the file."""
     requested_range = request.range
     if requested_range is None or requested_range.units != "bytes" or len(requested_range.ranges) != 1:
         return True
@@ -82,7 +79,7 @@ def _should_ignore_range(size: int) -> bool:
 
 
 def find_stored_path(sha256: str) -> Path:
-    """Where the bytes of that hash lie; NotFound when they are gone."""
+    """Find the path of the bytes with that hash; NotFound when they are gone."""
     path = get_services().files.object_path(sha256).resolve()
     if not path.is_file():
         log.warning("file.missing", sha256=sha256)

@@ -1,4 +1,4 @@
-"""Long polls: an answer that comes when the thing asked for has ended, or when the time is over."""
+"""Long polls: an answer that is sent when a job or batch has ended, or when the time is over."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FIRST_POLL_S, POLL_EVERY_S = 0.05, 0.5
 
 
 class EndableState(Protocol):
-    """A state that may be the last."""
+    """A state that may be final."""
 
     @property
     def has_ended(self) -> bool:
@@ -21,18 +21,19 @@ class EndableState(Protocol):
 
 
 class HasState(Protocol):
-    """Something that ends."""
+    """Something whose state becomes final: a job or a batch."""
 
     @property
     def state(self) -> EndableState:
-        """Where it stands."""
+        """Its present state."""
 
 
 T = TypeVar("T", bound=HasState)
 
 
 def wait_until_ended(current: T, seconds: float, reload: Callable[[], T]) -> T:
-    """Look again until it has ended or the time is over; at once back when too many wait already."""
+    """Reload until it has ended or the time is over; returns at once when too many requests wait already."""
+    # A waiting request holds a thread. Half of them stay free for requests that do not wait.
     waiters = get_services().waiters
     if not waiters.acquire(blocking=False):
         return current

@@ -19,8 +19,6 @@ AddSchemas = Callable[[dict[str, Any]], None]
 """Adds schemas to those of the OpenAPI document, by name."""
 
 DOCS_ASSETS = ("swagger-ui.css", "swagger-ui-bundle.js", "favicon-32x32.png")
-
-
 DOCS_PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Sceneworks API</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -54,7 +52,7 @@ def add_api_metadata(app: APIFlask, add_schemas: Sequence[AddSchemas]) -> None:
 
 
 def _complete_openapi(add_schemas: Sequence[AddSchemas], spec: dict[str, Any] | str) -> dict[str, Any] | str:
-    """Add what no decorator can say: problems that any route may answer with, security, parameters of each model."""
+    """Add what no decorator states: problems that any route may answer with, security, parameters of each model."""
     assert isinstance(spec, dict)  # noqa: S101 (JSON is the only format that is served)
     schemas = spec["components"]["schemas"]
     schemas.pop("HTTPError", None)
@@ -79,7 +77,7 @@ def _complete_openapi(add_schemas: Sequence[AddSchemas], spec: dict[str, Any] | 
 
 
 def _never_null(parameter: dict[str, Any]) -> None:
-    """A query or header is absent, never null; a header is written as people write it."""
+    """Remove null from a query parameter or header, which is absent instead; write a header in title case."""
     if parameter["in"] == "header":
         parameter["name"] = parameter["name"].title()
     schema = parameter["schema"]

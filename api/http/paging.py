@@ -1,4 +1,4 @@
-"""Pages of lists, and the opaque tokens that continue them."""
+"""Pages of lists, and the opaque tokens of the next page."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from api.http.problems import T, bad_query
 def paginate_items(
     kind: str, rows: Sequence[T], limit: int, cursor: Callable[[T], tuple[Any, ...]]
 ) -> tuple[list[T], str | None, dict[str, str]]:
-    """Of `limit + 1` items read: those of this page, the token of the next, and the `Link` header that says so."""
+    """Split `limit + 1` rows into the items of this page, the token of the next page, and its `Link` header."""
     items = list(rows[:limit])
     if len(rows) <= limit:
         return items, None, {}
@@ -27,13 +27,13 @@ def paginate_items(
 
 
 def write_page_token(kind: str, cursor: tuple[Any, ...]) -> str:
-    """An opaque token for the place after which a list goes on."""
+    """Encode the cursor after which the next page begins as an opaque token."""
     plain = [part.isoformat() if isinstance(part, datetime) else part for part in cursor]
     return base64.urlsafe_b64encode(json.dumps([kind, *plain]).encode()).decode().rstrip("=")
 
 
 def read_page_token(kind: str, token: str | None, shape: tuple[type, ...]) -> Any:
-    """Inverse of `write_page_token`; InvalidRequest unless it is a token of such a list."""
+    """Decode a page token; InvalidRequest unless it belongs to this kind of list and its cursor has this shape."""
     if token is None:
         return None
     try:
@@ -49,7 +49,7 @@ def read_page_token(kind: str, token: str | None, shape: tuple[type, ...]) -> An
 
 
 def _parse_cursor_part(part: Any, part_type: type) -> Any:
-    """One part of a cursor, of a type and size that the ledger can compare with; ValueError."""
+    """Read one part of a cursor. ValueError, TypeError for what Postgres would refuse to compare with."""
     if part_type is datetime:
         moment = datetime.fromisoformat(part)
         if moment.tzinfo is None:

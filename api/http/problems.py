@@ -1,9 +1,4 @@
-"""The door: what is refused, and how a refusal looks.
-
-Every error leaves as RFC 9457 `application/problem+json` with a code of the closed list. JSON bodies are read
-strictly: 1 MiB, UTF-8, no duplicate keys, no NaN, no deep nesting, no characters that Postgres cannot hold. Page tokens
-are opaque.
-"""
+"""Problem documents: every error is answered as RFC 9457 `application/problem+json` with a code of the closed list."""
 
 from __future__ import annotations
 
@@ -24,7 +19,7 @@ from shared.log import get_logger
 log = get_logger(__name__)
 
 KEY_COOKIE = "sceneworks_key"
-"""Where the page keeps an API key."""
+"""Cookie in which the pages keep an API key."""
 RETRY_AFTER_S = 5
 T = TypeVar("T")
 View = TypeVar("View", bound=Callable[..., Any])
@@ -57,7 +52,7 @@ class Problem(BaseModel):
 def document_problems(
     *errors: type[SceneworksError], extra: dict[int | str, Any] | None = None
 ) -> dict[int | str, Any]:
-    """OpenAPI responses for the errors that a route can answer with, and for other answers of it."""
+    """Build the OpenAPI responses for the errors of a route, and for other answers of it."""
     responses: dict[int | str, Any] = dict(extra or {})
     for error in errors:
         entry = responses.setdefault(error.status, {"description": "", "content": PROBLEM_CONTENT})
@@ -71,7 +66,14 @@ PROBLEM_CONTENT = {"application/problem+json": {"schema": {"$ref": "#/components
 def build_problem_response(
     error: SceneworksError, *, status: int | None = None, headers: Mapping[str, str] | None = None, **more: Any
 ) -> Response:
-    """The error as a response; `status` where HTTP has a finer one than the code, `more` for extra members."""
+    """Build the response for an error.
+
+    Args:
+        error: what went wrong.
+        status: where HTTP has a finer status than the class of the error.
+        headers: of the response.
+        more: further members of the document.
+    """
     document = error.to_problem() | {"instance": request.path, "request_id": g.get("request_id", "")} | more
     if status is not None:
         document["status"] = status
@@ -95,7 +97,7 @@ def register_error_handlers(app: APIFlask) -> None:
 
 
 def _handle_http_error(error: HTTPError) -> Response:
-    """An error of Flask, Werkzeug or APIFlask, with its status and headers kept."""
+    """Answer an error of Flask, Werkzeug or APIFlask with its own status and headers."""
     if isinstance(error.__cause__, ValidationError):
         location = next(iter(error.detail), "json")
         return build_problem_response(to_invalid_request(error.__cause__, "" if location == "json" else f"/{location}"))
@@ -117,7 +119,7 @@ def _error_for_status(status: int) -> SceneworksError:
 
 
 def _handle_database_error(error: Exception) -> Response:
-    """Postgres is away, or too slow: the same request may work in a moment, and an Idempotency-Key makes it safe."""
+    """Answer 503 while Postgres is away or too slow: with an Idempotency-Key the request can be sent again safely."""
     log.warning("database.unreachable", reason=str(error).partition("\n")[0])
     return build_problem_response(Internal("The database cannot be reached at the moment."), status=503, retryable=True)
 
@@ -128,7 +130,7 @@ def _handle_unexpected_error(error: Exception) -> Response:
 
 
 def to_invalid_request(error: ValidationError, prefix: str = "") -> InvalidRequest:
-    """What pydantic found, fault by fault, as JSON pointers."""
+    """Convert the faults that pydantic found, each with its JSON pointer."""
     faults = []
     for fault in error.errors(include_url=False, include_context=False, include_input=False):
         pointer = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in fault["loc"])
@@ -139,11 +141,11 @@ def to_invalid_request(error: ValidationError, prefix: str = "") -> InvalidReque
 
 
 def bad_query(name: str, code: str, detail: str) -> InvalidRequest:
-    """One query parameter is wrong."""
+    """Build the error for one query parameter."""
     return InvalidRequest.at(f"/query/{name}", code, detail)
 
 
 def allow_anonymous(view: View) -> View:
-    """Mark a view that answers without an API key."""
+    """Mark a view that answers without an API key; `auth.check_access` reads the mark."""
     view.allow_anonymous = True  # type: ignore[attr-defined]
     return view

@@ -13,22 +13,21 @@ from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 from shared.errors import InvalidRequest
 
 MAX_JSON_BYTES = 1 << 20
-
-
 MAX_JSON_DEPTH = 32
 
 
 class StrictRequest(Request):
-    """A request whose JSON is read strictly, whoever asks for it."""
+    """A request whose JSON is always read strictly."""
 
     def get_json(self, *_: Any, **__: Any) -> Any:
-        """The body; InvalidRequest when it is not the JSON we take."""
+        """Read the body as strict JSON; InvalidRequest."""
         if self.mimetype != "application/json":
             raise InvalidRequest("Content-Type must be application/json.")
         return read_json(self._read_whole_body())
 
     def _read_whole_body(self) -> bytes:
-        self.max_content_length = MAX_JSON_BYTES + 1  # a body without a length is cut there without a word
+        # A body without a length is cut at the limit without an error: one byte more shows that there was more.
+        self.max_content_length = MAX_JSON_BYTES + 1
         try:
             data = self.get_data()
         except (ClientDisconnected, OSError):
@@ -41,7 +40,7 @@ class StrictRequest(Request):
 
 
 def read_json(data: bytes) -> Any:
-    """Parse JSON strictly: InvalidRequest for everything that parsers disagree about or the ledger cannot hold."""
+    """Parse JSON strictly; InvalidRequest for what parsers disagree about and what Postgres cannot store."""
     try:
         value = json.loads(
             data.decode("utf-8"),
@@ -70,7 +69,8 @@ def check_text(text: str) -> None:
 
 
 def _iter_strings(value: Any) -> Iterator[str]:
-    """Every string in it, names included; without recursion."""
+    """Iterate over every string in a JSON value, member names included."""
+    # A stack of our own: nesting is limited here, and recursion would be limited by the interpreter instead.
     stack = [(value, 0)]
     while stack:
         item, depth = stack.pop()

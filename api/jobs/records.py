@@ -1,4 +1,4 @@
-"""Jobs as answers: the job, its runs, their stages."""
+"""JSON answers about jobs: the job, its runs, their stages."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class StageRecord(Record):
 
 
 class ProgressRecord(Record):
-    """How far it is."""
+    """Progress of a run or job, 0..1."""
 
     fraction: float
     eta_s: float | None
@@ -31,7 +31,7 @@ class ProgressRecord(Record):
 
 
 class RunBaseRecord(Record):
-    """One model on one video with one set of parameters, whoever asked for it."""
+    """One model on one video with one set of parameters, whichever jobs refer to it."""
 
     id: str
     model: str
@@ -56,11 +56,11 @@ class RunRecord(RunBaseRecord):
     """A run as a job refers to it."""
 
     requested: bool = Field(description="Named in the request; otherwise added because another model needs it.")
-    reused: bool = Field(description="It was there before this job.")
+    reused: bool = Field(description="It existed before this job.")
 
 
 class JobUrls(Record):
-    """Where to go on."""
+    """Links."""
 
     self: str
     cancel: str
@@ -96,7 +96,7 @@ class JobPage(Record):
 
 
 class ValidatedJobRecord(Record):
-    """What would have been queued."""
+    """What would be queued."""
 
     valid: Literal[True]
     video_id: str

@@ -36,7 +36,7 @@ bp = APIBlueprint("jobs", __name__, url_prefix="/v1/jobs", tag="Jobs")
 
 
 class JobQuery(Query):
-    """Whether to wait."""
+    """How long to wait."""
 
     wait: float = Field(0, ge=0, le=MAX_WAIT_S, description="Seconds to wait for the end of the job.")
 
@@ -54,14 +54,14 @@ class JobsQuery(Query):
 
 
 def build_job_record(job: Job) -> dict[str, Any]:
-    """JSON form with links."""
+    """Build the JSON form with links."""
     path = f"{bp.url_prefix}/{job.id}"
     urls = {name: f"{path}/{name}" for name in ("cancel", "retry", "results", "artifacts")}
     return job.to_dict() | {"urls": {"self": path, "video": f"/v1/videos/{job.video_id}", **urls}}
 
 
 def _build_poll_headers(job: Job) -> dict[str, str]:
-    """`Retry-After` while there is something to come back for."""
+    """Build `Retry-After` for a job that has not ended."""
     if job.state.has_ended:
         return {}
     return {"Retry-After": str(round(min(30.0, max(1.0, job.eta_s or 1.0))))}
@@ -75,7 +75,9 @@ VALIDATED_DOC = {"description": "`validate_only`: the request is good.", "conten
 @bp.input(JobBody, arg_name="body")
 @bp.input(CreateQuery, location="query", arg_name="query")
 @bp.input(CreateHeaders, location="headers", arg_name="headers")
-@bp.output(JobRecord, 202, description="Queued; `Location` says where, `Idempotency-Replayed` whether it was before.")
+@bp.output(
+    JobRecord, 202, description="Queued; `Location` says where, `Idempotency-Replayed` whether it existed before."
+)
 @bp.doc(
     responses=document_problems(
         InvalidRequest, NotFound, IdempotencyMismatch, ModelUnavailable, WeightsMissing, WeightsCorrupt,
@@ -83,9 +85,9 @@ VALIDATED_DOC = {"description": "`validate_only`: the request is good.", "conten
     )
 )  # fmt: skip
 def create_job(body: JobBody, query: CreateQuery, headers: CreateHeaders) -> Any:
-    """Ask for models on a video.
+    """Run models on a video.
 
-    The job is in the ledger before the answer leaves. With an `Idempotency-Key`, the same request again is the same
+    The job is stored before the answer leaves. With an `Idempotency-Key`, the same request again is the same
     job.
     """
     analyses = parse_analyses(body)
@@ -137,9 +139,9 @@ def show_job(job_id: str, query: JobQuery) -> tuple[dict[str, Any], dict[str, st
 @bp.output(JobRecord)
 @bp.doc(responses=document_problems(NotFound, Conflict))
 def cancel_job(job_id: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """Let go of a job.
+    """Cancel a job.
 
-    `cancelled` is said only once the work has stopped, `cancelling` before. 409 when the job has ended.
+    Its state is `cancelling` until the work has stopped, then `cancelled`. 409 when the job has ended.
     """
     job = service.cancel_job(job_id)
     return build_job_record(job), _build_poll_headers(job)
@@ -149,7 +151,7 @@ def cancel_job(job_id: str) -> tuple[dict[str, Any], dict[str, str]]:
 @bp.output(JobRecord, 202)
 @bp.doc(responses=document_problems(NotFound, Conflict, ModelUnavailable))
 def retry_job(job_id: str) -> tuple[dict[str, Any], int, dict[str, str]]:
-    """Run what failed or was cancelled once more; what is done stays done. 409 unless failed or cancelled."""
+    """Queue what failed or was cancelled again; what is done stays done. 409 unless failed or cancelled."""
     job = service.retry_job(job_id)
     return build_job_record(job), 202, _build_poll_headers(job) | {"Location": build_job_record(job)["urls"]["self"]}
 
@@ -157,7 +159,7 @@ def retry_job(job_id: str) -> tuple[dict[str, Any], int, dict[str, str]]:
 @bp.delete("/<job_id>")
 @bp.doc(responses=document_problems(NotFound, extra={204: {"description": "Gone; what still ran stops."}}))
 def delete_job(job_id: str) -> tuple[str, int]:
-    """Forget a job. Results that no other job refers to go with it."""
+    """Delete a job. Results that no other job refers to go with it."""
     service.delete_job(job_id)
     return "", 204
 

@@ -1,4 +1,4 @@
-"""Requests for a job: what they may say, and what they ask for, checked against the menu."""
+"""Bodies and queries of requests for jobs, and their analyses checked against the catalog."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from shared.store.jobs.planner import Analysis
 from shared.values import VideoFacts, parse_labels
 
 RANGE_PARAMS = ("start_s", "end_s")
-"""Parameters of models that look at a part of the film."""
+"""Parameters of models that can process a part of the video."""
 
 Label = Annotated[str, StringConstraints(max_length=256)]
 LabelName = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[^:]+$")]
 
 
 class RangeBody(Body):
-    """A part of the film, in seconds since its first frame; the end is exclusive."""
+    """A part of the video, in seconds since its first frame; the end is exclusive."""
 
     start_s: float = Field(0.0, ge=0)
-    end_s: float | None = Field(None, gt=0, description="Nothing: to the end of the film.")
+    end_s: float | None = Field(None, gt=0, description="Absent: the end of the video.")
 
     @model_validator(mode="after")
     def _check_order(self) -> Self:
@@ -35,19 +35,19 @@ class RangeBody(Body):
 
 
 class AnalysisBody(Body):
-    """One model asked for."""
+    """One requested model."""
 
-    model: str = Field(description="A name on the menu.")
+    model: str = Field(description="A name in the catalog.")
     params: dict[str, Any] = Field(default={}, description="Parameters of that model; defaults where absent.")
     range: RangeBody | None = Field(
         None,
-        description="The part of the film to look at, for models with the parameters `start_s` and `end_s`: another "
+        description="The part of the video to look at, for models with the parameters `start_s` and `end_s`: another "
         "spelling of these two.",
     )
 
 
 class JobBody(Body):
-    """A request: a video and the models asked for."""
+    """A request for a job: a video and the models to run."""
 
     video_id: str
     analyses: list[AnalysisBody] = Field(min_length=1, max_length=32)
@@ -57,7 +57,7 @@ class JobBody(Body):
 
 
 class CreateHeaders(BaseModel):
-    """What the headers of a request may say."""
+    """Headers of a request."""
 
     idempotency_key: str | None = Field(
         None, min_length=1, max_length=255, pattern=r"^[\x20-\x7e]+$", description="Same key and body: the same job."
@@ -65,7 +65,7 @@ class CreateHeaders(BaseModel):
 
 
 class CreateQuery(Query):
-    """How to take a request."""
+    """How to process a request."""
 
     validate_only: bool = Field(False, description="Check everything and queue nothing (200).")
 
@@ -75,11 +75,11 @@ class HasAnalyses(Protocol):
 
     @property
     def analyses(self) -> Sequence[AnalysisBody]:
-        """In the order in which they are asked for."""
+        """In the order of the request."""
 
 
 def parse_analyses(body: HasAnalyses) -> tuple[Analysis, ...]:
-    """Every analysis checked against the menu; InvalidRequest names all faults at once."""
+    """Check every analysis against the catalog; InvalidRequest names all faults at once."""
     analyses, faults = [], []
     for index, analysis_body in enumerate(body.analyses):
         try:
@@ -95,20 +95,23 @@ def parse_analyses(body: HasAnalyses) -> tuple[Analysis, ...]:
 
 
 def _read_range(spec: ModelSpec, analysis_body: AnalysisBody, pointer: str) -> dict[str, float | None]:
-    """The range as parameters. InvalidRequest where the model has none, or where the parameters say it too."""
+    """Read the range as parameters; InvalidRequest where the model has none, or where `params` has them too."""
     if analysis_body.range is None:
         return {}
     if not spec.params.model_fields.keys() >= set(RANGE_PARAMS):
-        raise InvalidRequest.at(pointer, "no_range", f"{spec.name} looks at the whole video: it takes no range.")
+        raise InvalidRequest.at(pointer, "no_range", f"{spec.name} processes the whole video: it takes no range.")
     if analysis_body.params.keys() & set(RANGE_PARAMS):
         raise InvalidRequest.at(pointer, "given_twice", "The range is given twice: in `range` and in `params`.")
     return analysis_body.range.model_dump()
 
 
 def check_ranges_in_video(body: JobBody, analyses: Sequence[Analysis], video: VideoFacts) -> None:
-    """InvalidRequest for a range that begins or ends beyond the end of the film, as far as it is known."""
+    """InvalidRequest for a range that begins or ends beyond the end of the video.
+
+    The fault points to the spelling that the request used: `range`, or the two parameters in `params`.
+    """
     duration_s = float(video.duration)
-    detail = f"The film lasts {duration_s:.6f} s."
+    detail = f"The video lasts {duration_s:.6f} s."
     faults = [
         FieldError(
             f"/analyses/{index}/{'params' if analysis_body.range is None else 'range'}/{name}", "beyond_the_end", detail
@@ -117,7 +120,7 @@ def check_ranges_in_video(body: JobBody, analyses: Sequence[Analysis], video: Vi
         for name in _find_late_ends(analysis.params, duration_s)
     ]
     if faults:
-        raise InvalidRequest(f"A range lies beyond the end of the film. {detail}", errors=tuple(faults))
+        raise InvalidRequest(f"A range lies beyond the end of the video. {detail}", errors=tuple(faults))
 
 
 def _find_late_ends(params: Params, duration_s: float) -> list[str]:
@@ -127,7 +130,7 @@ def _find_late_ends(params: Params, duration_s: float) -> list[str]:
 
 
 def has_range(analyses: Sequence[Analysis]) -> bool:
-    """Whether one of them names a part of the film."""
+    """Whether one of the analyses is limited to a part of the video."""
     return any(
         getattr(analysis.params, "start_s", 0) or getattr(analysis.params, "end_s", None) for analysis in analyses
     )

@@ -19,19 +19,19 @@ bp = APIBlueprint("failures", __name__, url_prefix="/v1/failures", tag="Jobs")
 
 
 class FailureGroupRecord(Record):
-    """Runs of one model that failed with one code, and that jobs stand failed by."""
+    """Runs of one model that failed with one code and by which jobs are failed."""
 
     code: str
     model: str
     runs: int
     newest_at: datetime
     oldest_at: datetime
-    detail: str = Field(description="What the newest says.")
+    detail: str = Field(description="Detail of the newest.")
     run_ids: list[str] = Field(description="The newest, newest first; 20 at most.")
 
 
 class FailureGroupList(Record):
-    """What has failed, the most frequent first."""
+    """Groups of failures, the most frequent first."""
 
     items: list[FailureGroupRecord]
 
@@ -44,11 +44,11 @@ class RetryFailuresBody(Body):
 
 
 class RetryFailuresRecord(Record):
-    """What is tried again."""
+    """What is retried."""
 
-    jobs: int = Field(description="Jobs that are tried again.")
+    jobs: int = Field(description="Jobs that are retried.")
     runs: int = Field(description="Runs that are queued for them.")
-    left: int = Field(description="Jobs that another such call would try again; the time of this one was over.")
+    left: int = Field(description="Jobs that another call would retry; the time of this one was over.")
 
 
 @bp.get("")
@@ -63,9 +63,9 @@ def list_failures() -> dict[str, Any]:
 @bp.output(RetryFailuresRecord, 202)
 @bp.doc(responses=document_problems(InvalidRequest, ModelUnavailable))
 def retry_failures(body: RetryFailuresBody) -> tuple[dict[str, Any], int]:
-    """Try every job again that stands failed by a run of this model with this code.
+    """Retry every job that failed because a run of this model failed with this code.
 
-    What is done stays done. Jobs with work going on are left alone. What failed after this call was made waits for the
-    next. Many jobs take several calls: `left` says whether.
+    What is done stays done. Jobs with unfinished runs are left alone. What fails after the start of this call waits for
+    the next. Many jobs take several calls: `left` says whether.
     """
     return service.retry_failures(body.code, body.model), 202

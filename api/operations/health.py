@@ -1,4 +1,4 @@
-"""What the API stands on, and whether it is well: `/healthz` and `/readyz`."""
+"""Routes of health: `/healthz` and `/readyz`."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ from shared.errors import Internal
 from shared.log import get_logger
 
 log = get_logger(__name__)
-
-
 bp = APIBlueprint("health", __name__, tag="Health")
 
 
@@ -72,7 +70,7 @@ def show_health() -> dict[str, str]:
 def show_readiness() -> Response | ReadyRecord:
     """Ready: database writable and migrated, storage writable.
 
-    A broker that is down is reported and not fatal: the ledger accepts jobs, and they start when it is back.
+    A broker that is down is reported and not fatal: the database accepts jobs, and they start when it is back.
     """
     checks = ReadyRecord(status="ready", database=_check_database(), broker=_check_broker(), storage=_check_storage())
     if checks.database.writable and checks.database.migrated and checks.storage.writable:

@@ -1,7 +1,7 @@
-"""`/metrics`: the ledger in numbers, for Prometheus. Read from the rows at each scrape; this process keeps none.
+"""`/metrics`: the database in numbers, for Prometheus. Read from the rows at each scrape; this process keeps none.
 
 What is read from rows is a gauge, finished runs too, as rows may be deleted. What leaves no row is a counter, kept in
-the ledger and raised in the transaction of the event, so it survives every process.
+the database and raised in the transaction of the event, so it survives every process.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ bp = APIBlueprint("metrics", __name__, tag="Health")
 
 METRICS_DOC: dict[int | str, Any] = {
     200: {
-        "description": "In the text format of Prometheus, or in OpenMetrics where that is asked for.",
+        "description": "In the text format of Prometheus, or in OpenMetrics where that is requested.",
         "content": {"text/plain": {"schema": {"type": "string"}}},
     }
 }
@@ -43,14 +43,14 @@ Samples = Iterable[tuple[Sequence[str], float]]
 def show_metrics() -> Response:
     """Queues, runs, stages, workers, jobs, batches, schedules and the disk in numbers, for Prometheus.
 
-    Like `/healthz` it asks for no key. It names models, devices, error codes and ids of schedules: no film, no label.
+    Like `/healthz` it needs no key. It names models, devices, error codes and ids of schedules: no video, no label.
     """
     encode, media_type = choose_encoder(request.headers.get("Accept", ""))
     return Response(encode(MetricsCollector(get_services())), content_type=media_type)
 
 
 class MetricsCollector:
-    """Collects the figures of this moment; made for one scrape."""
+    """Collects the present figures; one object for each scrape."""
 
     def __init__(self, service: Services) -> None:
         self._figures = metrics.read_metrics(service.engine)
@@ -78,16 +78,16 @@ def _collect_queue_metrics(snapshot: StoreMetrics) -> Iterator[Metric]:
     labels = ["model", "priority"]
     empty = {(model, priority): 0 for model in CATALOG for priority in PRIORITIES}
     yield _build_gauge("queue_depth", "Runs that are queued.", labels, (empty | dict(snapshot.depths)).items())
-    oldest = "Seconds since the oldest queued run was made."
+    oldest = "Seconds since the oldest queued run was created."
     yield _build_gauge("queue_oldest_seconds", oldest, labels, snapshot.oldest_s.items())
 
 
 def _collect_run_metrics(snapshot: StoreMetrics) -> Iterator[Metric]:
-    runs = "Runs in the ledger by state; those that failed by code as well."
+    runs = "Runs in the database by state; those that failed by code as well."
     yield _build_gauge("runs", runs, ["model", "state", "code"], snapshot.runs.items())
     rate = "Units a second of a stage, over the runs at work and those done in the last hour."
     yield _build_gauge("stage_units_per_second", rate, ["model", "stage", "unit"], snapshot.per_second.items())
-    lost = "Claims of workers that fell silent."
+    lost = "Claims of workers that stopped sending heartbeats."
     yield _build_counter("leases_lost", lost, snapshot, counters.LEASES_LOST, {"model": list(CATALOG)})
     dropped = "Messages that started no run; where it ran or had ended they were duplicates."
     named = {"model": list(CATALOG), "reason": list(counters.DROP_REASONS)}
@@ -119,7 +119,8 @@ def _build_gauge(name: str, description: str, labels: Sequence[str], samples: Sa
 def _build_counter(
     name: str, description: str, snapshot: StoreMetrics, counter_name: str, label_values: Mapping[str, Sequence[str]]
 ) -> Metric:
-    """A counter that starts at 0 for all that is known to be counted, so that the first event is seen to raise it."""
+    """Build a counter that starts at 0 for all known labels."""
+    # Prometheus sees no increase in a series that begins at 1: the first event would be lost in every rate.
     samples: Counter[tuple[str, ...]] = Counter()
     for (event, labels), count in snapshot.counters.items():
         if event == counter_name:

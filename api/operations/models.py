@@ -1,4 +1,4 @@
-"""The menu as callers see it, with what the live workers say about it."""
+"""Routes of models and workers: the catalog, with what the live workers announce about it."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ class ServingWorkerRecord(Record):
 
 
 class ModelRecord(Record):
-    """One entry of the menu."""
+    """One entry of the catalog."""
 
     name: str
     title: str
     summary: str
     paper: str
     params: dict[str, Any] = Field(description="JSON Schema of the parameters, defaults included.")
-    needs: list[str] = Field(description="Models that are run first, unasked.")
+    needs: list[str] = Field(description="Models that are run first, without being requested.")
     optional_when: dict[str, Any] = Field(description="Values of parameters with which none of these is needed.")
     results: list[str] = Field(description="Kinds of result.")
     artifacts: list[str] = Field(description="Kinds of artifact.")
@@ -63,7 +63,7 @@ class ModelRecord(Record):
 
 
 class LimitsRecord(Record):
-    """What this service takes."""
+    """What this service accepts."""
 
     max_video_s: float
     max_upload_bytes: int
@@ -100,7 +100,7 @@ class WorkerRecord(Record):
 
 
 class WorkerList(Record):
-    """Workers heard of in the last day."""
+    """Workers that sent a heartbeat in the last day."""
 
     items: list[WorkerRecord]
 
@@ -108,7 +108,7 @@ class WorkerList(Record):
 @bp.get("/models")
 @bp.output(CatalogRecord)
 def list_models() -> dict[str, Any]:
-    """The menu: parameters, needs, results, weights, and whether a worker is live."""
+    """The catalog: parameters, needs, results, weights, and whether a worker is live."""
     config, known_workers = get_services().settings, workers.list_workers(get_services().engine)
     limits = {"max_video_s": config.max_video_s, "max_upload_bytes": config.max_upload_bytes}
     return {"items": [_build_model_record(spec, known_workers) for spec in CATALOG.values()], "limits": limits}
@@ -118,7 +118,7 @@ def list_models() -> dict[str, Any]:
 @bp.output(ModelRecord)
 @bp.doc(responses=document_problems(NotFound))
 def show_model(name: str) -> dict[str, Any]:
-    """One entry of the menu."""
+    """One entry of the catalog."""
     if name not in CATALOG:
         raise NotFound(f"There is no model of that name. Models: {', '.join(CATALOG)}.")
     return _build_model_record(CATALOG[name], workers.list_workers(get_services().engine))
@@ -127,7 +127,7 @@ def show_model(name: str) -> dict[str, Any]:
 @bp.get("/workers")
 @bp.output(WorkerList)
 def list_workers() -> dict[str, Any]:
-    """Workers, live or lately gone."""
+    """List workers that are live or were so within a day."""
     return {"items": [worker.to_dict() for worker in workers.list_workers(get_services().engine)]}
 
 

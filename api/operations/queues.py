@@ -20,7 +20,7 @@ bp = APIBlueprint("queues", __name__, url_prefix="/v1/queues", tag="Models and w
 
 
 class QueueModeBody(Body):
-    """What is decided."""
+    """The new mode."""
 
     mode: QueueMode = Field(
         description="`paused`: no run of it starts. `draining`: what is queued is done, new jobs are refused (503), "
@@ -42,7 +42,7 @@ class QueueRecord(Record):
 
 
 class QueueList(Record):
-    """The queues, in the order of the menu."""
+    """The queues, in the order of the catalog."""
 
     items: list[QueueRecord]
 

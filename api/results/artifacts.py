@@ -1,4 +1,4 @@
-"""Artifacts: the files that runs made, whole, by ranges, and one by one out of an archive."""
+"""Routes of artifacts: the files of runs, whole, by ranges, and single members of a zip file."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ArtifactUrls(Record):
 
 
 class ArtifactRecord(Record):
-    """A file that a run made."""
+    """A file that a run has written."""
 
     id: str
     kind: str
@@ -82,7 +82,7 @@ def download_member(artifact_id: str, name: str) -> Response:
     """One file inside a zip artifact, such as one keyframe of `keyframes.zip`."""
     stored_artifact = results.get_artifact(get_services().engine, artifact_id)
     if stored_artifact.media_type != "application/zip":
-        raise NotFound("This artifact is not an archive.")
+        raise NotFound("This artifact is not a zip file.")
     data, crc = _read_zip_member(find_stored_path(stored_artifact.sha256), name)
     kind = mimetypes.guess_type(name)[0] or ""
     response = Response(data, mimetype=kind if kind.startswith(INLINE_TYPES) else "application/octet-stream")
@@ -94,16 +94,18 @@ def download_member(artifact_id: str, name: str) -> Response:
 
 @lru_cache(maxsize=32)
 def _index_zip_members(zip_path: Path) -> dict[str, zipfile.ZipInfo]:
-    """Stored (not compressed) members by name. Kept, since the name of an archive is the hash of its content."""
+    """Index the stored (not compressed) members by name."""
+    # Safe to cache by path: the name of a stored file is the hash of its content.
     with zipfile.ZipFile(zip_path) as zip_file:
         return {info.filename: info for info in zip_file.infolist() if info.compress_type == zipfile.ZIP_STORED}
 
 
 def _read_zip_member(zip_path: Path, name: str) -> tuple[bytes, int]:
-    """Bytes and CRC of one member; no name ever reaches the file system. NotFound."""
+    """Read bytes and CRC of one member; NotFound."""
+    # The name is looked up in the index only: it never reaches the file system.
     info = _index_zip_members(zip_path).get(name)
     if info is None or info.is_dir():
-        raise NotFound("The archive has no such member.")
+        raise NotFound("The zip file has no such member.")
     with zip_path.open("rb") as file:
         file.seek(info.header_offset)
         _, name_length, extra_length = LOCAL_HEADER.unpack(file.read(LOCAL_HEADER.size))

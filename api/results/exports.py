@@ -1,4 +1,4 @@
-"""Results in the forms of other programs: lists of everything, and captions, chapters and edits of one run."""
+"""Results in the formats of other programs: lists of everything; captions, chapters and edits of one run."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from shared.store.videos import videos
 from shared.values import Job
 
 PAGE_ROWS = 2_000
-"""Rows read at a time where all of them go out."""
+"""Rows that are read at a time for a list of everything."""
 SEQUENTIAL_KINDS = ("highlight", "scene", "shot", "segment")
-"""Results that lie in time one after the other; where none is asked for, the first of these that the model has."""
+"""Kinds whose results do not overlap. Without a kind in the request, the first of these that the model has is used."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExportFormat:
-    """One form for the rows of one run."""
+    """A format for the results of one run."""
 
     media_type: str
     write: Callable[[Edit], str]
@@ -50,7 +50,7 @@ MEDIA_TYPES = sorted(
 
 
 def export_list(job: Job, format_name: str, *, model: str | None, run_id: str | None, kind: str | None) -> Response:
-    """Every result of the finished runs, written as it is read: memory does not grow with their number."""
+    """Stream every result of the finished runs; memory does not grow with their number."""
     media_type, write = LIST_FORMATS[format_name]
     rows = _iter_all_results(get_services().engine, job.id, model, run_id, kind)
     return _send_as_download(Response(write(rows), mimetype=media_type), f"{job.id}.{format_name}")
@@ -71,7 +71,7 @@ def _iter_all_results(
 
 
 def export_run(job: Job, format_name: str, *, model: str | None, run_id: str | None, kind: str | None) -> Response:
-    """The highlights, scenes, shots or segments of one finished run."""
+    """Export the highlights, scenes, shots or segments of one finished run."""
     if kind is not None and kind not in SEQUENTIAL_KINDS:
         raise bad_query("kind", "not_in_this_format", f"format={format_name} is for {', '.join(SEQUENTIAL_KINDS)}.")
     kinds = (kind,) if kind else SEQUENTIAL_KINDS
@@ -89,7 +89,7 @@ def export_run(job: Job, format_name: str, *, model: str | None, run_id: str | N
 
 
 def _send_as_download(response: Response, name: str) -> Response:
-    """To be saved under that name (RFC 6266, and RFC 8187 where it is not ASCII)."""
+    """Let the browser save the response under that name (RFC 6266, RFC 8187 where it is not ASCII)."""
     disposition = {"filename": name} if name.isascii() else {"filename*": f"UTF-8''{quote(name, safe='')}"}
     response.headers.set("Content-Disposition", "attachment", **disposition)
     return response

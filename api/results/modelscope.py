@@ -1,6 +1,6 @@
-"""Results in the form of the published pipelines: their own keys, so that their users change one line.
+"""Results in the format of the published ModelScope pipelines, so that users of these change one line.
 
-Which form a run has follows from the kinds of its results, so another model of scenes has the form of scenes unasked.
+The format follows from the kinds of results of a run: another model with scenes has the format of scenes at once.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from shared.values.modelscope import (
 from shared.values.tracks import parse_track_lines
 
 MAX_TRACKS_BYTES = 32 * 2**20
-"""Bytes of the file of tracks that are made into one document: some 50,000 masks, far beyond the ten seconds that the
-published pipeline takes. The file itself has no limit."""
+"""Bytes of the tracks file that are put into one document: some 50,000 masks, far more than the ten seconds of video
+that the published pipeline accepts. The file itself has no limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelScopeFormat:
-    """How one published pipeline answers.
+    """The format of one published pipeline.
 
     Args:
-        write: makes the answer out of a finished run; the float is another threshold, where the caller gave one.
+        write: builds the answer from a finished run; the float is the threshold of the request, where it has one.
         schema: its JSON Schema.
     """
 
@@ -49,7 +49,7 @@ class ModelScopeFormat:
 
 
 def render_modelscope(job: Job, model: str | None, run_id: str | None, threshold: float | None) -> dict[str, Any]:
-    """One run as the published pipeline writes it; InvalidRequest where there is none, or none with such a form."""
+    """Render one run as the published pipeline does; InvalidRequest where no run has such a format."""
     models = [spec.name for spec in CATALOG.values() if set(spec.results) & set(MODELSCOPE_FORMATS)]
     run = select_run(job, model, run_id, models, "results in a published form")
     kind = next(kind for kind in CATALOG[run.model].results if kind in MODELSCOPE_FORMATS)
@@ -70,11 +70,11 @@ def _render_scenes(job: Job, run: Run, threshold: float | None) -> dict[str, Any
 
 
 def _render_tracks(job: Job, run: Run, _: float | None) -> dict[str, Any]:
-    """The masks, as COCO RLE; the overlay film by its address."""
+    """Render masks as COCO RLE, and the address of the overlay video."""
     files = {
         file.kind: file for run_id, _, file in results.list_artifacts(get_services().engine, job.id) if run_id == run.id
     }
-    if "tracks" not in files:  # no frame of the film could be read
+    if "tracks" not in files:  # no frame of the video could be read
         return of_tracks((), len(run.params["queries"]), Fraction(0), None)
     if files["tracks"].size > MAX_TRACKS_BYTES:
         detail = "The tracks of this run are too many for one document: read its artifact `tracks`, line by line."
@@ -92,12 +92,12 @@ def _render_summary(job: Job, run: Run, _: float | None) -> dict[str, Any]:
 
 
 def _render_embedding(job: Job, run: Run, _: float | None) -> dict[str, Any]:
-    """The raw vector of the film; Conflict where all its numbers are zero."""
+    """Render the raw vector of the video; Conflict where all its numbers are zero."""
     if run.params["per"] != "video":
-        detail = "The published pipeline knows one embedding a film; this run has one a shot."
+        detail = "The published pipeline knows one embedding a video; this run has one a shot."
         raise bad_query("format", "one_a_shot", detail)
-    question = embeddings.query_from_video(get_services().engine, job.video_id, VideoPart(), run_id=run.id)
-    return of_embedding(Embedding(0, None, array("f", question.vector)))
+    query_vector = embeddings.query_from_video(get_services().engine, job.video_id, VideoPart(), run_id=run.id)
+    return of_embedding(Embedding(0, None, array("f", query_vector.vector)))
 
 
 TEXT_LIST = {"type": "array", "items": {"type": "string"}}
@@ -139,7 +139,7 @@ SCENES_DOC = _build_object_schema(
 TRACKS_DOC = _build_object_schema(
     "ModelScopeTracks",
     "Masks with the keys of the published MTTR pipeline: for each query one a frame, as COCO RLE where that pipeline "
-    "has arrays; time stamps `HH:MM:SS.mmm` since the first frame looked at; the address of the overlay film.",
+    "has arrays; time stamps `HH:MM:SS.mmm` since the first frame of the range; the address of the overlay video.",
     masks={
         "type": "array",
         "items": {
@@ -175,7 +175,7 @@ SUMMARY_DOC = _build_object_schema(
 )
 EMBEDDING_DOC = _build_object_schema(
     "ModelScopeEmbedding",
-    "The embedding of the film with the key of the published R(2+1)D pipeline, not normalised.",
+    "The embedding of the video with the key of the published R(2+1)D pipeline, not normalised.",
     video_embedding={"type": "array", "items": {"type": "number"}},
 )
 MODELSCOPE_FORMATS = {
@@ -184,5 +184,5 @@ MODELSCOPE_FORMATS = {
     "track": ModelScopeFormat(_render_tracks, TRACKS_DOC),
     "embedding": ModelScopeFormat(_render_embedding, EMBEDDING_DOC),
 }
-"""By a kind of result that a model yields."""
+"""Formats by kind of result."""
 MODELSCOPE_SCHEMAS = [form.schema for form in MODELSCOPE_FORMATS.values()]

@@ -1,4 +1,4 @@
-"""What runs found: as pages of JSON, as lists, as edits, or in the form of the published pipelines."""
+"""Route of results: pages of JSON, lists, captions, edits, or the form of the published pipelines."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ RESULTS_DOC: dict[int | str, Any] = {
 
 
 class MomentRecord(Record):
-    """One instant of a film."""
+    """One instant of a video."""
 
     frame: int
     seconds: float = Field(description="Since the first frame.")
@@ -50,7 +50,7 @@ class MomentRecord(Record):
 
 
 class ResultRecord(Record):
-    """One thing that a run found."""
+    """One result of a run."""
 
     kind: str
     seq: int
@@ -104,9 +104,9 @@ class ResultsQuery(Query):
     format: Format = Field(
         "json",
         description="json: a page. jsonl, csv: every result. vtt, srt, ffmetadata, edl, otio, fcpxml: the highlights, "
-        "scenes, shots or segments of one finished run as captions, chapters or edits, by the film's own clock; edl "
-        "and fcpxml count in frames of the film's nominal rate, or of the next one that has timecodes. modelscope: one "
-        "finished run in the form of the published pipeline.",
+        "scenes, shots or segments of one finished run as captions, chapters or edits, by the video's own clock; edl "
+        "and fcpxml count in frames of the video's nominal rate, or of the next one that has timecodes. modelscope: "
+        "one finished run in the form of the published pipeline.",
     )
     threshold: float | None = Field(
         None, ge=0, le=1, description="modelscope: groups the shots by another threshold than the run's, at once."
@@ -149,19 +149,19 @@ def _build_result_page(job: Job, query: ResultsQuery) -> tuple[dict[str, Any], d
 
 
 def _check_format_parameters(query: ResultsQuery) -> None:
-    """A parameter of another format would change nothing: it is refused, so that nobody believes it did."""
+    """Refuse parameters of another format: ignored, they would look as if they had an effect."""
     unsupported = {"json": {"threshold"}, "modelscope": {"kind", "limit", "page_token"}}
     for name in sorted(unsupported.get(query.format, {"limit", "page_token", "threshold"}) & query.model_fields_set):
         raise bad_query(name, "not_in_this_format", f"{name} has no meaning with format={query.format}.")
 
 
 def build_probe_record(runs: Iterable[Run], video: StoredVideo) -> dict[str, Any]:
-    """The probe, with the failures that were met when the film was read."""
+    """Build the probe of a video, with the decode failures that its runs have met."""
     decode_failures = [run.decode_failures for run in runs if run.decode_failures is not None]
     return video.facts.with_decode_failures(max(decode_failures, default=video.facts.decode_failures)).to_dict()
 
 
 def build_provenance(run: Run, video: StoredVideo) -> dict[str, Any]:
-    """Where the results of a run come from, as JSON."""
+    """Build the provenance of a run: model, weights, parameters, input."""
     fields = run.to_dict() | {"run_id": run.id, "input_sha256": video.sha256}
     return {name: fields[name] for name in ProvenanceRecord.model_fields}

@@ -1,4 +1,4 @@
-"""Which run a form speaks of: the one named, or the only one that can be meant."""
+"""Choose the run that a format is about: the one that is named, or the only one that fits."""
 
 from __future__ import annotations
 
@@ -20,29 +20,28 @@ def check_run_filter(job: Job, model: str | None, run_id: str | None) -> None:
 
 
 def list_finished_runs(job: Job, kind: str) -> list[Run]:
-    """The job's finished runs of models with results of that kind, in its order."""
+    """List the finished runs of a job with results of that kind, in the order of the job."""
     return [run for run in job.runs if run.state is RunState.DONE and has_result_kind(run.model, kind)]
 
 
 def has_result_kind(model: str, kind: str) -> bool:
-    """Whether a model on the menu has results of that kind."""
+    """Whether a model in the catalog has results of that kind."""
     return model in CATALOG and kind in CATALOG[model].results
 
 
 def select_run(job: Job, model: str | None, run_id: str | None, models: Collection[str], description: str) -> Run:
-    """The finished run, of one of `models`, that a request means.
+    """Select the finished run of one of `models` that a request is about.
 
-    The model may be left open where only one of the job's has the form, and the run where the first finished one of
-    that model will do.
+    The model may be omitted where only one of the job has the format; without a run id the first finished run is taken.
 
     Args:
-        job: its runs in the order in which they were asked for.
+        job: its runs are in the order of the request.
         model, run_id: as the request names them.
-        models: names of those that have the form.
-        description: the form in words, for the refusals.
+        models: names of those that have the format.
+        description: the format in words, for the error.
 
     Raises:
-        InvalidRequest: the model or the run has no such form, none is finished, or several models have it.
+        InvalidRequest: the model or the run has no such format, none is finished, or several models have it.
     """
     check_run_filter(job, model, run_id)
     matching_runs = [run for run in job.runs if run_id in {None, run.id} and model in {None, run.model}]

@@ -1,7 +1,7 @@
-"""Search by likeness: films and shots whose embedding points the same way as the one asked with.
+"""Routes of the search by example: videos and shots whose embeddings are similar to that of the query.
 
 Cosine similarity: 1 is the same direction, 0 unrelated, -1 opposite. Only embeddings of the same weights are compared.
-The answer names them, and says how many films were left out because they have others.
+The answer names them, and says how many videos were left out because they have embeddings of others.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from shared.values import TimeRange
 bp = APIBlueprint("search", __name__, url_prefix="/v1", tag="Search")
 
 MAX_LIMIT, MAX_SEQ = 200, 2**31 - 1
-PER_DOC = "Rank films, or shots; absent: what was asked with (a film for a vector)."
-SEQ_DOC = "Ask with this embedding of the video: the number of its shot."
+PER_DOC = "Rank videos, or shots; absent: the kind of the query (a video for a vector)."
+SEQ_DOC = "Search with this embedding of the video: the number of its shot."
 WEIGHTS_DOC = "Fingerprint of the weights; absent: those of the newest run."
 SEARCH_PROBLEMS = document_problems(InvalidRequest, NotFound, Conflict)
 
 
 class SearchBody(Body):
-    """What to ask with: a video, a part of it (`seq` or `range`), or a vector with its weights. And what to rank."""
+    """The query: a video, a part of it (`seq` or `range`), or a vector with its weights. And what to rank."""
 
     video_id: str | None = None
     seq: int | None = Field(None, ge=0, le=MAX_SEQ, description=SEQ_DOC)
     range: RangeBody | None = Field(
-        None, description="Ask with the shots in it: their mean, each weighted by the time of it that lies inside."
+        None, description="Search with the shots in it: their mean, each weighted by the part of it that lies inside."
     )
     vector: list[float] | None = Field(None, min_length=1, max_length=16_000, description="One of your own.")
     weights: str | None = Field(None, min_length=1, max_length=64, description=WEIGHTS_DOC)
@@ -51,21 +51,21 @@ class SearchBody(Body):
     labels: dict[LabelName, Label] = Field(
         default={}, max_length=64, description="Only videos with a job that has all of these."
     )
-    exclude_same_video: bool = Field(True, description="Leave out the video that was asked with.")
+    exclude_same_video: bool = Field(True, description="Leave out the video of the query.")
     limit: int = Field(20, ge=1, le=MAX_LIMIT)
     page_token: str | None = None
 
 
 class SimilarQuery(Query):
-    """What of the video to ask with, and what to rank."""
+    """Which part of the video is the query, and what to rank."""
 
     seq: int | None = Field(None, ge=0, le=MAX_SEQ, description=SEQ_DOC)
-    start_s: float | None = Field(None, ge=0, allow_inf_nan=False, description="Ask with the shots from here on.")
-    end_s: float | None = Field(None, gt=0, allow_inf_nan=False, description="Ask with the shots before this.")
+    start_s: float | None = Field(None, ge=0, allow_inf_nan=False, description="Search with the shots from here on.")
+    end_s: float | None = Field(None, gt=0, allow_inf_nan=False, description="Search with the shots before this.")
     weights: str | None = Field(None, min_length=1, max_length=64, description=WEIGHTS_DOC)
     per: Granularity | None = Field(None, description=PER_DOC)
     label: str | None = Field(None, description="`name:value`: only videos with such a job; may be given again.")
-    exclude_same_video: bool = Field(True, description="Leave out the video that was asked with.")
+    exclude_same_video: bool = Field(True, description="Leave out the video of the query.")
     limit: int = Field(20, ge=1, le=MAX_LIMIT)
     page_token: str | None = None
 
@@ -79,31 +79,31 @@ class NeighbourVideo(Record):
 
 
 class NeighbourUrls(Record):
-    """Pictures of it."""
+    """Links to its images."""
 
     thumbnail: str
     keyframe: str | None = Field(description="Of a shot, from the run that found it; null where none was kept.")
 
 
 class NeighbourRecord(Record):
-    """A film or a shot, and how like it is."""
+    """A video or a shot, with its similarity."""
 
     video: NeighbourVideo
     run_id: str = Field(description="The run that embedded it.")
     seq: int
-    start: MomentRecord | None = Field(description="Null for a whole film.")
+    start: MomentRecord | None = Field(description="Null for a whole video.")
     end: MomentRecord | None = Field(description="Exclusive.")
     similarity: float = Field(description="Cosine, -1..1.")
     urls: NeighbourUrls
 
 
 class SearchQueryRecord(Record):
-    """What was asked with."""
+    """The query as it was understood."""
 
     video_id: str | None = Field(description="Null for a vector of your own.")
     run_id: str | None
     seq: int | None
-    start: MomentRecord | None = Field(description="Of the shots that were taken; null for a whole film.")
+    start: MomentRecord | None = Field(description="Of the shots that were taken; null for a whole video.")
     end: MomentRecord | None = Field(description="Exclusive.")
     vectors: int = Field(description="Of how many embeddings the vector is the mean.")
 
@@ -116,7 +116,7 @@ class ExcludedRecord(Record):
 
 
 class NeighbourPage(Record):
-    """The likest first; those that are equally like, by id. No list has more than 1,000 items in all."""
+    """The most similar first; at equal similarity by id. A list has at most 1,000 items in all."""
 
     items: list[NeighbourRecord]
     model: str
@@ -129,7 +129,7 @@ class NeighbourPage(Record):
 
 @dataclass(frozen=True, slots=True)
 class SearchRequest:
-    """A search, whichever way it came."""
+    """A search, of either route."""
 
     video_part: VideoPart
     weights: str | None
@@ -144,9 +144,9 @@ class SearchRequest:
 @bp.output(NeighbourPage)
 @bp.doc(responses=SEARCH_PROBLEMS)
 def search_similar(body: SearchBody) -> dict[str, Any]:
-    """Find what is like a video, a shot, a range of one, or a vector.
+    """Find what is similar to a video, a shot, a range of one, or a vector.
 
-    409 while the video has no embeddings (`r2plus1d` makes them), or none of the weights or of the kind asked for.
+    409 while the video has no embeddings (`r2plus1d` makes them), or none of the requested weights or kind.
     """
     _check_query_kind(body)
     time_range = body.range
@@ -169,15 +169,15 @@ def search_similar(body: SearchBody) -> dict[str, Any]:
 @bp.output(NeighbourPage)
 @bp.doc(responses=SEARCH_PROBLEMS)
 def list_similar(video_id: str, query: SimilarQuery) -> tuple[dict[str, Any], dict[str, str]]:
-    """Find what is like this video, one of its shots, or a range of it.
+    """Find what is similar to this video, one of its shots, or a range of it.
 
-    409 while the video has no embeddings (`r2plus1d` makes them), or none of the weights or of the kind asked for.
+    409 while the video has no embeddings (`r2plus1d` makes them), or none of the requested weights or kind.
     """
     if query.end_s is not None and query.end_s <= (query.start_s or 0):
         raise bad_query("end_s", "ends_too_early", "end_s must come after start_s.")
     part = VideoPart(query.seq, _to_fraction(query.start_s), _to_fraction(query.end_s))
     if part.seq is not None and part != VideoPart(part.seq):
-        raise bad_query("seq", "given_twice", "Ask with seq or with a range, not with both.")
+        raise bad_query("seq", "given_twice", "Search with seq or with a range, not with both.")
     labels = read_label_query(request.args.getlist("label"))
     request_values = SearchRequest(part, query.weights, query.per, labels, query.exclude_same_video, query.limit)
     cursor = _read_cursor(query.page_token, "/query")
@@ -185,26 +185,26 @@ def list_similar(video_id: str, query: SimilarQuery) -> tuple[dict[str, Any], di
 
 
 def _check_query_kind(body: SearchBody) -> None:
-    """InvalidRequest unless the body asks with one thing."""
+    """InvalidRequest unless the body has exactly one query."""
     for name in ("seq", "range"):
         if getattr(body, name) is not None and body.video_id is None:
             raise InvalidRequest.at(f"/{name}", "no_video", f"{name} is a part of a video: name it in video_id.")
     if (body.video_id is None) == (body.vector is None):
-        raise InvalidRequest.at("/video_id", "one_of", "Ask with either video_id or vector.")
+        raise InvalidRequest.at("/video_id", "one_of", "Search with either video_id or vector.")
     if body.seq is not None and body.range is not None:
-        raise InvalidRequest.at("/range", "given_twice", "Ask with seq or with range, not with both.")
+        raise InvalidRequest.at("/range", "given_twice", "Search with seq or with range, not with both.")
     if body.vector is not None and body.weights is None:
         detail = "A vector has to come with the fingerprint of the weights that made it."
         raise InvalidRequest.at("/weights", "missing", detail)
 
 
 def _to_fraction(seconds: float | None) -> Fraction | None:
-    """The time as it is written, not as a binary fraction near it."""
+    """Convert a time exactly as it is written, not as the binary fraction next to it."""
     return None if seconds is None else Fraction(str(seconds))
 
 
 def _read_cursor(token: str | None, pointer_prefix: str) -> tuple[float, str, int, str] | None:
-    """The place after which the list goes on, and the run that was asked with from its start."""
+    """Read the cursor of a page token: the last neighbour, and the run of the query on the first page."""
     try:
         cursor: tuple[float, str, int, str] | None = read_page_token("search", token, (float, str, int, str))
     except InvalidRequest as error:
@@ -215,7 +215,7 @@ def _read_cursor(token: str | None, pointer_prefix: str) -> tuple[float, str, in
 def _query_by_video(
     video_id: str, search_request: SearchRequest, cursor: tuple[float, str, int, str] | None, pointer_prefix: str
 ) -> QueryVector:
-    """What the video is asked with; NotFound, Conflict, InvalidRequest."""
+    """Build the query vector of a video or a part of it; NotFound, Conflict, InvalidRequest."""
     engine, run_id = get_services().engine, cursor[3] if cursor else None
     try:
         videos.get_video(engine, video_id)
@@ -234,7 +234,7 @@ def _query_by_video(
 
 
 def _query_by_vector(vector: list[float], weights: str) -> QueryVector:
-    """What a vector is asked with; NotFound, InvalidRequest."""
+    """Check the vector of a request; NotFound, InvalidRequest."""
     try:
         return embeddings.query_from_vector(get_services().engine, vector, weights)
     except NotFound as error:
@@ -244,35 +244,35 @@ def _query_by_vector(vector: list[float], weights: str) -> QueryVector:
 
 
 def _run_search(
-    question: QueryVector, search_request: SearchRequest, cursor: tuple[float, str, int, str] | None
+    query_vector: QueryVector, search_request: SearchRequest, cursor: tuple[float, str, int, str] | None
 ) -> tuple[dict[str, Any], dict[str, str]]:
     ranking = SearchFilter(
         per=search_request.per or ("video" if search_request.video_part.is_whole else "shot"),
         labels=search_request.labels,
-        exclude_video_id=question.video_id if search_request.exclude_same_video else None,
+        exclude_video_id=query_vector.video_id if search_request.exclude_same_video else None,
         limit=search_request.limit + 1,
         after=cursor and cursor[:3],
     )
-    neighbours = search.find_neighbours(get_services().engine, question, ranking)
-    left_out = search.count_excluded(get_services().engine, question, ranking)
+    neighbours = search.find_neighbours(get_services().engine, query_vector, ranking)
+    left_out = search.count_excluded(get_services().engine, query_vector, ranking)
     items, token, headers = paginate_items(
-        "search", neighbours, search_request.limit, lambda near: (*near.position, question.run_id or "")
+        "search", neighbours, search_request.limit, lambda neighbour: (*neighbour.position, query_vector.run_id or "")
     )
     answer = {
         "items": [_build_neighbour_record(neighbour) for neighbour in items],
-        "model": question.model,
-        "weights": {"fingerprint": question.weights},
+        "model": query_vector.model,
+        "weights": {"fingerprint": query_vector.weights},
         "per": ranking.per,
-        "query": _build_query_record(question),
+        "query": _build_query_record(query_vector),
         "left_out": {"other_weights": left_out.other_weights, "other_per": left_out.other_per},
         "next_page_token": token,
     }
     return answer, headers
 
 
-def _build_query_record(question: QueryVector) -> dict[str, Any]:
+def _build_query_record(query_vector: QueryVector) -> dict[str, Any]:
     names = ("video_id", "run_id", "seq", "vectors")
-    return {name: getattr(question, name) for name in names} | _build_range_record(question.range)
+    return {name: getattr(query_vector, name) for name in names} | _build_range_record(query_vector.range)
 
 
 def _build_neighbour_record(neighbour: Neighbour) -> dict[str, Any]:

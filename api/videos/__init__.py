@@ -1,4 +1,4 @@
-"""Videos: taken in as a stream, hashed and counted on the way, probed in a process of their own, stored by content."""
+"""Videos and sources: uploads, files that stay where they are, thumbnails, the history of runs."""
 
 from api.videos.routes import bp
 

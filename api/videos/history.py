@@ -1,4 +1,4 @@
-"""What was made of a video, run after run: the current run of each model, and those that it has superseded."""
+"""Routes of the history of a video: its runs, the current run of each model, and their results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from api.http.paging import paginate_items, read_page_token
 from api.http.problems import bad_query, document_problems
 from api.http.schemas import Query, Record
 from api.jobs.records import RunBaseRecord
-from api.results.formats.text import build_result_record as result_record
+from api.results.formats.text import build_result_record
 from api.results.routes import ResultPage, build_probe_record, build_provenance
 from shared.catalog import CATALOG
 from shared.errors import InvalidRequest, NotFound
@@ -57,7 +57,7 @@ class VideoRunPage(Record):
 class VideoResultsQuery(Query):
     """Which results."""
 
-    model: str | None = Field(None, description="Only of this model; absent: of each, in the order of the menu.")
+    model: str | None = Field(None, description="Only of this model; absent: of each, in the order of the catalog.")
     run: str | None = Field(None, description="Of this finished run; absent: of the current one.")
     kind: str | None = Field(None, description="Only of this kind.")
     limit: int = Field(100, ge=1, le=1000)
@@ -74,7 +74,7 @@ def list_video_runs(video_id: str, query: VideoRunsQuery) -> tuple[dict[str, Any
     after = read_page_token("runs", query.page_token, (datetime, str))
     run_rows = history.list_runs(get_services().engine, video_id, limit=query.limit + 1, after=after, model=query.model)
     items, token, headers = paginate_items(
-        "runs", run_rows, query.limit, lambda kept: (kept.run.created_at, kept.run.id)
+        "runs", run_rows, query.limit, lambda entry: (entry.run.created_at, entry.run.id)
     )
     return {"items": [_build_run_record(run_row) for run_row in items], "next_page_token": token}, headers
 
@@ -84,13 +84,13 @@ def list_video_runs(video_id: str, query: VideoRunsQuery) -> tuple[dict[str, Any
 @bp.output(ResultPage)
 @bp.doc(responses=document_problems(InvalidRequest, NotFound))
 def list_video_results(video_id: str, query: VideoResultsQuery) -> tuple[dict[str, Any], dict[str, str]]:
-    """What is known of a video: the results of the current run of each model, or of the run that is named.
+    """Results of the current run of each model, or of the run that is named.
 
-    While a model runs again, its old results are the current ones. The pages of one list are of the same runs, whatever
-    is done meanwhile.
+    While a model runs again, its old results stay the current ones. All pages of one list are of the same runs, even
+    when others finish meanwhile.
     """
     _check_model_name(query.model)
-    cursor = read_page_token("shown", query.page_token, (str, int, str, int))
+    cursor = read_page_token("video_results", query.page_token, (str, int, str, int))
     run_ids = cursor[0].split(" ") if cursor else _select_run_ids(video_id, query)
     runs = history.get_finished_runs(get_services().engine, video_id, [run_id for run_id in run_ids if run_id])
     ids = [run.id for run in runs]
@@ -98,11 +98,11 @@ def list_video_results(video_id: str, query: VideoResultsQuery) -> tuple[dict[st
         get_services().engine, video_id, ids, limit=query.limit + 1, after=cursor and cursor[1:], kind=query.kind
     )
     items, next_token, headers = paginate_items(
-        "shown", result_rows, query.limit, lambda one: (" ".join(ids), *one.cursor)
+        "video_results", result_rows, query.limit, lambda result_row: (" ".join(ids), *result_row.cursor)
     )
     video = videos.get_video(get_services().engine, video_id)
     answer = {
-        "items": [result_record(result_row) for result_row in items],
+        "items": [build_result_record(result_row) for result_row in items],
         "video": build_probe_record(runs, video),
         "provenance": [build_provenance(run, video) for run in runs],
         "next_page_token": next_token,
@@ -111,7 +111,7 @@ def list_video_results(video_id: str, query: VideoResultsQuery) -> tuple[dict[st
 
 
 def _select_run_ids(video_id: str, query: VideoResultsQuery) -> list[str]:
-    """The run that is named, or the current ones."""
+    """Select the run that is named, or the current ones."""
     if query.run is None:
         return history.get_current_run_ids(
             get_services().engine, video_id, [query.model] if query.model else list(CATALOG)

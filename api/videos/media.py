@@ -1,4 +1,4 @@
-"""Where the bytes of a video are, and how they are sent: from the store, or from where the film lies in a source."""
+"""Find and send the bytes of a video: from the store, or from its place in a source."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ log = get_logger(__name__)
 
 
 def find_video_path(video: StoredVideo) -> Path:
-    """Where the bytes of a video can be read now.
+    """Find the path at which the bytes of a video can be read now.
 
     Raises:
         NotFound: the store has lost them.
-        SourceUnreachable: the film has gone from its sources, or has changed, or lies where it is no longer allowed.
+        SourceUnreachable: the video is gone from its sources, has changed, or lies outside the allowed folders.
     """
     app_services = get_services()
     if app_services.files.object_path(video.sha256).is_file():
@@ -40,19 +40,19 @@ def find_video_path(video: StoredVideo) -> Path:
         parse_roots(app_services.settings.source_roots),
     )
     if path is None:
-        raise SourceUnreachable("The film lies outside the folders that the operator allows.")
+        raise SourceUnreachable("The video lies outside the folders that the operator allows.")
     return path
 
 
 def send_video(video: StoredVideo) -> Response:
-    """The bytes of a video with Range and ETag (its hash). NotFound, SourceUnreachable."""
+    """Send the bytes of a video with Range and ETag (its hash); NotFound, SourceUnreachable."""
     path = find_video_path(video)
     if path == get_services().files.object_path(video.sha256).resolve():
         return send_stored_file(video.sha256, video.media_type, video.name, inline=True)
     try:
         source_file = SourceVideoFile(path)
     except OSError as error:
-        raise SourceUnreachable(f"The film cannot be read: {error.strerror}.") from None
+        raise SourceUnreachable(f"The video cannot be read: {error.strerror}.") from None
     try:
         check_path_unchanged(video, path)
         source_file.check_same_file(path)
@@ -63,15 +63,16 @@ def send_video(video: StoredVideo) -> Response:
 
 
 def check_path_unchanged(video: StoredVideo, path: Path) -> None:
-    """SourceUnreachable when the bytes of a video are no longer there where they were."""
+    """SourceUnreachable when the bytes of a video are no longer at `path`."""
     if find_video_path(video) != path:
-        raise SourceUnreachable("The film was replaced or moved while it was read.")
+        raise SourceUnreachable("The video was replaced or moved while it was read.")
 
 
 class SourceVideoFile(io.FileIO):
-    """A film in a source, opened to be sent under its hash: it ends with a broken connection when it is written to.
+    """A video in a source, opened to be sent with its hash as ETag.
 
-    A file put in its place does no harm: what was opened stays what it was.
+    When the file is written to meanwhile, the connection is broken: the client must not take the bytes for the video
+    of that hash. A file that replaces it does no harm, as this one stays open.
     """
 
     def __init__(self, path: Path) -> None:
@@ -81,14 +82,14 @@ class SourceVideoFile(io.FileIO):
     def check_same_file(self, path: Path) -> None:
         """SourceUnreachable when the file of that name is not the one that was opened."""
         if not matches_stat(str(path), *self._opened_state):
-            raise SourceUnreachable("The film was replaced while it was opened.")
+            raise SourceUnreachable("The video was replaced while it was opened.")
 
     def read(self, size: int | None = -1) -> Any:
-        """So many bytes of the film as it was scanned; ConnectionResetError when it was written to since."""
+        """Read bytes; ConnectionResetError when the file was written to since it was opened."""
         data = super().read(size)
         if self._read_state() != self._opened_state:
-            log.warning("film.changed_while_sent")
-            raise ConnectionResetError(errno.ECONNRESET, "the film was changed while it was sent")
+            log.warning("video.changed_while_sent")
+            raise ConnectionResetError(errno.ECONNRESET, "the video was changed while it was sent")
         return data
 
     def _read_state(self) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Videos: taken in as a stream, hashed and counted on the way, probed in a process of their own, stored by content."""
+"""Routes of videos: upload (streamed, hashed, probed in a process of its own), list, show, send, thumbnail, delete."""
 
 from __future__ import annotations
 
@@ -57,7 +57,10 @@ BODY_DOC = {
     },
 }
 THUMBNAIL_DOC: dict[int | str, Any] = {
-    200: {"description": "The picture.", "content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}},
+    200: {
+        "description": "The thumbnail.",
+        "content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}},
+    },
     304: FILE_DOC[304],
 }
 KNOWN_DOC = {
@@ -76,7 +79,7 @@ class AudioRecord(Record):
 
 
 class ProbeRecord(Record):
-    """Facts of a film, read from its packets."""
+    """Properties of a video, read from its packets."""
 
     container: str
     codec: str
@@ -99,12 +102,12 @@ class ProbeRecord(Record):
     transfer: str | None
     interlaced: bool
     audio: list[AudioRecord]
-    decode_failures: int = Field(description="Packets that could not be decoded, once the film was read.")
+    decode_failures: int = Field(description="Packets that could not be decoded, once the video was read.")
     truncated: bool
 
 
 class VideoUrls(Record):
-    """Where to go on."""
+    """Links."""
 
     self: str
     media: str
@@ -119,7 +122,7 @@ class VideoRecord(Record):
     size: int
     sha256: str
     media_type: str
-    stored: bool = Field(description="Its bytes are in the store; otherwise the film stays where it is, in a source.")
+    stored: bool = Field(description="Its bytes are in the store; otherwise the video stays where it is, in a source.")
     probe: ProbeRecord
     created_at: datetime
     urls: VideoUrls
@@ -133,14 +136,14 @@ class VideoPage(Record):
 
 
 class UploadQuery(Query):
-    """How to take an upload."""
+    """How to accept an upload."""
 
     name: str | None = Field(None, description="File name to show; its folders are dropped.")
     allow_damaged: bool = Field(False, description="Take a file that is cut off, as far as it goes.")
 
 
 class UploadHeaders(BaseModel):
-    """What the headers of an upload may promise."""
+    """Headers of an upload."""
 
     content_digest: str | None = Field(
         None,
@@ -164,16 +167,16 @@ class VideosQuery(Query):
 
 
 class ThumbnailQuery(Query):
-    """Which picture of a film."""
+    """Which frame of a video, and how large."""
 
     at: float | None = Field(
-        None, ge=0, allow_inf_nan=False, description="Seconds since the first frame; absent: the middle of the film."
+        None, ge=0, allow_inf_nan=False, description="Seconds since the first frame; absent: the middle of the video."
     )
-    width: int = Field(320, ge=16, le=1280, description="Pixels, at most: a film is never enlarged.")
+    width: int = Field(320, ge=16, le=1280, description="Pixels, at most: a video is never enlarged.")
 
 
 def build_video_record(video: StoredVideo) -> dict[str, Any]:
-    """JSON form with links."""
+    """Build the JSON form with links."""
     path = f"{bp.url_prefix}/{video.id}"
     return video.to_dict() | {"urls": {"self": path, "media": f"{path}/media", "thumbnail": f"{path}/thumbnail.jpg"}}
 
@@ -248,7 +251,7 @@ def show_video(video_id: str) -> dict[str, Any]:
 def delete_video(video_id: str) -> tuple[str, int]:
     """Delete a video with its jobs, results and artifacts; 409 while work on it goes on.
 
-    A film that lies in a source is left where it is. Scans pass it over until it changes, or one is asked for by force.
+    The file of a video in a source is left alone. Scans skip it until it changes, or until a scan is forced.
     """
     videos.delete_video(get_services().engine, video_id)
     return "", 204
@@ -273,7 +276,7 @@ def show_thumbnail(video_id: str, query: ThumbnailQuery) -> Response:
     video = videos.get_video(get_services().engine, video_id)
     duration = video.facts.duration
     if query.at is not None and query.at >= duration:
-        raise bad_query("at", "beyond_the_end", f"The film lasts {float(duration):.6f} s.")
+        raise bad_query("at", "beyond_the_end", f"The video lasts {float(duration):.6f} s.")
     pts = seconds_to_pts(video.facts, float(duration) / 2 if query.at is None else query.at)
     name = f"{video.sha256}-{pts}-{query.width}"
     response = Response(mimetype="image/jpeg")

@@ -30,7 +30,7 @@ class SourceBody(Body):
     watch_s: float | None = Field(
         None, ge=10, le=366 * 86_400, allow_inf_nan=False, description="Seconds between two scans; null: on request."
     )
-    labels: dict[LabelName, Label] = Field(default={}, max_length=64, description="Of the jobs on its films.")
+    labels: dict[LabelName, Label] = Field(default={}, max_length=64, description="Of the jobs on its videos.")
 
 
 class ScanQuery(Query):
@@ -50,7 +50,7 @@ class FilesQuery(Query):
 
 
 class SourceUrls(Record):
-    """Where to go on."""
+    """Links."""
 
     self: str
     scan: str
@@ -68,7 +68,7 @@ class SourceRecord(Record):
     watch_s: float | None
     labels: dict[str, str]
     created_at: datetime
-    scan_requested_at: datetime | None = Field(description="Since when a scan is asked for that has not begun.")
+    scan_requested_at: datetime | None = Field(description="Since when a scan is requested that has not begun.")
     scanned_at: datetime | None
     scanning: bool
     scan: dict[str, Any] = Field(description="What the last scan found; an `error` where it could not be done.")
@@ -110,12 +110,12 @@ def build_source_record(source: Source) -> dict[str, Any]:
 
 @bp.post("")
 @bp.input(SourceBody, arg_name="body")
-@bp.output(SourceRecord, 201, description="Added; its first scan is asked for. `Location` says where.")
+@bp.output(SourceRecord, 201, description="Added; its first scan is requested. `Location` says where.")
 @bp.doc(responses=document_problems(InvalidRequest, SourceForbidden, Conflict))
 def add_source(body: SourceBody) -> tuple[dict[str, Any], int, dict[str, str]]:
-    """Add a folder, or a list of files, as a source of films.
+    """Add a folder, or a list of files, as a source of videos.
 
-    It has to lie under one of the folders that the operator allows (`SCENEWORKS_SOURCE_ROOTS`), links resolved.
+    It must lie under one of the folders that the operator allows (`SCENEWORKS_SOURCE_ROOTS`), links resolved.
     """
     source = service.add_source(body.name, body.folder, body.files, body.watch_s, body.labels)
     return build_source_record(source), 201, {"Location": build_source_record(source)["urls"]["self"]}
@@ -137,11 +137,11 @@ def show_source(source_id: str) -> dict[str, Any]:
 
 
 @bp.delete("/<source_id>")
-@bp.doc(responses=document_problems(NotFound, extra={204: {"description": "Forgotten."}}))
+@bp.doc(responses=document_problems(NotFound, extra={204: {"description": "Deleted."}}))
 def remove_source(source_id: str) -> tuple[str, int]:
-    """Forget a source and where its films lie.
+    """Delete a source.
 
-    The videos and their results stay; films whose bytes lay there alone are out of reach.
+    The videos and their results stay; videos whose bytes lie in this source alone cannot be read any more.
     """
     service.delete_source(source_id)
     return "", 204
@@ -149,10 +149,10 @@ def remove_source(source_id: str) -> tuple[str, int]:
 
 @bp.post("/<source_id>/scan")
 @bp.input(ScanQuery, location="query", arg_name="query")
-@bp.output(SourceRecord, 202, description="Asked for; `scanning` and `scanned_at` say how it stands.")
+@bp.output(SourceRecord, 202, description="Requested; `scanning` and `scanned_at` say how far it is.")
 @bp.doc(responses=document_problems(NotFound))
 def request_scan(source_id: str, query: ScanQuery) -> tuple[dict[str, Any], int]:
-    """Ask for a scan. Files that have the size and time that they had are not read again, unless it is forced."""
+    """Request a scan. Files of unchanged size and time are not read again, unless it is forced."""
     source = service.request_scan(source_id, force=query.force)
     return build_source_record(source), 202
 
@@ -162,7 +162,7 @@ def request_scan(source_id: str, query: ScanQuery) -> tuple[dict[str, Any], int]
 @bp.output(SourceFilePage)
 @bp.doc(responses=document_problems(InvalidRequest, NotFound))
 def list_source_files(source_id: str, query: FilesQuery) -> tuple[dict[str, Any], dict[str, str]]:
-    """The files that scans have found, by path."""
+    """List the files that scans have found, by path."""
     cursor = read_page_token("files", query.page_token, (str,))
     file_rows = sources.list_files(
         get_services().engine,
@@ -176,7 +176,7 @@ def list_source_files(source_id: str, query: FilesQuery) -> tuple[dict[str, Any]
 
 
 def _path_to_cursor(source_file: SourceFile) -> tuple[str]:
-    """A path may hold what a token may not."""
+    """Encode a path for a page token: it may hold characters that a token may not."""
     return (source_file.path.encode().hex(),)
 
 
@@ -184,4 +184,4 @@ def _cursor_to_path(cursor: str) -> str:
     try:
         return bytes.fromhex(cursor).decode()
     except ValueError:
-        raise bad_query("page_token", "bad_token", "This page_token was not made here.") from None
+        raise bad_query("page_token", "bad_token", "This page_token was not made by this list.") from None

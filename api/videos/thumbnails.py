@@ -1,4 +1,4 @@
-"""Small pictures of a film: decoded by a process of its own, a few at a time, and kept for a while."""
+"""Thumbnails of a video: decoded in a process of their own, a few at a time, and cached."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from shared.values import StoredVideo, VideoFacts
 
 TIMEOUT_S = 20.0
 MAX_DECODING = 2
-"""Processes that decode pictures at any time."""
+"""Processes that decode thumbnails at a time."""
 MAX_WAITING = THREADS // 2
-"""Requests that may wait for these: each holds a thread."""
+"""Requests that may wait for these. Each holds a thread, and others must stay free."""
 CACHE_BYTES = 16 * 2**20
 ROUNDING = Fraction(1, 1_000_000)
-"""Seconds by which a time in JSON may lie before the frame it means: it has six decimals."""
+"""Seconds by which a time in JSON may lie before its frame, as it has six decimals."""
 
 
 def seconds_to_pts(video: VideoFacts, at: float) -> int:
-    """The time `at` (seconds since the first frame, as JSON gives them) in ticks of the film's clock."""
+    """Convert a time in seconds since the first frame to ticks of the video's clock."""
     return video.clock.start_pts + int((Fraction(at) + ROUNDING) / video.clock.time_base)
 
 
@@ -59,18 +59,18 @@ _waiting_slots = BoundedSemaphore(MAX_WAITING)
 def make_thumbnail(
     name: str, path: Path, video: StoredVideo, pts: int, width: int, check: Callable[[], None] = lambda: None
 ) -> bytes:
-    """The frame shown at `pts` as a JPEG of at most `width` pixels.
+    """Decode the frame shown at `pts` as a JPEG of at most `width` pixels, or take it from the cache.
 
     Args:
-        name: under which it is kept: what it shows, and nothing else, must follow from it.
-        path: the film.
+        name: key of the cache; it must determine video, frame and width.
+        path: the video.
         video: its facts.
         pts: in ticks of its clock.
         width: in pixels.
-        check: called before a new picture is kept; raises when the bytes there are no longer the film.
+        check: called before a new thumbnail is cached; raises when the file at `path` is no longer the video.
 
     Raises:
-        RateLimited: too many requests wait for pictures. DeadlineExceeded: it took too long.
+        RateLimited: too many requests wait for thumbnails. DeadlineExceeded: it took too long.
         MediaCorrupt: nothing can be decoded there.
     """
 
@@ -84,7 +84,7 @@ def make_thumbnail(
 
 def _decode_thumbnail(path: Path, video: VideoFacts, pts: int, width: int) -> bytes:
     if not _waiting_slots.acquire(blocking=False):
-        raise RateLimited("Too many pictures are asked for at once.")
+        raise RateLimited("Too many thumbnails are requested at once.")
     try:
         request_line = json.dumps({"video": video.to_dict(), "pts": pts, "width": width}).encode() + b"\n"
         with _decoding_slots:

@@ -1,4 +1,4 @@
-"""The body of an upload as a stream: counted, hashed and held against what its headers promise."""
+"""Read the body of an upload as a stream, count and hash it, and compare it with its headers."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from shared.errors import InvalidRequest, SceneworksError, StorageFull, Unsuppor
 from shared.storage import CHUNK
 
 STALL_S = 60
-"""A client that sends nothing for so long has gone: its thread is needed."""
+"""Seconds without a byte after which an upload is given up: its thread is needed."""
 DRAIN_S = 5
 CHECK_DISK_EVERY = 64 * CHUNK
 
 
 @dataclass(slots=True)
 class Upload:
-    """The body of the present request as a stream of the file's bytes; memory is flat at any size.
+    """The body of the request as a stream of the file's bytes; memory does not grow with its size.
 
-    What the headers promise is checked against what comes: gunicorn ends the stream of a client that has gone without
-    an exception, so the count is the only way to tell.
+    The bytes are counted and compared with Content-Length: gunicorn ends the stream of a client that has disconnected
+    without an exception, so the count is the only way to notice.
     """
 
     services: Services
@@ -45,7 +45,7 @@ class Upload:
         self._check_free_space(request.content_length or 0)
 
     def iter_chunks(self) -> Iterator[bytes]:
-        """The file's bytes, whichever way they were sent; InvalidRequest, VideoTooLarge, StorageFull."""
+        """Iterate over the file's bytes, sent raw or as a form; InvalidRequest, VideoTooLarge, StorageFull."""
         kind = request.mimetype
         if kind == "multipart/form-data":
             return self._iter_form()
@@ -94,7 +94,7 @@ class Upload:
 
 
 class FormPart(BaseTarget):  # type: ignore[misc]
-    """The part `file` of a form, handed on as it comes."""
+    """The part `file` of a form, passed on as it arrives."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -116,13 +116,14 @@ class FormPart(BaseTarget):  # type: ignore[misc]
         self.complete = True
 
     def take_bytes(self) -> bytes:
-        """What came since the last call."""
+        """Take the bytes that arrived since the last call."""
         taken, self._buffer = bytes(self._buffer), bytearray()
         return taken
 
 
 def _read_body(size: int) -> bytes:
-    """Bytes of the body; a client that has gone or hangs is InvalidRequest, never mistaken for a fault of our disk."""
+    """Read bytes of the body; InvalidRequest when the client has disconnected or hangs."""
+    # Not the OSError itself: callers would take it for a fault of our disk.
     try:
         return request.stream.read(size)
     except (ClientDisconnected, ParseException, OSError):
@@ -135,7 +136,7 @@ def _too_large_detail(app_services: Services) -> str:
 
 @contextmanager
 def drain_refused_upload() -> Iterator[None]:
-    """When an upload is refused early, take its bytes for a few seconds more.
+    """Read the rest of an upload that is refused early, for a few seconds.
 
     A socket closed with unread bytes is reset, and the client would see that instead of the problem document.
     """

@@ -1,4 +1,4 @@
-"""The API in this process (a test client) and as it is served (gunicorn), and small real films."""
+"""The API in this process (a test client) and as it is served (gunicorn), and small real videos."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ GREY_VIDEO = [
 
 
 def make_video_file(out: Path, *options: str, seconds: float = 2) -> Path:
-    """A film of a test picture, or what the options say."""
+    """A video of a test picture, or what the options say."""
     source = ["-f", "lavfi", "-i", f"testsrc2=size=96x64:rate=25:duration={seconds}"]
     subprocess.run(
         [get_ffmpeg_exe(), "-v", "error", "-y", *(options or (*source, "-pix_fmt", "yuv420p")), str(out)], check=True
@@ -56,7 +56,7 @@ def make_video_file(out: Path, *options: str, seconds: float = 2) -> Path:
 
 
 def add_named_video(database: Engine, name: str) -> str:
-    """A video of that name in the ledger; its id."""
+    """A video of that name in the database; its id."""
     video, _ = videos.add_video(
         database, sha256=hashlib.sha256(name.encode()).hexdigest(), size=2_160_000, name=name, media_type="video/mp4",
         facts=factories.make_video(),
@@ -147,13 +147,13 @@ def client(app: APIFlask) -> FlaskClient:
 
 @pytest.fixture
 def video_id(client: FlaskClient, video_path: Path) -> str:
-    """An uploaded film."""
+    """An uploaded video."""
     return str(client.post("/v1/videos", data=video_path.read_bytes(), content_type="video/mp4").json["id"])
 
 
 @dataclass(frozen=True)
 class ApiServer:
-    """The API behind gunicorn, with the ledger and the files that it works on."""
+    """The API behind gunicorn, with the database and the files that it works on."""
 
     url: str
     port: int
@@ -166,7 +166,7 @@ class ApiServer:
         return [path for path in (self.data_dir / "incoming").iterdir() if path.is_file()]
 
     def count_stored(self) -> tuple[int, int]:
-        """Number of videos in the ledger, and of files in the store."""
+        """Number of videos in the database, and of files in the store."""
         objects = [path for path in (self.data_dir / "objects").rglob("*") if path.is_file()]
         return len(videos.list_videos(self.database, limit=100)), len(objects)
 

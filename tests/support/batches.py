@@ -1,4 +1,4 @@
-"""Archives over HTTP: films in the ledger, and what beat and workers would do."""
+"""Archives over HTTP: videos in the database, and what beat and workers would do."""
 
 from __future__ import annotations
 

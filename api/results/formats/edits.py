@@ -1,7 +1,7 @@
 """Results as edits: timelines of OpenTimelineIO, and edit decision lists (CMX 3600) by its adapter.
 
-Times follow the film's clock and agree with the timecodes of the results. Where frames are evenly spaced, a timeline
-counts in frames at the film's rate. Where they are not, no rate counts them: a timeline then counts in ticks of the
+Times follow the video's clock and agree with the timecodes of the results. Where frames are evenly spaced, a timeline
+counts in frames at the video's rate. Where they are not, no rate counts them: a timeline then counts in ticks of the
 clock, which is exact, and an edit list, which must count in frames, takes the nearest frame of its rate.
 """
 
@@ -34,12 +34,12 @@ MAX_TITLE_CHARS = 70
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """What is to be cut out of a film.
+    """What is to be cut out of a video.
 
     Args:
-        video: the film.
+        video: the video.
         rows: with ranges, in order.
-        back_to_back: laid back to back, as a summary is; else each at its own place in the film.
+        back_to_back: laid back to back, as a summary is; else each at its own place in the video.
         origin: where they come from, as JSON; kept with a timeline.
     """
 
@@ -59,10 +59,10 @@ def render_otio(edit: Edit) -> str:
 
 
 def render_edl(edit: Edit) -> str:
-    """The edit as an EDL: sources by the film's time, the record from 00:00:00:00 on.
+    """The edit as an EDL: sources by the video's time, the record from 00:00:00:00 on.
 
-    The reel is `AX` and each clip has the film's name: editors find it by that. A rate that no timecode counts (10,
-    120) is replaced by the next higher one that it does; the times stay the film's own. More than the 999 events that
+    The reel is `AX` and each clip has the video's name: editors find it by that. A rate that no timecode counts (10,
+    120) is replaced by the next higher one that it does; the times stay the video's own. More than the 999 events that
     the format was made for get numbers of four digits.
     """
     from opentimelineio import adapters
@@ -77,7 +77,7 @@ def render_edl(edit: Edit) -> str:
 
 
 def choose_edl_rate(clock: Clock) -> Fraction:
-    """Frames a second of an edit list: the film's, or the next higher one that has timecodes."""
+    """Frames a second of an edit list: the video's, or the next higher one that has timecodes."""
     return next((rate for rate in TIMECODE_RATES if rate >= clock.fps), TIMECODE_RATES[-1])
 
 
@@ -118,7 +118,7 @@ def _build_clip(edit: Edit, row: RunResult, rate: Fraction) -> Clip:
 
 
 def _build_edl_clip(edit: Edit, row: RunResult) -> Clip:
-    """A clip as the adapter for edit lists writes it best: by the film's name, what it is as a comment."""
+    """A clip as the adapter for edit lists writes it best: by the video's name, what it is as a comment."""
     from opentimelineio import schema
 
     score = row.result.score

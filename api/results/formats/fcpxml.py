@@ -1,7 +1,7 @@
 """Results as a project of Final Cut Pro: FCPXML 1.9, written with what the library for timelines leaves out.
 
 Apple, Final Cut Pro X XML Format, "Resources" and "Story Elements": times are rational numbers of seconds, and where a
-film is cut they must be whole frames of the sequence. So they are counted as an edit list counts (`edits.edit_rate`).
+video is cut they must be whole frames of the sequence. So they are counted as an edit list counts (`edits.edit_rate`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ INVALID_XML_CHARS = {ord(letter): None for letter in map(chr, [*range(0x20), 0xF
 
 
 def render_fcpxml(edit: Edit) -> str:
-    """The edit as a project; the film is looked for beside the file, by its name."""
+    """The edit as a project; the video is looked for beside the file, by its name."""
     rate = choose_edl_rate(edit.video.facts.clock)
     document = Xml.Element("fcpxml", version="1.9")
     _add_resources(Xml.SubElement(document, "resources"), edit, rate)
@@ -37,7 +37,7 @@ def render_fcpxml(edit: Edit) -> str:
 
 
 def _add_resources(parent: Xml.Element, edit: Edit, rate: Fraction) -> None:
-    """The format of frames, and the film."""
+    """The format of frames, and the video."""
     facts = edit.video.facts
     size = {"width": str(facts.width), "height": str(facts.height)}
     Xml.SubElement(parent, "format", {"id": "r1", "frameDuration": _format_seconds(1, rate)} | size)

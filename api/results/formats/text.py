@@ -54,7 +54,7 @@ def format_title(row: RunResult) -> str:
 
 
 def iter_spans(rows: Sequence[RunResult]) -> Iterator[tuple[RunResult, TimeRange]]:
-    """Each row with where it lies in the film; ValueError for one that lies nowhere."""
+    """Iterate over rows with their ranges in the video; ValueError for a row without a range."""
     for row in rows:
         if row.result.range is None:
             raise ValueError(f"{row.result.kind} {row.result.seq} of {row.run_id} has no times")
@@ -62,7 +62,7 @@ def iter_spans(rows: Sequence[RunResult]) -> Iterator[tuple[RunResult, TimeRange
 
 
 def render_web_vtt(rows: Sequence[RunResult]) -> str:
-    """A cue for each row at its place in the film, to the millisecond."""
+    """Render WebVTT: a cue for each row at its place in the video, to the millisecond."""
     cues = [
         f"{row.result.seq + 1}\n{format_clock_time(span.start.seconds)} --> {format_clock_time(span.end.seconds)}\n"
         f"{format_title(row)}\n"
@@ -72,7 +72,7 @@ def render_web_vtt(rows: Sequence[RunResult]) -> str:
 
 
 def render_srt(rows: Sequence[RunResult]) -> str:
-    """The same in the older form: numbered, with decimal commas."""
+    """Render SubRip: numbered cues, with decimal commas."""
     cues = []
     for number, (row, span) in enumerate(iter_spans(rows), 1):
         start, end = (format_clock_time(moment.seconds).replace(".", ",") for moment in (span.start, span.end))
@@ -81,7 +81,7 @@ def render_srt(rows: Sequence[RunResult]) -> str:
 
 
 def render_ffmetadata(rows: Sequence[RunResult], name: str) -> str:
-    """A chapter for each row, exact: in ticks of the film's own clock since its first frame."""
+    """Render FFmetadata: a chapter for each row, exact in ticks of the video's own clock since its first frame."""
     parts = [f";FFMETADATA1\ntitle={_escape_text(name)}\n"]
     for row, span in iter_spans(rows):
         clock = span.start.clock

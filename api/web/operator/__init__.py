@@ -10,7 +10,7 @@ from api.web.operator.diff import bp as differences
 from api.web.operator.schedules import bp as schedule
 
 bp = APIBlueprint("operate", __name__, template_folder="templates", enable_openapi=False)
-"""To stand inside that of the page: its keys, its policy and its way to say problems hold here too."""
+"""Nested in the blueprint of the pages, whose keys, content policy and problem pages apply here too."""
 for _blueprint in (board, asking, batch, schedule, differences, asset):
     bp.register_blueprint(_blueprint)
 

@@ -1,4 +1,4 @@
-"""The form for a batch: first what it would come to, then the batch, of exactly what was shown."""
+"""The form for a batch: a preview first, then the batch, of exactly what the preview showed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def show_form() -> str:
 
 @bp.post("/check")
 def preview_batch() -> tuple[str, int]:
-    """What it would come to; nothing is written. The form again, with its faults, where it cannot be done."""
+    """Preview the batch without storing anything; the form with its faults where it cannot be created."""
     values = request.form.to_dict(flat=False)
     try:
         kind = _parse_kind(values.get("kind", [""])[0])
@@ -48,7 +48,7 @@ def preview_batch() -> tuple[str, int]:
 
 @bp.post("")
 def start_batch() -> Response:
-    """The batch that was shown."""
+    """Create the batch of the preview."""
     body = form_parsing.validate_body(BatchBody, read_json(request.form.get("asked", "").encode()))
     kind = _parse_kind(request.form.get("kind", ""))
     return redirect_to(f"/operator/batches/{service.create_batch(body, kind).id}")
@@ -57,7 +57,7 @@ def start_batch() -> Response:
 def render_form(
     template: str, values: FormValues, faults: Sequence[FormFault] = (), plan: BatchPlan | None = None, **more: Any
 ) -> str:
-    """The form with what was given, its faults, and what it would come to."""
+    """Render the form with its values, faults and preview."""
     return render_template(
         template,
         given=values,
@@ -78,7 +78,7 @@ def _parse_kind(text: str) -> str:
 
 
 def _copy_batch(batch_id: str) -> FormValues:
-    """The form of a batch that there was."""
+    """Fill the form with the work of an earlier batch."""
     batch = batches.get_batch(get_services().engine, batch_id)
     kind = "batch" if batch.kind == "batch" else "reprocess"
     return form_parsing.fill_from_work(batch.work) | {"name": [batch.name], "kind": [kind]}

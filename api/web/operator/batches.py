@@ -1,4 +1,4 @@
-"""The page of a batch: how it stands, its films, and what it has changed."""
+"""The page of a batch: its state, its videos, and what it has changed."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ bp = APIBlueprint("batch", __name__, enable_openapi=False, url_prefix="/operator
 VIDEOS_PER_PAGE = 50
 """On one page of the list."""
 DIFF_TIMEOUT_S = 3.0
-"""How long a page waits for the comparison; it renews itself, and the next one comes further."""
+"""Seconds that a page waits for the comparison; the page reloads itself and comes further each time."""
 
 
 @bp.get("/<batch_id>")
 def show_batch(batch_id: str) -> str:
-    """One batch. What it has changed is compared once it has ended, or when that is asked for."""
+    """One batch. What it has changed is compared once it has ended, or on request."""
     batch = batches.get_batch(get_services().engine, batch_id)
     diff = sum_batch_changes(batch_id, DIFF_TIMEOUT_S) if batch.state.has_ended or "changed" in request.args else None
     most_changed = diff.most_changed if diff else []
@@ -46,7 +46,7 @@ def show_batch(batch_id: str) -> str:
 
 
 def _list_videos(batch_id: str) -> dict[str, Any]:
-    """A page of its films, all of them or those in one state."""
+    """List a page of its videos, all of them or those in one state."""
     state, after = request.args.get("state"), read_page_token("items", request.args.get("page_token"), (int,))
     if state is not None and state not in ITEM_STATES:
         raise bad_query("state", "unknown_state", f"States are: {', '.join(ITEM_STATES)}.")

@@ -51,7 +51,7 @@ SCHEDULE_ACTIONS: dict[str, Action] = {
 
 @dataclass(frozen=True, slots=True)
 class SlotTime:
-    """A moment at which a schedule is due: in the words of its own zone, and in UTC."""
+    """The time of a slot as text: in the zone of the schedule, and in UTC."""
 
     local: str
     utc: str
@@ -69,7 +69,7 @@ class WorkerStatus:
 
 @bp.get("")
 def show_dashboard() -> str:
-    """How everything stands."""
+    """Show the dashboard."""
     engine = get_services().engine
     after = read_page_token("batches", request.args.get("page_token"), (datetime, str))
     listed, older, _ = paginate_items(
@@ -134,7 +134,7 @@ def format_slot_time(moment: datetime, timezone: str) -> SlotTime:
 
 
 def list_batch_actions(batch: Batch) -> list[str]:
-    """What can be decided about a batch as it stands."""
+    """List the actions that the state of a batch allows."""
     actions = []
     if not batch.state.has_ended and batch.cancelled_at is None:
         actions += ["resume"] if batch.paused_at else ["pause"] if batch.counts.get("waiting") else []
@@ -145,13 +145,13 @@ def list_batch_actions(batch: Batch) -> list[str]:
 
 
 def redirect_to(location: str) -> Response:
-    """Go on with a GET there."""
+    """Redirect to a GET of that address."""
     response = redirect(location, 303)
     assert isinstance(response, Response)  # noqa: S101 (Flask makes it of its own class)
     return response
 
 
-# Decisions ------------------------------------------------------------------------------------------------------------
+# Actions --------------------------------------------------------------------------------------------------------------
 
 
 @bp.post("/queues/<model>/<mode>")

@@ -1,4 +1,4 @@
-"""What changed between two runs of a film: the old one and the new one as two lanes on one time line."""
+"""The page of the differences between two runs of a video: two lanes on one time line."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class LaneBlock:
 
     Args:
         pair: number of the pairing that it is in.
-        describe_change: what became of it, for people.
+        description: the change, for people.
     """
 
     pair: int
@@ -50,7 +50,7 @@ class Lanes:
 
 @bp.get("/runs/<run_id>/diff")
 def show_diff(run_id: str) -> str:
-    """Two runs of a film, one above the other."""
+    """Show two runs of a video, one above the other."""
     engine = get_services().engine
     diff = videos_diff.diff_runs(engine, run_id, request.args.get("base_run_id"), request.args.get("kind"))
     video = videos.get_video(engine, diff.run.video_id)

@@ -1,7 +1,6 @@
-"""What is written into the forms for a batch and for a schedule: read as a request to the API, and shown again.
+"""Convert the forms for batches and schedules to request bodies of the API, and requests back to form values.
 
-A form comes back with its faults beside the fields. Its fields are named after what they ask, those of a model's
-parameters `model.parameter`.
+A form is shown again with its faults beside the fields. Fields of a model's parameters are named `model.parameter`.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ FIELD_PATTERNS = (
     (r"/hours/(since|until)", r"\1"), (r"/hours.*", "zone"), (r"/(cron|every_s|timezone|catch_up|cap|priority)", r"\1"),
     (r"/analyses(/\d+/model)?", "models"),
 )  # fmt: skip
-"""Places in a request, and the field that each is asked for in."""
+"""JSON pointers of a request, and the form field of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +46,7 @@ class FormFault:
     detail: str
 
 
-# What a form shows ----------------------------------------------------------------------------------------------------
+# Form values -------------------------------------------------------------------------------------------------------
 
 
 def list_model_fields(values: FormValues) -> list[tuple[ModelSpec, list[FormField]]]:
@@ -69,7 +68,7 @@ def _fill_field(field: FormField, values: FormValues) -> FormField:
 
 
 def fill_from_work(work: Workload) -> dict[str, list[str]]:
-    """A form filled with what is asked for already."""
+    """Build the form values of existing work."""
     selection = work.selection
     hours = work.hours.to_dict() if work.hours else {}
     values = DEFAULT_VALUES | {
@@ -116,7 +115,7 @@ def _format_labels(labels: Mapping[str, str]) -> str:
     return "\n".join(f"{name}:{value}" for name, value in labels.items())
 
 
-# What it asks for -----------------------------------------------------------------------------------------------------
+# Request bodies ------------------------------------------------------------------------------------------------------
 
 
 def parse_batch(values: FormValues) -> dict[str, Any]:
@@ -207,7 +206,7 @@ def _parse_value(kind: str, text: str) -> Any:
             try:
                 return read_json(text.encode())
             except InvalidRequest:
-                return text  # which is then said not to be what the parameter wants
+                return text  # the check of the parameter then refuses it by name
         case _:
             return text
 

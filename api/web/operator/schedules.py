@@ -1,4 +1,4 @@
-"""The page of a schedule: when it is due, what became of its last slots, and the form that makes or changes it."""
+"""The page of a schedule: its next slots, the outcome of the last ones, and the form to create or change it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def show_schedule(schedule_id: str) -> str:
 
 @bp.post("/check")
 def preview_schedule() -> tuple[str, int]:
-    """When it would be due, and what a slot would come to now; nothing is written."""
+    """Preview the slots of a schedule and the batch of a slot now, without storing anything."""
     values, stored = request.form.to_dict(flat=False), _get_edited_schedule()
     try:
         body = form_parsing.validate_body(ScheduleBody, form_parsing.parse_schedule(values))
@@ -61,7 +61,7 @@ def preview_schedule() -> tuple[str, int]:
 
 @bp.post("")
 def save_schedule() -> Response:
-    """The schedule that was shown."""
+    """Create or change the schedule of the preview."""
     body, stored = (
         form_parsing.validate_body(ScheduleBody, read_json(request.form.get("asked", "").encode())),
         _get_edited_schedule(),

@@ -1,4 +1,4 @@
-"""Facts and numbers in words, as the page writes them."""
+"""Template filters: numbers, sizes, times and parameters as text."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ class MasksView:
         runs: every run of the job that has tracks, this one included.
         tracks: one a query.
         masks_file: the file of all masks; None where no frame was read.
-        overlay_video: the film with the masks drawn over it; None where none was asked for.
+        overlay_video: the video with the masks drawn over it; None where it was not requested.
     """
 
     run: Run
@@ -32,7 +32,7 @@ class MasksView:
 
 
 def load_masks_view(job: Job, files: Sequence[tuple[str, str, Artifact]]) -> MasksView | None:
-    """The tracks of the run asked for, or of the first that has some; None while there are none."""
+    """Load the tracks of the requested run, or of the first that has some; None while there are none."""
     run, runs = select_run(job, "track", "masks")
     if run is None:
         return None

@@ -1,8 +1,7 @@
-"""The page: jobs, and one job with its film, as HTML; a key as a cookie.
+"""The pages of jobs as HTML: the list, and one job with its video. The API key is kept in a cookie.
 
-Everything is drawn once, by the templates beside this file. The scripts in `static/` fetch the page again and take over
-what has changed, so nothing is drawn in two places. Without scripts the page can still be read, and jobs be cancelled,
-retried and deleted.
+Only the templates render. The scripts in `static/` fetch the page again and take over what has changed, so nothing is
+rendered in two places. Without scripts the pages can be read, and jobs can be cancelled, retried and deleted.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ JOB_ACTIONS: dict[str, Callable[[str], Any]] = {
 
 @bp.get("/")
 def show_jobs() -> str:
-    """A form for a film, and the jobs, newest first."""
+    """Show the form for a new job, and the jobs, newest first."""
     engine = get_services().engine
     after = read_page_token("jobs", request.args.get("page_token"), (datetime, str))
     rows = jobs.list_jobs(engine, limit=JOBS_PER_PAGE + 1, after=after)
@@ -77,7 +76,7 @@ def show_jobs() -> str:
 
 @bp.get("/jobs/<job_id>")
 def show_job(job_id: str) -> str:
-    """One job: how it stands, its film with what was found in it, its files, where they come from."""
+    """Show one job: its state, its video with the results, its files, their provenance."""
     engine = get_services().engine
     job = jobs.get_job(engine, job_id)
     video = videos.get_video(engine, job.video_id)
@@ -111,7 +110,7 @@ def act_on_job(job_id: str, verb: str) -> Response:
 @bp.post("/sign-in")
 @allow_anonymous
 def sign_in() -> Response:
-    """Keep the key as a cookie that no script can read; the door looks at it with the next request."""
+    """Store the key in a cookie that no script can read; it is checked with the next request."""
     key = request.form.get("key", "").strip()
     if not key.isascii() or not key.isprintable() or len(key) > MAX_KEY_LENGTH:
         raise InvalidRequest(f"A key has at most {MAX_KEY_LENGTH} characters, all of them printable ASCII.")
@@ -140,7 +139,7 @@ def send_asset(name: str) -> Response:
 
 @bp.after_request
 def finish_html(response: Response) -> Response:
-    """Problems as HTML, a strict content policy, and 304 for a page that is as it was."""
+    """Render problems as HTML, add a strict content policy, and answer 304 for a page that has not changed."""
     if response.mimetype == "application/problem+json":
         problem = json.loads(response.get_data())
         response.set_data(render_template("problem.html", problem=problem, tried=KEY_COOKIE in request.cookies))
@@ -156,7 +155,7 @@ def finish_html(response: Response) -> Response:
 
 @bp.context_processor
 def add_template_variables() -> dict[str, Any]:
-    """What every template may say."""
+    """Add the variables that every template may use."""
     return {"signed_in": bool(g.get("key")) and KEY_COOKIE in request.cookies, "now": datetime.now(UTC)}
 
 
@@ -168,7 +167,7 @@ def _redirect_to(location: str) -> Response:
 
 
 def _restrict_to_site(location: str) -> str:
-    """The address if it is a path on this site, else the start: nobody is sent elsewhere after signing in."""
+    """Return the address if it is a path on this site, else `/`: an open redirect would help phishing."""
     local = (
         location.startswith("/") and not location.startswith("//") and "\\" not in location and location.isprintable()
     )

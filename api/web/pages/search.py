@@ -1,4 +1,4 @@
-"""Likeness on the page of a job: films, or shots of films, that look and move like this one."""
+"""Neighbours on the page of a job: videos, or shots of videos, with embeddings similar to this one."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from shared.store.search.embeddings import VideoPart
 from shared.values import Job, Run
 
 MAX_NEIGHBOURS = 24
-"""Pictures of a grid; the API has more."""
+"""Neighbours that the page shows; the API lists more."""
 MAX_SHOT_OPTIONS = 2000
 """Shots to choose from; those after them can be named in the address."""
 
 
 @dataclass(frozen=True, slots=True)
 class SearchView:
-    """What is like a film, or like one shot of it.
+    """The neighbours of a video, or of one of its shots.
 
     Args:
-        runs: every run of the job that embedded the film, this one included.
-        shots: numbers of the shots that can be asked with; none where the film was embedded as a whole.
-        shot: the one that was; None for the whole film.
-        neighbours: the likest first.
-        excluded: what was not compared; None where nothing could be asked.
+        runs: every run of the job that embedded the video, this one included.
+        shots: numbers of the shots that can be the query; none where the video was embedded as a whole.
+        shot: the shot of the query; None for the whole video.
+        neighbours: the most similar first.
+        excluded: what was not compared; None where there was no search.
         unavailable_reason: why there is no answer; empty where there is one.
     """
 
@@ -44,7 +44,7 @@ class SearchView:
 
 
 def load_search_view(job: Job) -> SearchView | None:
-    """What is like the film by the run asked for, or by the first that embedded it; None while there is none."""
+    """Load the neighbours by the requested run, or by the first that embedded the video; None while there is none."""
     run, runs = select_run(job, "embedding", "likeness")
     if run is None:
         return None

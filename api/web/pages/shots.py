@@ -1,4 +1,4 @@
-"""A film on the page of a job: its shots by pages, and its scenes."""
+"""The video on the page of a job: its shots in pages, and its scenes."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def select_run(job: Job, kind: str, argument: str) -> tuple[Run | None, tuple[Ru
 
 
 def load_shots_view(job: Job, files: Sequence[tuple[str, str, Artifact]]) -> ShotsView | None:
-    """The shots of the run asked for, or of the first that has some; None while there are none."""
+    """Load the shots of the requested run, or of the first that has some; None while there are none."""
     run, finished_runs = select_run(job, "shot", "run")
     if run is None:
         return None
@@ -70,7 +70,7 @@ def load_shots_view(job: Job, files: Sequence[tuple[str, str, Artifact]]) -> Sho
     rows = results.list_results(
         get_services().engine, job.id, run_id=run.id, kind="shot", limit=SHOTS_PER_PAGE + 1, after=after
     )
-    shots, token, _ = paginate_items("shots", rows, SHOTS_PER_PAGE, lambda one: one.cursor)
+    shots, token, _ = paginate_items("shots", rows, SHOTS_PER_PAGE, lambda row: row.cursor)
     keyframes_id = next((file.id for run_id, _, file in files if (run_id, file.kind) == (run.id, "keyframes")), None)
     return ShotsView(
         run=run,
@@ -81,7 +81,7 @@ def load_shots_view(job: Job, files: Sequence[tuple[str, str, Artifact]]) -> Sho
 
 
 def load_scenes_view(job: Job) -> ScenesView | None:
-    """The scenes of the run asked for, or of the first that has some; None while there are none."""
+    """Load the scenes of the requested run, or of the first that has some; None while there are none."""
     run, finished_runs = select_run(job, "scene", "scenes")
     if run is None:
         return None

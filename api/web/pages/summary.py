@@ -1,4 +1,4 @@
-"""A summary on the page of a job: the scores over the film as a curve, what was chosen, and the words that asked."""
+"""The summary on the page of a job: the scores over the video as a curve, the highlights, and the captions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ScoreCurve:
 
     Args:
         line: the scores, each from its sampled frame to the next one.
-        ticks: where the segments of the film begin.
+        ticks: where the segments of the video begin.
         lowest, highest: the scores at the edges of the drawing.
     """
 
@@ -35,10 +35,10 @@ class ScoreCurve:
 
 @dataclass(frozen=True, slots=True)
 class SummaryView:
-    """The answer to one question about a film.
+    """The summary of one run.
 
     Args:
-        runs: every run of the job that made a summary, this one included.
+        runs: every run of the job that has a summary, this one included.
         highlights: with ranges, in order.
         captions: the sentences that guided it.
         summary_video, poster: ids of artifacts; None where there are none.
@@ -59,7 +59,7 @@ class SummaryView:
 
 
 def load_summary_view(job: Job, files: Sequence[tuple[str, str, Artifact]]) -> SummaryView | None:
-    """The summary of the run asked for, or of the first that made one; None while there is none."""
+    """Load the summary of the requested run, or of the first that has one; None while there is none."""
     run, runs = select_run(job, "highlight", "summary")
     if run is None:
         return None
@@ -83,7 +83,7 @@ def _load_results(job: Job, run: Run, kind: str) -> tuple[RunResult, ...]:
 
 
 def build_score_curve(scores: Sequence[tuple[TimeRange, float]], segments: Sequence[RunResult]) -> ScoreCurve | None:
-    """The curve of these scores over the segments of the film; None without scores."""
+    """Build the curve of the scores over the segments of the video; None without scores."""
     if not scores:
         return None
     lowest, highest = min(score for _, score in scores), max(score for _, score in scores)

@@ -58,23 +58,23 @@ def test_a_batch(client: FlaskClient, database: Engine) -> None:
     }  # fmt: skip
     answer = client.post("/v1/batches", json=body)
     assert answer.status_code == 202
-    made = answer.json
-    assert (made["name"], made["kind"], made["state"], made["priority"], made["cap"], made["videos"]) == (
+    batch = answer.json
+    assert (batch["name"], batch["kind"], batch["state"], batch["priority"], batch["cap"], batch["videos"]) == (
         "the archive", "batch", "queued", "low", 1, 2,
     )  # fmt: skip
-    assert made["analyses"][0]["params"]["min_shot_frames"] == 15
-    assert (made["hours"], made["selection"]["only"], made["counts"]) == (body["hours"], "all", {"waiting": 2})
-    assert answer.headers["Location"] == made["urls"]["self"]
+    assert batch["analyses"][0]["params"]["min_shot_frames"] == 15
+    assert (batch["hours"], batch["selection"]["only"], batch["counts"]) == (body["hours"], "all", {"waiting": 2})
+    assert answer.headers["Location"] == batch["urls"]["self"]
     assert int(answer.headers["Retry-After"]) >= 1
-    told = client.get(made["urls"]["self"])
-    assert (told.json | {"progress": None}) == (made | {"progress": None})
-    assert client.get(made["urls"]["self"], headers={"If-None-Match": told.headers["ETag"]}).status_code == 304
+    reported = client.get(batch["urls"]["self"])
+    assert (reported.json | {"progress": None}) == (batch | {"progress": None})
+    assert client.get(batch["urls"]["self"], headers={"If-None-Match": reported.headers["ETag"]}).status_code == 304
 
 
-def test_all_films_unless_something_is_said(create_batch: CreateBatch, database: Engine) -> None:
+def test_all_videos_unless_something_is_said(create_batch: CreateBatch, database: Engine) -> None:
     add_videos(database, 2)
-    made = create_batch()
-    assert (made["videos"], made["name"], made["cap"], made["hours"]) == (2, "shots", 32, None)
+    batch = create_batch()
+    assert (batch["videos"], batch["name"], batch["cap"], batch["hours"]) == (2, "shots", 32, None)
     assert create_batch(cap=None)["cap"] is None
 
 
@@ -85,8 +85,8 @@ def test_faults_have_pointers(client: FlaskClient, database: Engine) -> None:
             answer = client.post(path, json={"analyses": SHOTS_ANALYSES} | change)
             assert read_fault(answer) == (*BAD, pointer, code), change
     several = {"analyses": [{"model": "no"}], "hours": {"since": "06:00", "until": "06:00"}, "selection": {"code": "x"}}
-    told = client.post("/v1/batches", json=several).json["errors"]
-    assert [one["pointer"] for one in told] == ["/analyses/0/model", "/hours", "/selection/code"]
+    reported = client.post("/v1/batches", json=several).json["errors"]
+    assert [one["pointer"] for one in reported] == ["/analyses/0/model", "/hours", "/selection/code"]
     assert client.get("/v1/batches").json["items"] == []
 
 
@@ -108,7 +108,7 @@ def test_nothing_that_is_meant(client: FlaskClient) -> None:
 
 def test_what_cannot_run_is_refused(client: FlaskClient, database: Engine, create_batch: CreateBatch) -> None:
     add_videos(database, 1)
-    made, job = create_batch(), factories.create_job(database)
+    batch, job = create_batch(), factories.create_job(database)
     calls = (
         ("/v1/batches", {"analyses": SHOTS_ANALYSES}),
         ("/v1/reprocess", {"analyses": SHOTS_ANALYSES}),
@@ -120,12 +120,12 @@ def test_what_cannot_run_is_refused(client: FlaskClient, database: Engine, creat
     other = jobs.create_job(database, NewJob(job.video_id, (factories.make_analysis(threshold=0.3),)))
     finish_runs(database, other.wakeups, failed=True)
     failed = jobs.list_jobs(database, limit=1)[0]
-    for path in (f"/v1/jobs/{failed.id}/retry", f"{made['urls']['retry']}"):
+    for path in (f"/v1/jobs/{failed.id}/retry", f"{batch['urls']['retry']}"):
         assert read_fault(client.post(path))[:2] == (503, "model_unavailable"), path
     assert client.post("/v1/reprocess?dry_run=true", json={"analyses": SHOTS_ANALYSES}).status_code == 200
-    assert dispatch_batch(database, made["id"]) == []  # a batch waits meanwhile
+    assert dispatch_batch(database, batch["id"]) == []  # a batch waits meanwhile
     queues.set_queue_mode(database, "shots", "open")
-    assert len(dispatch_batch(database, made["id"])) > 0
+    assert len(dispatch_batch(database, batch["id"])) > 0
     announce_without_weights(database)
     for path, body in calls:
         assert read_fault(client.post(path, json=body))[:2] == (503, "weights_missing"), path
@@ -137,28 +137,28 @@ def test_what_cannot_run_is_refused(client: FlaskClient, database: Engine, creat
 
 def test_items_and_states(client: FlaskClient, database: Engine, create_batch: CreateBatch) -> None:
     ids = add_videos(database, 4)
-    made = create_batch(cap=3)
-    one, other, third = dispatch_batch(database, made["id"])
+    batch = create_batch(cap=3)
+    one, other, third = dispatch_batch(database, batch["id"])
     finish_runs(database, [one])
     finish_runs(database, [other], failed=True)
     assert third
-    place, seen = f"{made['urls']['items']}?limit=3", []
+    place, items = f"{batch['urls']['items']}?limit=3", []
     while place:
         answer = client.get(place)
-        seen += answer.json["items"]
+        items += answer.json["items"]
         place = answer.headers.get("Link", "").partition("<")[2].partition(">")[0]
-    assert [item["video_id"] for item in seen] == ids
-    assert [item["state"] for item in seen] == ["succeeded", "failed", "queued", "waiting"]
-    assert (seen[0]["name"], seen[3]["urls"]["job"]) == ("film.mp4", None)
-    assert client.get(seen[0]["urls"]["job"]).json["priority"] == "low"
-    chosen = client.get(f"{made['urls']['items']}?state=failed,waiting").json["items"]
+    assert [item["video_id"] for item in items] == ids
+    assert [item["state"] for item in items] == ["succeeded", "failed", "queued", "waiting"]
+    assert (items[0]["name"], items[3]["urls"]["job"]) == ("film.mp4", None)
+    assert client.get(items[0]["urls"]["job"]).json["priority"] == "low"
+    chosen = client.get(f"{batch['urls']['items']}?state=failed,waiting").json["items"]
     assert [item["position"] for item in chosen] == [1, 3]
-    told = client.get(made["urls"]["self"]).json
-    assert (told["state"], told["counts"]) == (
+    reported = client.get(batch["urls"]["self"]).json
+    assert (reported["state"], reported["counts"]) == (
         "running", {"failed": 1, "queued": 1, "succeeded": 1, "waiting": 1},
     )  # fmt: skip
     for query, code in (("state=lost", "unknown_state"), ("page_token=x", "bad_token")):
-        assert read_fault(client.get(f"{made['urls']['items']}?{query}"))[2:] == (
+        assert read_fault(client.get(f"{batch['urls']['items']}?{query}"))[2:] == (
             f"/query/{query.partition('=')[0]}",
             code,
         )
@@ -166,17 +166,17 @@ def test_items_and_states(client: FlaskClient, database: Engine, create_batch: C
 
 def test_pause_resume_cancel_retry(client: FlaskClient, database: Engine, create_batch: CreateBatch) -> None:
     add_videos(database, 3)
-    made = create_batch(cap=2)
-    urls = made["urls"]
-    wakes = dispatch_batch(database, made["id"])
+    batch = create_batch(cap=2)
+    urls = batch["urls"]
+    wakes = dispatch_batch(database, batch["id"])
     assert client.post(urls["pause"]).json["state"] == "paused"
     finish_runs(database, wakes, failed=True)
-    assert dispatch_batch(database, made["id"]) == []
+    assert dispatch_batch(database, batch["id"]) == []
     assert client.post(urls["resume"]).json["state"] == "running"
     again = client.post(urls["retry"])
     assert (again.status_code, again.json["counts"]) == (202, {"waiting": 3})
     assert read_fault(client.post(urls["retry"]))[:2] == (409, "conflict")
-    assert len(dispatch_batch(database, made["id"])) == 2
+    assert len(dispatch_batch(database, batch["id"])) == 2
     cancelled = client.post(urls["cancel"]).json
     assert (cancelled["state"], cancelled["counts"]) == ("cancelled", {"cancelled": 2, "waiting": 1})
     for name in ("pause", "resume"):
@@ -208,19 +208,19 @@ def test_wait_for_the_end(app: APIFlask, database: Engine, create_batch: CreateB
 
 def test_listed_by_pages_and_by_state(client: FlaskClient, database: Engine, create_batch: CreateBatch) -> None:
     add_videos(database, 1)
-    made = [create_batch()["id"] for _ in range(5)]
-    for batch_id in made[::2]:
+    batch = [create_batch()["id"] for _ in range(5)]
+    for batch_id in batch[::2]:
         batches.cancel_batch(database, batch_id)
-    place, seen = "/v1/batches?limit=2", []
+    place, items = "/v1/batches?limit=2", []
     while place:
         answer = client.get(place)
-        seen += [item["id"] for item in answer.json["items"]]
+        items += [item["id"] for item in answer.json["items"]]
         place = answer.headers.get("Link", "").partition("<")[2].partition(">")[0]
-    assert seen == made[::-1]
-    some = client.get("/v1/batches?state=cancelled&limit=2").json
-    assert [item["id"] for item in some["items"]] == [made[4], made[2]]
-    rest = client.get(f"/v1/batches?state=cancelled&limit=2&page_token={some['next_page_token']}").json
-    assert ([item["id"] for item in rest["items"]], rest["next_page_token"]) == ([made[0]], None)
+    assert items == batch[::-1]
+    first_page = client.get("/v1/batches?state=cancelled&limit=2").json
+    assert [item["id"] for item in first_page["items"]] == [batch[4], batch[2]]
+    rest = client.get(f"/v1/batches?state=cancelled&limit=2&page_token={first_page['next_page_token']}").json
+    assert ([item["id"] for item in rest["items"]], rest["next_page_token"]) == ([batch[0]], None)
     assert client.get("/v1/batches?schedule_id=sch_none").json["items"] == []
     for query, code in (
         ("state=done", "unknown_state"),

@@ -43,12 +43,12 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events, "POLL_EVERY_S", 0.05)
 
 
-def open_stream(client: FlaskClient, made: dict[str, Any], last: str | None = None) -> TestResponse:
+def open_stream(client: FlaskClient, batch: dict[str, Any], last: str | None = None) -> TestResponse:
     headers = {} if last is None else {"Last-Event-ID": last}
-    return client.get(made["urls"]["events"], headers=headers)
+    return client.get(batch["urls"]["events"], headers=headers)
 
 
-def told(lines: Iterator[str]) -> Iterator[Event]:
+def parse_events(lines: Iterator[str]) -> Iterator[Event]:
     """The events of a stream; comments and the pause between two connections are passed over."""
     fields: dict[str, str] = {}
     for line in lines:
@@ -62,33 +62,33 @@ def told(lines: Iterator[str]) -> Iterator[Event]:
             fields = {}
 
 
-def lines_of(answer: TestResponse) -> Iterator[str]:
+def iter_event_lines(answer: TestResponse) -> Iterator[str]:
     for chunk in answer.iter_encoded():
         yield from chunk.decode().split("\n")[:-1]
 
 
-def read(client: FlaskClient, made: dict[str, Any], last: str | None = None) -> list[Event]:
+def read(client: FlaskClient, batch: dict[str, Any], last: str | None = None) -> list[Event]:
     """Everything that a stream tells until it ends."""
-    answer = open_stream(client, made, last)
+    answer = open_stream(client, batch, last)
     assert (answer.status_code, answer.mimetype, answer.headers["Cache-Control"]) == (
         200, "text/event-stream", "no-store",
     )  # fmt: skip
     with answer:
-        return list(told(lines_of(answer)))
+        return list(parse_events(iter_event_lines(answer)))
 
 
-def jobs_of(found: Sequence[Event]) -> list[tuple[int, str]]:
-    return [(one.data["position"], one.data["state"]) for one in found if one.name == "job"]
+def list_job_ends(received: Sequence[Event]) -> list[tuple[int, str]]:
+    return [(one.data["position"], one.data["state"]) for one in received if one.name == "job"]
 
 
 def test_a_batch_from_its_start_to_its_end(client: FlaskClient, database: Engine, create_batch: CreateBatch) -> None:
     add_videos(database, 3)
-    made = create_batch(cap=2)
-    with open_stream(client, made) as answer:
-        stream = told(lines_of(answer))
+    batch = create_batch(cap=2)
+    with open_stream(client, batch) as answer:
+        stream = parse_events(iter_event_lines(answer))
         first = next(stream)
         assert (first.id[:2], first.name, first.data["counts"]) == ("0.", "progress", {"waiting": 3})
-        wakes = dispatch_batch(database, made["id"])
+        wakes = dispatch_batch(database, batch["id"])
         assert next(stream).data["counts"] == {"queued": 2, "waiting": 1}
         finish_runs(database, wakes[1:])
         ended = next(stream)
@@ -102,9 +102,9 @@ def test_a_batch_from_its_start_to_its_end(client: FlaskClient, database: Engine
         finish_runs(database, wakes[:1], failed=True)
         failed = next(stream)
         assert (failed.data["position"], failed.data["state"], failed.data["code"]) == (0, "failed", "out_of_memory")
-        finish_runs(database, dispatch_batch(database, made["id"]))
+        finish_runs(database, dispatch_batch(database, batch["id"]))
         rest = list(stream)
-    assert jobs_of(rest) == [(2, "succeeded")]
+    assert list_job_ends(rest) == [(2, "succeeded")]
     assert (rest[-1].name, rest[-1].data["state"]) == ("progress", "failed")
 
 
@@ -112,10 +112,10 @@ def test_resumed_anywhere_nothing_is_lost_or_told_twice(
     app: APIFlask, make_app: MakeApp, database: Engine, create_batch: CreateBatch
 ) -> None:
     add_videos(database, 6)
-    made = create_batch(cap=None)
-    wakes = dispatch_batch(database, made["id"])
-    with open_stream(app.test_client(), made) as answer:
-        stream = told(lines_of(answer))
+    batch = create_batch(cap=None)
+    wakes = dispatch_batch(database, batch["id"])
+    with open_stream(app.test_client(), batch) as answer:
+        stream = parse_events(iter_event_lines(answer))
         whole = [next(stream)]
         for wake in wakes:
             finish_runs(database, [wake], failed=wake is wakes[2])
@@ -123,76 +123,78 @@ def test_resumed_anywhere_nothing_is_lost_or_told_twice(
             while whole[-1].name != "job":
                 whole.append(next(stream))
         whole += stream
-    assert sorted(jobs_of(whole)) == [(n, "failed" if n == 2 else "succeeded") for n in range(6)]
+    assert sorted(list_job_ends(whole)) == [(n, "failed" if n == 2 else "succeeded") for n in range(6)]
     assert len({one.id for one in whole}) == len(whole)
     assert sum(one.name == "progress" for one in whole) > 4
     elsewhere = make_app().test_client()  # another process: it has seen nothing of this
     for at, one in enumerate(whole[:-1]):
-        again = read(elsewhere, made, one.id)
-        assert jobs_of(again) == jobs_of(whole[at + 1 :])
+        again = read(elsewhere, batch, one.id)
+        assert list_job_ends(again) == list_job_ends(whole[at + 1 :])
         assert again[-1] == whole[-1]
-        assert len(again) == len(jobs_of(again)) + 1
-    assert jobs_of(read(elsewhere, made)) == jobs_of(whole)
-    over = open_stream(elsewhere, made, whole[-1].id)
+        assert len(again) == len(list_job_ends(again)) + 1
+    assert list_job_ends(read(elsewhere, batch)) == list_job_ends(whole)
+    over = open_stream(elsewhere, batch, whole[-1].id)
     assert (over.status_code, over.data) == (204, b"")
 
 
 def test_what_is_tried_again_ends_again(client: FlaskClient, database: Engine, create_batch: CreateBatch) -> None:
     add_videos(database, 2)
-    made = create_batch()
-    one, other = dispatch_batch(database, made["id"])
+    batch = create_batch()
+    one, other = dispatch_batch(database, batch["id"])
     finish_runs(database, [one], failed=True)
     finish_runs(database, [other])
-    first = read(client, made)
-    assert jobs_of(first) == [(0, "failed"), (1, "succeeded")]
-    batches.retry_batch(database, made["id"])
-    wakes = dispatch_batch(database, made["id"])
-    with open_stream(client, made, first[-1].id) as answer:
-        stream = told(lines_of(answer))
+    first = read(client, batch)
+    assert list_job_ends(first) == [(0, "failed"), (1, "succeeded")]
+    batches.retry_batch(database, batch["id"])
+    wakes = dispatch_batch(database, batch["id"])
+    with open_stream(client, batch, first[-1].id) as answer:
+        stream = parse_events(iter_event_lines(answer))
         assert next(stream).data["state"] == "running"
         finish_runs(database, wakes)
-        assert jobs_of(list(stream)) == [(0, "succeeded")]
-    assert jobs_of(read(client, made)) == [(0, "failed"), (1, "succeeded"), (0, "succeeded")]
+        assert list_job_ends(list(stream)) == [(0, "succeeded")]
+    assert list_job_ends(read(client, batch)) == [(0, "failed"), (1, "succeeded"), (0, "succeeded")]
 
 
-def test_cancelled_and_refused_films_are_told(client: FlaskClient, database: Engine, create_batch: CreateBatch) -> None:
+def test_cancelled_and_refused_videos_are_told(
+    client: FlaskClient, database: Engine, create_batch: CreateBatch
+) -> None:
     add_videos(database, 2)
-    made = create_batch(cap=1)
-    dispatch_batch(database, made["id"])
-    batches.cancel_batch(database, made["id"])
-    assert jobs_of(read(client, made)) == [(0, "cancelled")]
+    batch = create_batch(cap=1)
+    dispatch_batch(database, batch["id"])
+    batches.cancel_batch(database, batch["id"])
+    assert list_job_ends(read(client, batch)) == [(0, "cancelled")]
     other = create_batch()
     with database.begin() as connection:
         connection.execute(text("UPDATE batches SET work = jsonb_set(work, '{analyses,0,model}', '\"gone\"')"))
     dispatch_batch(database, other["id"])
-    found = read(client, other)
-    assert jobs_of(found) == [(0, "refused"), (1, "refused")]
-    assert (found[0].data["job_id"], found[0].data["code"]) == (None, "invalid_request")
+    received = read(client, other)
+    assert list_job_ends(received) == [(0, "refused"), (1, "refused")]
+    assert (received[0].data["job_id"], received[0].data["code"]) == (None, "invalid_request")
 
 
 def test_a_long_history_is_told_whole(
     client: FlaskClient, database: Engine, create_batch: CreateBatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More ends than a look brings and than are kept in memory."""
-    monkeypatch.setattr("shared.store.batches.event_log.MOST", 3)
+    monkeypatch.setattr("shared.store.batches.event_log.MAX_EVENTS", 3)
     monkeypatch.setattr(events, "MAX_CACHED_ENDS", 2)
     add_videos(database, 10)
-    made = create_batch(cap=None)
-    wakes = dispatch_batch(database, made["id"])
+    batch = create_batch(cap=None)
+    wakes = dispatch_batch(database, batch["id"])
     finish_runs(database, wakes[:5])
-    with open_stream(client, made) as answer:
-        stream = told(lines_of(answer))
+    with open_stream(client, batch) as answer:
+        stream = parse_events(iter_event_lines(answer))
         assert [next(stream).data["position"] for _ in range(5)] == [0, 1, 2, 3, 4]
         finish_runs(database, wakes[5:])
-        assert sorted(jobs_of(list(stream))) == [(n, "succeeded") for n in range(5, 10)]
+        assert sorted(list_job_ends(list(stream))) == [(n, "succeeded") for n in range(5, 10)]
 
 
 def test_those_who_look_at_once_number_each_end_once(database: Engine, create_batch: CreateBatch) -> None:
     add_videos(database, 20)
-    made = create_batch(cap=None)
-    finish_runs(database, dispatch_batch(database, made["id"]))
+    batch = create_batch(cap=None)
+    finish_runs(database, dispatch_batch(database, batch["id"]))
     with ThreadPoolExecutor(8) as pool:
-        seen = list(pool.map(lambda _: event_log.poll_batches(database, {made["id"]: 0})[made["id"]], range(16)))
+        seen = list(pool.map(lambda _: event_log.poll_batches(database, {batch["id"]: 0})[batch["id"]], range(16)))
     assert {one.events for one in seen} == {seen[0].events}
     assert [one.seq for one in seen[0].events] == list(range(1, 21))
     assert {one.position for one in seen[0].events} == set(range(20))
@@ -203,20 +205,20 @@ def test_refused(
 ) -> None:
     monkeypatch.setattr(events, "STREAMS", 1)
     add_videos(database, 1)
-    made = create_batch()
+    batch = create_batch()
     assert read_fault(client.get("/v1/batches/bat_none/events"))[:2] == (404, "not_found")
     for last in ("", "1", "1.x", "x.-", "7.-", "9999999999.-", "1.abcdefgh"):
-        told_ = read_fault(open_stream(client, made, last))
-        assert told_ == (400, "invalid_request", "/headers/Last-Event-Id", "bad_event_id"), last
-    with open_stream(client, made) as held:
-        assert next(told(lines_of(held))).name == "progress"
-        refused = open_stream(client, made)
+        fault = read_fault(open_stream(client, batch, last))
+        assert fault == (400, "invalid_request", "/headers/Last-Event-Id", "bad_event_id"), last
+    with open_stream(client, batch) as open_answer:
+        assert next(parse_events(iter_event_lines(open_answer))).name == "progress"
+        refused = open_stream(client, batch)
         assert read_fault(refused)[:2] == (503, "model_unavailable")
         assert int(refused.headers["Retry-After"]) > 0
-    unread = open_stream(client, made)  # closed before anything of it was read
+    unread = open_stream(client, batch)  # closed before anything of it was read
     unread.close()
-    finish_runs(database, dispatch_batch(database, made["id"]))
-    assert jobs_of(read(client, made)) == [(0, "succeeded")]
+    finish_runs(database, dispatch_batch(database, batch["id"]))
+    assert list_job_ends(read(client, batch)) == [(0, "succeeded")]
 
 
 def test_a_quiet_stream_says_that_it_is_there(
@@ -225,7 +227,7 @@ def test_a_quiet_stream_says_that_it_is_there(
     monkeypatch.setattr(events, "HEARTBEAT_S", 0.1)
     add_videos(database, 1)
     with open_stream(client, create_batch()) as answer:
-        lines = (line for line in lines_of(answer) if line)
+        lines = (line for line in iter_event_lines(answer) if line)
         assert next(lines) == "retry: 2000"
         assert [next(lines).partition(":")[0] for _ in range(3)] == ["id", "event", "data"]
         assert [next(lines) for _ in range(2)] == [": still here"] * 2
@@ -279,11 +281,11 @@ def test_many_that_listen_look_once(
     monkeypatch.setattr(events, "time", clock)
     monkeypatch.setattr(events, "POLL_EVERY_S", 1.0)
     add_videos(database, 1)
-    made, other, looks = create_batch(), create_batch(), []
+    batch, other, looks = create_batch(), create_batch(), []
     engine = app.extensions["sceneworks"].engine
-    event.listen(engine, "before_cursor_execute", lambda *told: looks.append(told[2]) if "INSERT" in told[2] else None)
+    event.listen(engine, "before_cursor_execute", lambda *args: looks.append(args[2]) if "INSERT" in args[2] else None)
     with ThreadPoolExecutor(8) as pool, clock:
-        listening = [pool.submit(read, app.test_client(), one) for one in (made, other) * 4]
+        listening = [pool.submit(read, app.test_client(), one) for one in (batch, other) * 4]
         wait_until("all wait for the next look", lambda: clock.asleep == 8)
         assert len(looks) <= 2  # the first of each batch
         first = len(looks)
@@ -291,11 +293,11 @@ def test_many_that_listen_look_once(
             clock.advance(events.POLL_EVERY_S)
             wait_until("all wait for the next look", lambda: clock.asleep == 8)
             assert len(looks) == first + number
-        for one in (made, other):
+        for one in (batch, other):
             finish_runs(database, dispatch_batch(database, one["id"]))
         clock.advance(events.POLL_EVERY_S)
         heard = [one.result(30) for one in listening]
-    assert all(jobs_of(found) == [(0, "succeeded")] for found in heard)
+    assert all(list_job_ends(received) == [(0, "succeeded")] for received in heard)
     assert all("batch_ends" in statement for statement in looks)
     assert len(looks) == first + 6
 
@@ -304,9 +306,9 @@ def test_the_database_goes_away(
     make_app: MakeApp, database: Engine, create_batch: CreateBatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     add_videos(database, 1)
-    made, name = create_batch(), database.url.database
-    with open_stream(make_app().test_client(), made) as answer:
-        stream = told(lines_of(answer))
+    batch, name = create_batch(), database.url.database
+    with open_stream(make_app().test_client(), batch) as answer:
+        stream = parse_events(iter_event_lines(answer))
         assert next(stream).name == "progress"
         other = database.url.set(drivername="postgresql", database="postgres").render_as_string(hide_password=False)
         execute_admin_sql(other, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false",
@@ -327,8 +329,8 @@ def test_behind_gunicorn_streams_leave_room_and_are_given_back(api_server: ApiSe
     videos = [factories.add_video(database).id for _ in range(3)]
     assert videos
     params = factories.make_analysis().params.model_dump(mode="json")
-    made = batches.create_batch(database, NewBatch("watched", Workload(analyses=(("shots", params),), cap=1)))
-    place = f"{api_server.url}/v1/batches/{made.id}/events"
+    batch = batches.create_batch(database, NewBatch("watched", Workload(analyses=(("shots", params),), cap=1)))
+    place = f"{api_server.url}/v1/batches/{batch.id}/events"
     with httpx.Client(timeout=20, limits=httpx.Limits(max_connections=100)) as client:
         with ExitStack() as streams:
             for _ in range(STREAMS):
@@ -337,9 +339,9 @@ def test_behind_gunicorn_streams_leave_room_and_are_given_back(api_server: ApiSe
             assert client.get(place).json()["code"] == "model_unavailable"
             assert client.get(f"{api_server.url}/v1/jobs").status_code == 200
         for _ in videos[:-1]:  # what is written to closed streams says that they are closed
-            finish_runs(database, dispatch_batch(database, made.id))
+            finish_runs(database, dispatch_batch(database, batch.id))
         wait_until("a stream is given back", lambda: can_open_stream(client, place))
-        finish_runs(database, dispatch_batch(database, made.id))
+        finish_runs(database, dispatch_batch(database, batch.id))
         with client.stream("GET", place) as answer:
-            found = list(told(answer.iter_lines()))
-    assert jobs_of(found) == [(n, "succeeded") for n in range(3)]
+            received = list(parse_events(answer.iter_lines()))
+    assert list_job_ends(received) == [(n, "succeeded") for n in range(3)]

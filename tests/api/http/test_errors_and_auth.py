@@ -1,4 +1,4 @@
-"""The door: keys, other sites, strict JSON, problem documents, health, and the OpenAPI document with its page."""
+"""API keys, other sites, strict JSON, problem documents, health, and the OpenAPI document with its page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ import pytest
 from apiflask import APIFlask
 from flask.testing import FlaskClient
 from openapi_spec_validator import validate
+from sqlalchemy import Engine
 from sqlalchemy.engine import make_url
+from werkzeug.test import TestResponse
 
 from api.http.auth import read_api_keys
 from api.http.openapi import flatten_schema_names
@@ -25,7 +27,7 @@ from shared import queue
 from shared.errors import InvalidRequest, Unauthorized, errors_by_code
 from shared.settings import Settings
 from shared.store.jobs import jobs
-from tests.api.conftest import REPOSITORY, MakeApp
+from tests.api.conftest import REPOSITORY, MakeApp, add_named_video
 from tests.conftest import execute_admin_sql, use_broker
 
 KEYS = {"first": hashlib.sha256(b"first").hexdigest(), "second": hashlib.sha256(b"second").hexdigest()}
@@ -59,11 +61,26 @@ def test_the_page_brings_its_key_as_a_cookie(guarded: FlaskClient) -> None:
     assert guarded.get("/v1/jobs").status_code == 401
 
 
-def test_idempotency_keys_belong_to_api_keys(guarded: FlaskClient) -> None:
-    film = b"no film"
-    assert guarded.post("/v1/videos", data=film).status_code == 401
-    answer = guarded.post("/v1/videos", data=film, headers=bearer("first"))
+def test_uploads_need_a_key(guarded: FlaskClient) -> None:
+    data = b"no video"
+    assert guarded.post("/v1/videos", data=data).status_code == 401
+    answer = guarded.post("/v1/videos", data=data, headers=bearer("first"))
     assert answer.json["code"] == "unsupported_media"
+
+
+def test_idempotency_keys_belong_to_api_keys(guarded: FlaskClient, database: Engine) -> None:
+    """The same Idempotency-Key from another API key is another request: it cannot reach the job of the first."""
+    body = {"video_id": add_named_video(database, "a.mp4"), "analyses": [{"model": "shots"}]}
+
+    def create_job(api_key: str) -> TestResponse:
+        return guarded.post("/v1/jobs", json=body, headers=bearer(api_key) | {"Idempotency-Key": "one"})
+
+    first, again, other = create_job("first"), create_job("first"), create_job("second")
+    assert again.json["id"] == first.json["id"]
+    assert again.headers["Idempotency-Replayed"] == "true"
+    assert other.status_code == 202
+    assert other.json["id"] != first.json["id"]
+    assert "Idempotency-Replayed" not in other.headers
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.7", "example.org"])

@@ -155,19 +155,19 @@ def test_docs_in_a_real_browser_without_network(api_server: ApiServer) -> None:
     if chromium is None and not os.environ.get("SCENEWORKS_REQUIRE_BROWSER"):
         pytest.skip("there is no Chromium on this machine")
     with sync_playwright() as play, play.chromium.launch(executable_path=chromium, args=["--no-sandbox"]) as browser:
-        page, asked, said = browser.new_page(), [], []
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("console", lambda message: said.append(message.text))
+        page, requested_urls, messages = browser.new_page(), [], []
+        page.on("request", lambda request: requested_urls.append(request.url))
+        page.on("console", lambda message: messages.append(message.text))
         page.goto(f"{api_server.url}/docs")
         page.wait_for_selector("#operations-Jobs-post_jobs_create")
         shown = page.locator(".opblock").count()
     document = httpx.get(f"{api_server.url}/openapi.json").json()
     assert shown == sum(len(operations) for operations in document["paths"].values())
-    assert all(url.startswith((api_server.url, "data:")) for url in asked)
-    assert said == []
+    assert all(url.startswith((api_server.url, "data:")) for url in requested_urls)
+    assert messages == []
 
 
-def test_the_end_of_a_long_film_is_sought_not_read_up_to(api_server: ApiServer) -> None:
+def test_the_end_of_a_long_video_is_sought_not_read_up_to(api_server: ApiServer) -> None:
     """A player that jumps asks for a range far away; 64 GiB, nearly all of them a hole in the disk."""
     video = factories.add_video(api_server.database)
     path = api_server.data_dir / "objects" / video.sha256[:2] / video.sha256

@@ -122,8 +122,15 @@ def test_no_such_video(client: FlaskClient, database: Engine) -> None:
 
 
 def test_the_same_model_twice_is_one_run(client: FlaskClient, stored_id: str) -> None:
-    asked = [*SHOTS, {"model": "shots", "params": {"threshold": 0.5}}, {"model": "shots", "params": {"threshold": 0.4}}]
-    assert [run["params"]["threshold"] for run in post(client, stored_id, analyses=asked).json["runs"]] == [0.5, 0.4]
+    analyses_sent = [
+        *SHOTS,
+        {"model": "shots", "params": {"threshold": 0.5}},
+        {"model": "shots", "params": {"threshold": 0.4}},
+    ]
+    assert [run["params"]["threshold"] for run in post(client, stored_id, analyses=analyses_sent).json["runs"]] == [
+        0.5,
+        0.4,
+    ]
 
 
 def test_validate_only(client: FlaskClient, stored_id: str, database: Engine) -> None:
@@ -358,14 +365,14 @@ def test_bad_queries(query: str, name: str, client: FlaskClient) -> None:
 
 
 def test_pages_keep_their_filter(client: FlaskClient, database: Engine) -> None:
-    made = [post(client, factories.add_video(database).id, labels={"show": "x"}).json["id"] for _ in range(5)]
+    job_ids = [post(client, factories.add_video(database).id, labels={"show": "x"}).json["id"] for _ in range(5)]
     post(client, factories.add_video(database).id)
-    place, seen = "/v1/jobs?label=show:x&limit=2", []
+    place, listed_ids = "/v1/jobs?label=show:x&limit=2", []
     while place:
         answer = client.get(place)
-        seen += [job["id"] for job in answer.json["items"]]
-        jobs.delete_job(database, seen[-1])  # the place in the list outlives the job it was taken from
+        listed_ids += [job["id"] for job in answer.json["items"]]
+        jobs.delete_job(database, listed_ids[-1])  # the place in the list outlives the job it was taken from
         place = answer.headers.get("Link", "").partition("<")[2].partition(">")[0]
-    assert seen == made[::-1]
+    assert listed_ids == job_ids[::-1]
     token = client.get("/v1/jobs?limit=1").json["next_page_token"]
     assert client.get(f"/v1/videos?page_token={token}").json["errors"][0]["code"] == "bad_token"

@@ -1,4 +1,4 @@
-"""Analyses that look at a part of the film: told in two spellings, checked against the film at once."""
+"""Analyses that look at a part of the video: told in two spellings, checked against the video at once."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from shared.store.jobs import jobs
 from tests.support import factories
 
 LASTS = 10.01
-"""Seconds of the film of `factories.stored`."""
+"""Seconds of the video of `factories.stored`."""
 
 
-def asked(client: FlaskClient, database: Engine, analysis: dict[str, Any], query: str = "") -> Any:
+def post_job(client: FlaskClient, database: Engine, analysis: dict[str, Any], query: str = "") -> Any:
     body = {"video_id": factories.add_video(database).id, "analyses": [{"model": "mttr"} | analysis]}
     return client.post(f"/v1/jobs{query}", json=body)
 
@@ -23,11 +23,11 @@ QUERIES = {"queries": ["the big rabbit"]}
 
 
 def test_a_range_is_two_parameters(client: FlaskClient, database: Engine) -> None:
-    (run,) = asked(client, database, {"params": QUERIES, "range": {"start_s": 1.5, "end_s": 4}}).json["runs"]
+    (run,) = post_job(client, database, {"params": QUERIES, "range": {"start_s": 1.5, "end_s": 4}}).json["runs"]
     assert (run["params"]["start_s"], run["params"]["end_s"]) == (1.5, 4)
-    (run,) = asked(client, database, {"params": QUERIES, "range": {"start_s": 1.5}}).json["runs"]
+    (run,) = post_job(client, database, {"params": QUERIES, "range": {"start_s": 1.5}}).json["runs"]
     assert (run["params"]["start_s"], run["params"]["end_s"]) == (1.5, None)
-    (run,) = asked(client, database, {"params": QUERIES | {"end_s": LASTS}}).json["runs"]
+    (run,) = post_job(client, database, {"params": QUERIES | {"end_s": LASTS}}).json["runs"]
     assert (run["params"]["start_s"], run["params"]["end_s"]) == (0, LASTS)
 
 
@@ -60,14 +60,14 @@ FAULTS: list[tuple[dict[str, Any], str, str]] = [
 def test_faults(client: FlaskClient, database: Engine) -> None:
     for analysis, pointer, code in FAULTS:
         for query in ("", "?validate_only=true"):
-            answer = asked(client, database, analysis, query)
+            answer = post_job(client, database, analysis, query)
             assert (answer.status_code, answer.json["code"]) == (400, "invalid_request"), analysis
             (fault,) = answer.json["errors"]
             assert (fault["pointer"], fault["code"]) == (f"/analyses/0{pointer}", code), analysis
     assert jobs.list_jobs(database, limit=1) == []
 
 
-def test_a_range_of_no_film(client: FlaskClient) -> None:
+def test_a_range_of_no_video(client: FlaskClient) -> None:
     body = {"video_id": "vid_no", "analyses": [{"model": "mttr", "params": QUERIES, "range": {"start_s": 1}}]}
     answer = client.post("/v1/jobs", json=body)
     assert (answer.status_code, answer.json["errors"][0]["pointer"]) == (404, "/video_id")
@@ -75,7 +75,7 @@ def test_a_range_of_no_film(client: FlaskClient) -> None:
 
 def test_needs_depend_on_the_parameters(client: FlaskClient, database: Engine) -> None:
     def runs(**params: Any) -> list[str]:
-        answer = asked(client, database, {"model": "r2plus1d", "params": params})
+        answer = post_job(client, database, {"model": "r2plus1d", "params": params})
         return [run["model"] for run in answer.json["runs"]]
 
     assert runs() == ["r2plus1d"]

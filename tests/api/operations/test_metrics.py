@@ -130,7 +130,7 @@ def test_the_same_as_open_metrics(client: FlaskClient, database: Engine) -> None
     assert told["sceneworks_runs"] == "gauge"
 
 
-def test_it_asks_for_no_key_and_names_no_film(make_app: MakeApp, database: Engine) -> None:
+def test_it_asks_for_no_key_and_names_no_video(make_app: MakeApp, database: Engine) -> None:
     """As `/healthz`: Prometheus can scrape it where the API has keys; so it must not tell what only keys open."""
     job = factories.create_job(database, labels={"show": "secret"}, external_id="episode")
     batches.create_batch(database, NewBatch("of the north", WORK))

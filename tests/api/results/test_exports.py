@@ -183,11 +183,11 @@ def test_nothing_found_is_an_empty_edit() -> None:
     assert list(Xml.fromstring(render_fcpxml(made)).iter("asset-clip")) == []
 
 
-def test_chapters_name_the_film_safely() -> None:
+def test_chapters_name_the_video_safely() -> None:
     assert "title=a\\=b\\;c\\#d\\\\.mp4\n" in render_ffmetadata([], "a=b;c#d\\.mp4")
 
 
-def test_the_library_is_loaded_when_it_is_asked_for() -> None:
+def test_the_library_is_loaded_when_it_is_requested() -> None:
     """The API's start stays small."""
     code = "import sys, api.app; print('opentimelineio' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
@@ -251,7 +251,7 @@ def test_lists_of_everything(client: FlaskClient, told: Job) -> None:
 
 
 def test_a_run_of_several(client: FlaskClient, database: Engine) -> None:
-    """Two questions about one film: each has its own edit."""
+    """Two questions about one video: each has its own edit."""
     asked = tuple(factories.make_analysis("clip_it", sentences=[text]) for text in ("a rabbit", "a bird"))
     job = factories.create_job(database, add_named_video(database, "der Hase läuft.mp4"), analyses=asked)
     line = factories.make_timeline(240)

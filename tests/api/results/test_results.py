@@ -1,4 +1,4 @@
-"""Results, artifacts and members of archives; the menu and the workers."""
+"""Results, artifacts and members of archives; the catalog and the workers."""
 
 from __future__ import annotations
 

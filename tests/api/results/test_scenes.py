@@ -183,7 +183,7 @@ def test_a_page_without_scenes(client: FlaskClient, database: Engine) -> None:
         assert 'id="scenes"' not in html
 
 
-def test_the_end_of_the_film_closes_the_last_scene(client: FlaskClient, database: Engine) -> None:
+def test_the_end_of_the_video_closes_the_last_scene(client: FlaskClient, database: Engine) -> None:
     job = asked(database, "bassl")
     shots = [factories.make_timeline(240).time_range(*bound) for bound in BOUNDS]
     finish_scenes(database, job, "bassl", shots, [0.0] * len(shots))

@@ -32,7 +32,7 @@ def similar(client: FlaskClient, run: Run, query: str = "") -> Any:
     return client.get(f"/v1/videos/{run.video_id}/similar?{query}")
 
 
-def found(answer: Any) -> list[tuple[str, int]]:
+def list_neighbours(answer: Any) -> list[tuple[str, int]]:
     assert answer.status_code == 200, answer.json
     return [(item["video"]["id"], item["seq"]) for item in answer.json["items"]]
 
@@ -43,15 +43,15 @@ def fault(answer: Any) -> tuple[int, str, str, str]:
 
 
 @pytest.fixture
-def films(database: Engine) -> list[Run]:
-    """Three films, as a whole: the second is nearer to the first than the third is."""
+def runs(database: Engine) -> list[Run]:
+    """Three videos, as a whole: the second is nearer to the first than the third is."""
     return [factories.add_embeddings(database, [vector], per="video") for vector in ([1, 0], [1, 1], [-1, 1])]
 
 
-def test_by_a_whole_film(client: FlaskClient, films: list[Run]) -> None:
-    one, two, three = films
+def test_by_a_whole_video(client: FlaskClient, runs: list[Run]) -> None:
+    one, two, three = runs
     answer = similar(client, one)
-    assert found(answer) == [(two.video_id, 0), (three.video_id, 0)]
+    assert list_neighbours(answer) == [(two.video_id, 0), (three.video_id, 0)]
     assert [item["similarity"] for item in answer.json["items"]] == [0.707107, -0.707107]
     place = f"/v1/videos/{two.video_id}"
     thumbnail = f"{place}/thumbnail.jpg"
@@ -67,15 +67,15 @@ def test_by_a_whole_film(client: FlaskClient, films: list[Run]) -> None:
         "left_out": {"other_weights": 0, "other_per": 0}, "next_page_token": None,
     }  # fmt: skip
     assert post(client, video_id=one.video_id).json == answer.json
-    assert found(similar(client, one, "exclude_same_video=false"))[0] == (one.video_id, 0)
+    assert list_neighbours(similar(client, one, "exclude_same_video=false"))[0] == (one.video_id, 0)
 
 
 def test_by_a_shot_and_by_a_range(client: FlaskClient, database: Engine) -> None:
     archive = Artifact(new_id("art"), "keyframes", "keyframes.zip", "application/zip", "0" * 64, 5)
-    asked = factories.add_embeddings(database, [[1, 0], [0, 1]], seconds=2)
+    query_video = factories.add_embeddings(database, [[1, 0], [0, 1]], seconds=2)
     other = factories.add_embeddings(database, [[0, 1], [1, 0], [1, 1]], keyframes=[archive], seconds=2)
-    answer = similar(client, asked, "seq=1&limit=1")
-    assert found(answer) == [(other.video_id, 0)]
+    answer = similar(client, query_video, "seq=1&limit=1")
+    assert list_neighbours(answer) == [(other.video_id, 0)]
     item, place = answer.json["items"][0], f"/v1/videos/{other.video_id}"
     assert (item["start"]["seconds"], item["end"]) == (0, {
         "frame": 48, "seconds": 2, "pts": 48000, "timecode": "00:00:02:00"})  # fmt: skip
@@ -84,76 +84,76 @@ def test_by_a_shot_and_by_a_range(client: FlaskClient, database: Engine) -> None
         "keyframe": f"/v1/artifacts/{archive.id}/members/shot_0000_img_1.jpg",
     }
     assert (answer.json["per"], answer.json["query"]["seq"], answer.json["query"]["start"]["frame"]) == ("shot", 1, 48)
-    both = similar(client, asked, "start_s=1&end_s=3&limit=1")
-    assert found(both) == [(other.video_id, 2)]
+    both = similar(client, query_video, "start_s=1&end_s=3&limit=1")
+    assert list_neighbours(both) == [(other.video_id, 2)]
     assert both.json["items"][0]["similarity"] == 1
     assert both.json["query"]["vectors"] == 2
-    same = post(client, video_id=asked.video_id, range={"start_s": 1, "end_s": 3.0}, limit=1).json
+    same = post(client, video_id=query_video.video_id, range={"start_s": 1, "end_s": 3.0}, limit=1).json
     assert same["items"] == both.json["items"]
-    assert post(client, video_id=asked.video_id, seq=1, limit=1).json["items"] == answer.json["items"]
-    whole = similar(client, asked, "per=shot")
-    assert (found(whole)[0], whole.json["query"]["vectors"]) == ((other.video_id, 2), 2)
+    assert post(client, video_id=query_video.video_id, seq=1, limit=1).json["items"] == answer.json["items"]
+    whole = similar(client, query_video, "per=shot")
+    assert (list_neighbours(whole)[0], whole.json["query"]["vectors"]) == ((other.video_id, 2), 2)
 
 
-def test_by_a_vector(client: FlaskClient, films: list[Run]) -> None:
+def test_by_a_vector(client: FlaskClient, runs: list[Run]) -> None:
     answer = post(client, vector=[-1, 3], weights=A)
-    assert [place[0] for place in found(answer)] == [films[2].video_id, films[1].video_id, films[0].video_id]
+    assert [place[0] for place in list_neighbours(answer)] == [runs[2].video_id, runs[1].video_id, runs[0].video_id]
     assert answer.json["query"]["video_id"] is None
     assert fault(post(client, vector=[0, 1], weights=B)) == (404, "not_found", "/weights", "not_found")
     assert fault(post(client, vector=[1], weights=A)) == (400, "invalid_request", "/vector", "not_comparable")
 
 
-def test_only_films_of_jobs_with_these_labels(client: FlaskClient, films: list[Run], database: Engine) -> None:
+def test_only_videos_of_jobs_with_these_labels(client: FlaskClient, runs: list[Run], database: Engine) -> None:
     shown = factories.add_embeddings(database, [[-1, 0]], per="video", labels={"show": "x", "year": "1999"})
-    assert found(similar(client, films[0], "label=show:x")) == [(shown.video_id, 0)]
-    assert found(similar(client, films[0], "label=show:x&label=year:2000")) == []
-    assert found(post(client, video_id=films[0].video_id, labels={"year": "1999"})) == [(shown.video_id, 0)]
-    assert fault(similar(client, films[0], "label=show"))[2:] == ("/query/label", "bad_label")
+    assert list_neighbours(similar(client, runs[0], "label=show:x")) == [(shown.video_id, 0)]
+    assert list_neighbours(similar(client, runs[0], "label=show:x&label=year:2000")) == []
+    assert list_neighbours(post(client, video_id=runs[0].video_id, labels={"year": "1999"})) == [(shown.video_id, 0)]
+    assert fault(similar(client, runs[0], "label=show"))[2:] == ("/query/label", "bad_label")
 
 
 def test_weights_are_not_mixed_and_what_they_leave_out_is_said(client: FlaskClient, database: Engine) -> None:
     one, two = (factories.add_embeddings(database, [[1, 0]], per="video", weights=weights) for weights in (A, B))
     factories.add_embeddings(database, [[1, 0]])
     answer = similar(client, one)
-    assert (found(answer), answer.json["weights"]) == ([], {"fingerprint": A})
+    assert (list_neighbours(answer), answer.json["weights"]) == ([], {"fingerprint": A})
     assert answer.json["left_out"] == {"other_weights": 1, "other_per": 1}
     refused = post(client, video_id=one.video_id, weights=B)
     assert (refused.status_code, refused.json["code"]) == (409, "conflict")
     assert A in refused.json["detail"]
     factories.add_embeddings(database, [[1, 0]], per="video", weights=A, video_id=two.video_id)
-    assert found(similar(client, one)) == [(two.video_id, 0)]
+    assert list_neighbours(similar(client, one)) == [(two.video_id, 0)]
     assert similar(client, two).json["weights"] == {"fingerprint": A}
     assert similar(client, two, f"weights={B}").json["left_out"] == {"other_weights": 2, "other_per": 0}
 
 
-def test_pages_are_stable_while_films_are_added_and_embedded_anew(client: FlaskClient, database: Engine) -> None:
-    asked, *films = (
+def test_pages_are_stable_while_videos_are_added_and_embedded_anew(client: FlaskClient, database: Engine) -> None:
+    query_video, *runs = (
         factories.add_embeddings(database, [[np.cos(angle), np.sin(angle)]], per="video")
         for angle in np.linspace(0, 1.5, 8)
     )
-    place, seen = f"/v1/videos/{asked.video_id}/similar?limit=3", []
+    place, listed = f"/v1/videos/{query_video.video_id}/similar?limit=3", []
     while place:
         answer = client.get(place)
-        seen += [video_id for video_id, _ in found(answer)]
+        listed += [video_id for video_id, _ in list_neighbours(answer)]
         place = answer.headers.get("Link", "").partition("<")[2].partition(">")[0]
         factories.add_embeddings(database, [[1, 0]], per="video")
-        factories.add_embeddings(database, [[0, 1]], per="video", weights=B, video_id=asked.video_id)
-        assert answer.json["weights"] == {"fingerprint": A}  # also after the film has newer ones
-    assert seen == [run.video_id for run in films]
+        factories.add_embeddings(database, [[0, 1]], per="video", weights=B, video_id=query_video.video_id)
+        assert answer.json["weights"] == {"fingerprint": A}  # also after the video has newer ones
+    assert listed == [run.video_id for run in runs]
 
 
-def test_the_pages_of_a_post(client: FlaskClient, films: list[Run], database: Engine) -> None:
-    one, two, three = films
+def test_the_pages_of_a_post(client: FlaskClient, runs: list[Run], database: Engine) -> None:
+    one, two, three = runs
     first = post(client, video_id=one.video_id, limit=1)
     token = first.json["next_page_token"]
     assert "Link" not in first.headers
     second = post(client, video_id=one.video_id, limit=1, page_token=token)
-    assert (found(first), found(second)) == ([(two.video_id, 0)], [(three.video_id, 0)])
+    assert (list_neighbours(first), list_neighbours(second)) == ([(two.video_id, 0)], [(three.video_id, 0)])
     assert second.json["next_page_token"] is None
     assert fault(post(client, video_id=one.video_id, page_token="W10"))[2:] == ("/page_token", "bad_token")
     jobs_token = client.get("/v1/jobs?limit=1").json["next_page_token"]
     assert fault(similar(client, one, f"page_token={jobs_token}"))[2:] == ("/query/page_token", "bad_token")
-    gone = post(client, video_id=two.video_id, page_token=token)  # another film has no such run
+    gone = post(client, video_id=two.video_id, page_token=token)  # another video has no such run
     assert (gone.status_code, gone.json["code"]) == (409, "conflict")
     assert "without page_token" in gone.json["detail"]
 
@@ -203,7 +203,7 @@ def test_what_is_not_there(client: FlaskClient, database: Engine) -> None:
     whole = factories.add_embeddings(database, [[1, 0]], per="video")
     assert "per=shot" in similar(client, whole, "start_s=1").json["detail"]
     videos.delete_video(database, shots.video_id)
-    assert found(similar(client, whole, "per=shot")) == []
+    assert list_neighbours(similar(client, whole, "per=shot")) == []
 
 
 # The command ----------------------------------------------------------------------------------------------------------
@@ -214,10 +214,10 @@ def command(served: ApiServer, *arguments: str) -> Result:
 
 
 def test_similar_in_a_terminal(api_server: ApiServer) -> None:
-    asked = factories.add_embeddings(api_server.database, [[1, 0], [0, 1]])
+    query_video = factories.add_embeddings(api_server.database, [[1, 0], [0, 1]])
     other = factories.add_embeddings(api_server.database, [[0, 1], [1, 1]], labels={"show": "x"})
     factories.add_embeddings(api_server.database, [[0, 1]], weights=B)
-    table = command(api_server, asked.video_id, "--shot", "1", "--limit", "1")
+    table = command(api_server, query_video.video_id, "--shot", "1", "--limit", "1")
     assert table.exit_code == 0, table.output
     assert "1.0000" in table.stdout
     assert other.video_id in table.stdout
@@ -230,11 +230,13 @@ def test_similar_in_a_terminal(api_server: ApiServer) -> None:
         (other.video_id, "1", "1.0"), (other.video_id, "0", "0.707107"),
     ]  # fmt: skip
     assert (rows[0]["start_frame"], rows[0]["end_seconds"]) == ("24", "2.0")
-    whole = json.loads(command(api_server, asked.video_id, "--per", "shot", "--label", "show:x", "-f", "json").stdout)
+    whole = json.loads(
+        command(api_server, query_video.video_id, "--per", "shot", "--label", "show:x", "-f", "json").stdout
+    )
     assert (len(whole["items"]), whole["weights"]["fingerprint"]) == (2, A)
-    lines = command(api_server, asked.video_id, "--per", "shot", "--label", "show:y", "-f", "jsonl").stdout
+    lines = command(api_server, query_video.video_id, "--per", "shot", "--label", "show:y", "-f", "jsonl").stdout
     assert lines == ""
-    refused = command(api_server, asked.video_id, "--shot", "9")
+    refused = command(api_server, query_video.video_id, "--shot", "9")
     assert (refused.exit_code, refused.stderr.splitlines()[0]) == (
         2, "not_found: This video has no embedding of that number.",
     )  # fmt: skip
@@ -242,8 +244,8 @@ def test_similar_in_a_terminal(api_server: ApiServer) -> None:
 
 def test_a_long_list_is_fetched_page_by_page(api_server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "SIMILAR_PAGE_SIZE", 2)
-    asked = factories.add_embeddings(api_server.database, [[1, 0, 0]], weights=C)
+    query_video = factories.add_embeddings(api_server.database, [[1, 0, 0]], weights=C)
     factories.add_embeddings(api_server.database, [[1, at / 10, 0] for at in range(7)], weights=C)
     for limit, seqs in ((5, [0, 1, 2, 3, 4]), (4, [0, 1, 2, 3]), (100, list(range(7)))):
-        shown = command(api_server, asked.video_id, "--shot", "0", "--limit", str(limit), "-f", "jsonl").stdout
+        shown = command(api_server, query_video.video_id, "--shot", "0", "--limit", str(limit), "-f", "jsonl").stdout
         assert [json.loads(line)["seq"] for line in shown.splitlines()] == seqs

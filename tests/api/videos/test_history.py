@@ -59,14 +59,14 @@ def test_a_later_run_supersedes_and_both_can_be_read(client: FlaskClient, databa
 def test_pages_of_results_stay_with_their_runs(client: FlaskClient, database: Engine) -> None:
     (video,) = add_videos(database, 1)
     first = add_shots_run(database, video, *OLD)
-    place, seen = f"/v1/videos/{video}/results?limit=4&kind=shot", []
+    place, listed = f"/v1/videos/{video}/results?limit=4&kind=shot", []
     while place:
         answer = client.get(place)
-        seen += [(item["run_id"], item["seq"]) for item in answer.json["items"]]
+        listed += [(item["run_id"], item["seq"]) for item in answer.json["items"]]
         place = answer.headers.get("Link", "").partition("<")[2].partition(">")[0]
         if place:
             add_shots_run(database, video, *NEW, detector="hsv_luv")
-    assert seen == [(first, seq) for seq in range(6)]
+    assert listed == [(first, seq) for seq in range(6)]
     runs = get(client, f"/v1/videos/{video}/runs?limit=1&model=shots")
     rest = get(client, f"/v1/videos/{video}/runs?limit=1&page_token={runs['next_page_token']}")
     assert (rest["items"][0]["id"], rest["next_page_token"]) == (first, None)
@@ -118,8 +118,8 @@ def test_a_diff_of_two_runs(client: FlaskClient, database: Engine) -> None:
 def test_what_cannot_be_compared(client: FlaskClient, database: Engine) -> None:
     video, elsewhere = add_videos(database, 2)
     run, other = add_shots_run(database, video, *OLD), add_shots_run(database, elsewhere, *NEW)
-    made = jobs.create_job(database, NewJob(video, (factories.make_analysis(threshold=0.3),)))
-    queued, line = made.job.runs[0].id, factories.make_timeline(240)
+    created = jobs.create_job(database, NewJob(video, (factories.make_analysis(threshold=0.3),)))
+    queued, line = created.job.runs[0].id, factories.make_timeline(240)
     for path, expected in (
         (f"{run}/diff", (409, "conflict", "", "")),
         (f"{queued}/diff?base_run_id={run}", (409, "conflict", "", "")),
@@ -131,7 +131,7 @@ def test_what_cannot_be_compared(client: FlaskClient, database: Engine) -> None:
     ):
         assert read_fault(client.get(f"/v1/runs/{path}")) == expected, path
     overlapping = [Result("shot", 0, line.time_range(0, 50)), Result("shot", 1, line.time_range(40, 90))]
-    finish_runs(database, made.wakeups, overlapping)
+    finish_runs(database, created.wakeups, overlapping)
     assert read_fault(client.get(f"/v1/runs/{queued}/diff"))[2:] == ("/query/kind", "overlapping")
     whole = jobs.create_job(database, NewJob(video, (factories.make_analysis(threshold=0.4),)))
     finish_runs(database, whole.wakeups, [Result("shot", 0)])
@@ -143,11 +143,11 @@ def test_what_cannot_be_compared(client: FlaskClient, database: Engine) -> None:
 
 def test_what_a_batch_has_changed(client: FlaskClient, database: Engine, create_batch: CreateBatch) -> None:
     same, changed, new, gone, late = add_videos(database, 5)
-    made = [add_shots_run(database, video, *OLD) for video in (changed, gone)]
+    created = [add_shots_run(database, video, *OLD) for video in (changed, gone)]
     first = create_batch(analyses=HSV_LUV_ANALYSES, selection={"videos": [same]})
     finish_runs(database, dispatch_batch(database, first["id"]), factories.make_shots(*NEW))
     again = create_batch(analyses=HSV_LUV_ANALYSES, cap=4)
-    wakes = dispatch_batch(database, again["id"])  # the run on the first film is there already
+    wakes = dispatch_batch(database, again["id"])  # the run on the first video is there already
     finish_runs(database, wakes, factories.make_shots(*NEW))
     jobs.delete_job(
         database, jobs.list_jobs(database, limit=1, job_filter=jobs.JobFilter(video_id=gone), after=None)[0].id
@@ -157,19 +157,19 @@ def test_what_a_batch_has_changed(client: FlaskClient, database: Engine, create_
     assert diff["videos"] == {"unchanged": 1, "compared": 1, "first": 1, "forgotten": 1, "unfinished": 1}
     assert diff["kinds"]["shot"]["changes"]["merged"] == 1
     assert (diff["kinds"]["shot"]["before"], diff["kinds"]["shot"]["after"]) == (6, 6)
-    by_film = {item["video_id"]: item for item in diff["items"]}
-    assert by_film[changed]["base_run_id"] == made[0]
-    assert by_film[changed]["kinds"]["shot"]["moved_frames"] == {"median": 4.0, "largest": 4}
-    assert {video: by_film[video]["outcome"] for video in by_film} == {
+    by_video = {item["video_id"]: item for item in diff["items"]}
+    assert by_video[changed]["base_run_id"] == created[0]
+    assert by_video[changed]["kinds"]["shot"]["moved_frames"] == {"median": 4.0, "largest": 4}
+    assert {video: by_video[video]["outcome"] for video in by_video} == {
         same: "unchanged", changed: "compared", new: "first", gone: "forgotten", late: "unfinished",
     }  # fmt: skip
-    place, seen = f"{again['urls']['diff']}?limit=2", []
+    place, listed = f"{again['urls']['diff']}?limit=2", []
     while place:
         answer = client.get(place)
         assert answer.json["kinds"] == diff["kinds"]
-        seen += answer.json["items"]
+        listed += answer.json["items"]
         place = answer.headers.get("Link", "").partition("<")[2].partition(">")[0]
-    assert seen == diff["items"]
+    assert listed == diff["items"]
     assert get(client, f"{again['urls']['diff']}?limit=0")["items"] == []
     assert read_fault(client.get(f"{again['urls']['diff']}?page_token=x"))[2:] == ("/query/page_token", "bad_token")
-    assert videos.get_video(database, same).name == by_film[same]["name"]
+    assert videos.get_video(database, same).name == by_video[same]["name"]

@@ -36,7 +36,7 @@ def add(client: FlaskClient, **body: Any) -> Any:
     return client.post("/v1/sources", json={"name": "archive"} | body)
 
 
-def test_a_source_is_added_and_its_scan_asked_for(client: FlaskClient, root: Path, database: Engine) -> None:
+def test_a_source_is_added_and_its_scan_requested(client: FlaskClient, root: Path, database: Engine) -> None:
     answer = add(client, folder=str(root / "season" / ".."), watch_s=60, labels={"show": "x"})
     assert answer.status_code == 201
     source = answer.json
@@ -119,13 +119,13 @@ def test_files_by_pages(client: FlaskClient, root: Path, database: Engine) -> No
         path=f"{root}/b.txt", size=7, mtime_ns=1, name="b.txt", error=UnsupportedMedia("No film.").to_problem()
     )
     assert sources.record_files(database, scan, [*looked, bad], {}, 30)
-    place, seen = f"{source['urls']['files']}?limit=1", []
+    place, listed = f"{source['urls']['files']}?limit=1", []
     while place:
         answer = client.get(place)
-        seen += answer.json["items"]
+        listed += answer.json["items"]
         place = answer.headers.get("Link", "").partition("<")[2].partition(">")[0]
-    assert [item["path"] for item in seen] == sorted(item["path"] for item in seen)
-    assert {item["path"] for item in seen} == {f"{root}/a.mp4", f"{root}/b.txt", odd, f"{root}/z.mp4"}
+    assert [item["path"] for item in listed] == sorted(item["path"] for item in listed)
+    assert {item["path"] for item in listed} == {f"{root}/a.mp4", f"{root}/b.txt", odd, f"{root}/z.mp4"}
     refused = client.get(f"{source['urls']['files']}?state=refused").json["items"]
     assert [(item["state"], item["error"]["code"], item["video_id"]) for item in refused] == [
         ("refused", "unsupported_media", None)
@@ -136,5 +136,5 @@ def test_files_by_pages(client: FlaskClient, root: Path, database: Engine) -> No
         ("page_token=x", "bad_token"),
         ("limit=0", "greater_than_equal"),
     ):
-        told = read_fault(client.get(f"{source['urls']['files']}?{query}"))
-        assert told == (400, "invalid_request", f"/query/{query.partition('=')[0]}", code)
+        fault = read_fault(client.get(f"{source['urls']['files']}?{query}"))
+        assert fault == (400, "invalid_request", f"/query/{query.partition('=')[0]}", code)

@@ -26,23 +26,23 @@ from worker.video.transform import View, apply_view
 
 
 def picture(data: bytes) -> Image.Image:
-    found = Image.open(io.BytesIO(data))
-    assert found.format == "JPEG"
-    return found
+    image = Image.open(io.BytesIO(data))
+    assert image.format == "JPEG"
+    return image
 
 
 def level(data: bytes) -> int:
-    """Number of the frame of a film of `GREY_VIDEO`, by its grey."""
+    """Number of the frame of a video of `GREY_VIDEO`, by its grey."""
     return round(picture(data).convert("L").getpixel((8, 8)) * 219 / 255 / 2)
 
 
-def upload(client: FlaskClient, film: Path) -> str:
-    return str(client.post("/v1/videos", data=film.read_bytes(), content_type="video/mp4").json["id"])
+def upload(client: FlaskClient, video_file: Path) -> str:
+    return str(client.post("/v1/videos", data=video_file.read_bytes(), content_type="video/mp4").json["id"])
 
 
 @pytest.fixture(scope="module")
 def grey(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A film whose frames can be told apart, with frames that are decoded out of order, not starting at 0."""
+    """A video whose frames can be told apart, with frames that are decoded out of order, not starting at 0."""
     options = ["-c:v", "libx264", "-bf", "2", "-qp", "4", "-g", "40", "-output_ts_offset", "5"]
     return make_video_file(tmp_path_factory.mktemp("grey") / "grey.mp4", *GREY_VIDEO, *options)
 
@@ -60,11 +60,11 @@ def test_the_frame_that_is_shown(grey: Path) -> None:
 )
 def test_other_containers(options: list[str], tmp_path: Path) -> None:
     """Streams without times, transport streams, and an index by frame."""
-    film = make_video_file(tmp_path / "film", *GREY_VIDEO, *options)
-    video = probe_video(film)
-    with VideoReader(film) as reader:
+    video_file = make_video_file(tmp_path / "film", *GREY_VIDEO, *options)
+    video = probe_video(video_file)
+    with VideoReader(video_file) as reader:
         times = [frame.pts for frame in reader.read_frames()]
-    assert [level(render_thumbnail(film, video, times[frame], 64)) for frame in (0, 37, 99)] == [0, 37, 99]
+    assert [level(render_thumbnail(video_file, video, times[frame], 64)) for frame in (0, 37, 99)] == [0, 37, 99]
 
 
 @pytest.mark.parametrize("rotation", [0, 90, 180, 270])
@@ -72,17 +72,17 @@ def test_turned_and_square(rotation: int, tmp_path: Path) -> None:
     """The same picture as networks see, which is tested against a player's."""
     source = ["-f", "lavfi", "-i", "testsrc2=size=160x96:rate=10:duration=1", "-vf", "setsar=2", "-pix_fmt", "yuv420p"]
     plain = make_video_file(tmp_path / "plain.mp4", *source)
-    film = make_video_file(
+    video_file = make_video_file(
         tmp_path / "turned.mp4", "-display_rotation", str(rotation), "-i", str(plain), "-c", "copy"
     )  # fmt: skip
-    video = probe_video(film)
+    video = probe_video(video_file)
     assert video.rotation == rotation
-    with VideoReader(film) as reader:
-        seen = apply_view(View.full_size(), next(iter(reader.read_frames())), video)
-    got = picture(render_thumbnail(film, video, video.clock.start_pts, 160))
-    wanted = Image.fromarray(seen).resize(got.size, Image.Resampling.BOX)
-    assert got.size == ((160, 48) if rotation % 180 == 0 else (96, 320))
-    assert np.abs(np.asarray(got, int) - np.asarray(wanted, int)).mean() < 8
+    with VideoReader(video_file) as reader:
+        decoded = apply_view(View.full_size(), next(iter(reader.read_frames())), video)
+    rendered = picture(render_thumbnail(video_file, video, video.clock.start_pts, 160))
+    wanted = Image.fromarray(decoded).resize(rendered.size, Image.Resampling.BOX)
+    assert rendered.size == ((160, 48) if rotation % 180 == 0 else (96, 320))
+    assert np.abs(np.asarray(rendered, int) - np.asarray(wanted, int)).mean() < 8
 
 
 def test_over_http(client: FlaskClient, app: APIFlask, grey: Path) -> None:
@@ -96,7 +96,7 @@ def test_over_http(client: FlaskClient, app: APIFlask, grey: Path) -> None:
     again = {"If-None-Match": answer.headers["ETag"]}
     assert client.get(f"{place}?at=1.5&width=32", headers=again).status_code == 304
     assert client.get(f"{place}?at=1.54&width=32", headers=again).status_code == 200
-    assert level(client.get(place).data) == 50  # the middle of the film
+    assert level(client.get(place).data) == 50  # the middle of the video
     assert picture(client.get(f"{place}?width=1000").data).size == (64, 64)  # never enlarged
     for query in ("at=4", "at=-1", "at=nan", "at=x", "width=8", "width=4000", "height=3"):
         refused = client.get(f"{place}?{query}")
@@ -108,8 +108,8 @@ def test_over_http(client: FlaskClient, app: APIFlask, grey: Path) -> None:
         return app.test_client().get(f"{place}?at={frame / 25}")
 
     with ThreadPoolExecutor(thumbnails.MAX_WAITING) as pool:
-        found = list(pool.map(ask, range(thumbnails.MAX_WAITING)))
-    assert [level(one.data) for one in found] == list(range(thumbnails.MAX_WAITING))
+        answers = list(pool.map(ask, range(thumbnails.MAX_WAITING)))
+    assert [level(one.data) for one in answers] == list(range(thumbnails.MAX_WAITING))
 
 
 def test_too_many_at_once(client: FlaskClient, grey: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,29 +128,29 @@ def test_too_many_at_once(client: FlaskClient, grey: Path, monkeypatch: pytest.M
     assert (answer.status_code, answer.json["code"]) == (504, "deadline_exceeded")
 
 
-def test_a_film_that_has_become_unreadable(client: FlaskClient, grey: Path, data_dir: Path) -> None:
+def test_a_video_that_has_become_unreadable(client: FlaskClient, grey: Path, data_dir: Path) -> None:
     video = upload(client, grey)
-    (kept,) = [path for path in (data_dir / "objects").rglob("*") if path.is_file()]
-    kept.write_bytes(b"no film any more")
+    (cache,) = [path for path in (data_dir / "objects").rglob("*") if path.is_file()]
+    cache.write_bytes(b"no film any more")
     answer = client.get(f"/v1/videos/{video}/thumbnail.jpg?at=3.5")
     assert (answer.status_code, answer.json["code"]) == (415, "unsupported_media")
-    kept.unlink()
+    cache.unlink()
     assert client.get(f"/v1/videos/{video}/thumbnail.jpg?at=3.5").json["code"] == "not_found"
 
 
 def test_only_so_much_is_kept() -> None:
-    kept, made = ThumbnailCache(limit_bytes=10), list[str]()
+    cache, made_names = ThumbnailCache(limit_bytes=10), list[str]()
 
     def get(name: str) -> bytes:
         def make() -> bytes:
-            made.append(name)
+            made_names.append(name)
             return name.encode() * 4
 
-        return kept.get_or_make(name, make)
+        return cache.get_or_make(name, make)
 
     for name in "aabacab":
         assert get(name) == name.encode() * 4
-    assert made == ["a", "b", "c", "b"]
+    assert made_names == ["a", "b", "c", "b"]
 
 
 def test_the_process_needs_no_tensors(grey: Path) -> None:

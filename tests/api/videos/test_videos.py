@@ -89,7 +89,7 @@ def test_media_whose_bytes_are_gone(client: FlaskClient, video_id: str, files: C
 
 @pytest.fixture(scope="session")
 def bad(video_path: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Files that are no films, each made for real."""
+    """Files that are no videos, each made for real."""
     folder = tmp_path_factory.mktemp("bad")
     (folder / "empty").write_bytes(b"")
     (folder / "text").write_text("This is not a film.\n" * 500)
@@ -119,7 +119,7 @@ def test_bad_files(
     assert nothing_left(database, data_dir)
 
 
-def test_a_damaged_film_that_is_wanted(client: FlaskClient, bad: dict[str, Path]) -> None:
+def test_a_damaged_video_that_is_wanted(client: FlaskClient, bad: dict[str, Path]) -> None:
     answer = client.post("/v1/videos?allow_damaged=true", data=bad["cut"].read_bytes(), content_type="video/mp4")
     assert answer.status_code == 201
     assert answer.json["probe"]["truncated"]
@@ -215,16 +215,16 @@ def test_names(raw: str | None, name: str) -> None:
 
 
 def test_list_by_pages_while_videos_come_and_go(client: FlaskClient, database: Engine) -> None:
-    made = [factories.add_video(database).id for _ in range(5)]
+    stored_videos = [factories.add_video(database).id for _ in range(5)]
     first = client.get("/v1/videos?limit=2")
-    assert [video["id"] for video in first.json["items"]] == made[:2:-1]
+    assert [video["id"] for video in first.json["items"]] == stored_videos[:2:-1]
     assert first.headers["Link"] == (f'</v1/videos?limit=2&page_token={first.json["next_page_token"]}>; rel="next"')
     factories.add_video(database)  # a new one does not move the pages
-    videos.delete_video(database, made[3])  # nor does a deleted one, though the token was made from it
+    videos.delete_video(database, stored_videos[3])  # nor does a deleted one, though the token was made from it
     second = client.get(first.headers["Link"].partition("<")[2].partition(">")[0]).json
-    assert [video["id"] for video in second["items"]] == [made[2], made[1]]
+    assert [video["id"] for video in second["items"]] == [stored_videos[2], stored_videos[1]]
     last = client.get(f"/v1/videos?limit=2&page_token={second['next_page_token']}")
-    assert [video["id"] for video in last.json["items"]] == [made[0]]
+    assert [video["id"] for video in last.json["items"]] == [stored_videos[0]]
     assert last.json["next_page_token"] is None
     assert "Link" not in last.headers
 

@@ -197,7 +197,7 @@ def test_shots_by_pages(client: FlaskClient, database: Engine, files: ContentSto
     assert numbers == [300, 300, 50]
 
 
-def test_each_run_of_a_job_has_its_film(
+def test_each_run_of_a_job_has_its_video(
     client: FlaskClient, database: Engine, files: ContentStorage, tmp_path: Path
 ) -> None:
     both = (factories.make_analysis(), factories.make_analysis(detector="hsv_luv"))

@@ -204,7 +204,7 @@ def test_hostile_words_are_only_words(client: FlaskClient, database: Engine) -> 
 
 
 def test_two_runs_without_scripts(client: FlaskClient, database: Engine) -> None:
-    """Every stretch with what became of it, as a link into the film; what differs between the runs."""
+    """Every stretch with what became of it, as a link into the video; what differs between the runs."""
     old = factories.create_job(database)
     finish_run(database, old, "shots", factories.make_shots((0, 100), (100, 200), (200, 240)))
     new = factories.create_job(database, old.video_id, analyses=(factories.make_analysis(detector="hsv_luv"),))
@@ -223,7 +223,7 @@ def test_two_runs_without_scripts(client: FlaskClient, database: Engine) -> None
     assert client.get("/runs/run_none/diff").status_code == 404
 
 
-def test_a_batch_of_films_and_their_states(client: FlaskClient, database: Engine) -> None:
+def test_a_batch_of_videos_and_their_states(client: FlaskClient, database: Engine) -> None:
     for at in range(60):
         add_named_video(database, f"film-{at:02d}.mp4")
     batch = batches.create_batch(database, NewBatch("all", Workload(analyses=WORK.analyses, cap=2)))

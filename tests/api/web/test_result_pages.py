@@ -1,4 +1,4 @@
-"""What a job found in a film, as the server draws it: summaries, masks, likeness, without scripts."""
+"""What a job found in a video, as the server draws it: summaries, masks, likeness, without scripts."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def test_likeness(client: FlaskClient, database: Engine) -> None:
     assert client.get(f"/jobs/{mine}?shot=x").status_code == 400
 
 
-def test_films_that_cannot_be_compared(client: FlaskClient, database: Engine) -> None:
+def test_videos_that_cannot_be_compared(client: FlaskClient, database: Engine) -> None:
     mine = job_of(database, factories.add_embeddings(database, [[1.0, 0.0]], per="video").id)
     factories.add_embeddings(database, [[1.0, 0.0]], per="video", weights="b" * 64)
     factories.add_embeddings(database, [[1.0, 1.0]], per="video")
