@@ -72,7 +72,7 @@ def tokenize_sentence(tokenizer: RobertaTokenizer, sentence: str) -> list[int]:
     numbers: list[int] = tokenizer.backend_tokenizer.encode(sentence).ids
     if len(numbers) > MAX_TOKENS:
         raise InvalidRequest(
-            f"{sentence[:MAX_SHOWN_CHARS]!r}... has {len(numbers)} tokens, more than the {MAX_TOKENS} that are understood."
+            f"{sentence[:MAX_SHOWN_CHARS]!r}... has {len(numbers)} tokens, more than the limit of {MAX_TOKENS}."
         )
     return numbers
 

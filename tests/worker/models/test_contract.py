@@ -1,4 +1,4 @@
-"""What holds for every room on the menu, whatever it does. A new room is tested by being there."""
+"""What holds for every model of the catalog, whatever it does. A new model is tested by being there."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def windows_of(plan: Plan, path: Path) -> Iterator[Iterator[Window]]:
                 yield load_windows(plan.keyframes_zip, plan.windows, plan.crop)
 
 
-def pieces(spec: ModelSpec, params: Params, path: Path, batch: int, given: RunInputs) -> list[WindowOutput]:
+def pieces(spec: ModelSpec, params: Params, path: Path, batch: int, given: RunInputs) -> list[WindowOutput[Any]]:
     """Plan and encode without the loop, `batch` windows at a time."""
     model, made = model_of(spec), []
     with windows_of(model.definition.plan(probe_video(path), given, params, CPU_PLACEMENT), path) as ready:
@@ -109,13 +109,12 @@ def arrays(value: Any) -> list[npt.NDArray[Any]]:
     return [array for each in value for array in arrays(each)] if isinstance(value, list | tuple) else []
 
 
-def small(spec: ModelSpec, params: Params, path: Path, scratch: Path, made: list[WindowOutput]) -> list[WindowOutput]:
+def small(
+    spec: ModelSpec, params: Params, path: Path, scratch: Path, made: list[WindowOutput[Any]]
+) -> list[WindowOutput[Any]]:
     """What the loop holds of the pieces."""
-    room = model_of(spec).definition
-    if room.open_writer is None:
-        return made
     scratch.mkdir()
-    with closing(room.open_writer(params, probe_video(path), scratch)) as writer:
+    with closing(model_of(spec).definition.open_writer(params, probe_video(path), scratch)) as writer:
         return [writer.write_output(piece) for piece in made]
 
 
@@ -140,7 +139,7 @@ def test_a_batch_of_n_is_n_batches_of_one(spec: ModelSpec, params: Params, film:
         assert np.abs(one - other).max() <= 1e-5 * max(1.0, np.abs(other).max())
 
 
-def held(made: list[WindowOutput]) -> list[npt.NDArray[Any]]:
+def held(made: list[WindowOutput[Any]]) -> list[npt.NDArray[Any]]:
     """All arrays of some pieces."""
     return [array for piece in made for array in arrays(piece.value)]
 

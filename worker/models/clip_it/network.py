@@ -5,10 +5,13 @@ Shapes are in the names: B films (always one), T sampled frames, K keys, C = 512
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from worker.models.clip_it.config import ARCHITECTURE, Architecture
 from worker.networks.clip.network import ClipNetwork
@@ -34,13 +37,20 @@ class ResidualAttention(nn.Module):
         self.layer_norm = nn.LayerNorm(shape.width, eps=shape.eps)
 
     def forward(self, query_BTC: Tensor, key_BKC: Tensor) -> Tensor:
-        """What each of T finds in K: (B, T, C), (B, K, C) -> (B, T, C).
+        """Attend from each of T to all of K: (B, T, C), (B, K, C) -> (B, T, C).
 
-        The memory it takes grows with T and K, not with their product, where torch has such an attention.
+        In serving, memory grows with T + K and not with T * K, where torch has a fused attention.
         """
         pairs = (self.w_qs, query_BTC), (self.w_ks, key_BKC), (self.w_vs, key_BKC)
         query, key, value = (part(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for part, x in pairs)
-        attended_BHTD = functional.scaled_dot_product_attention(query, key, value, dropout_p=self.drop * self.training)
+        # Training repeats the text T times, so all keys are equal and the gradient by them is exactly zero. There the
+        # fused CPU kernel leaves ten times the rounding error of plain attention (how much depends on the instruction
+        # set), and all of it ends in the gradient of `linear_txt`. So training computes plain attention; serving keeps
+        # the fused one, which needs less memory.
+        with sdpa_kernel(SDPBackend.MATH) if self.training else nullcontext():
+            attended_BHTD = functional.scaled_dot_product_attention(
+                query, key, value, dropout_p=self.drop * self.training
+            )
         projected_BTC: Tensor = self.dropout(self.fc(attended_BHTD.transpose(1, 2).flatten(2)))
         output_BTC: Tensor = self.layer_norm(query_BTC + projected_BTC)
         return output_BTC

@@ -102,7 +102,8 @@ class KernelHead(nn.Module):
 class MTTR(nn.Module):
     """The whole network.
 
-    `encode_videos` once for a film, `encode_queries` once for a query, then `predict_instances` for both gives what `forward` does.
+    `encode_videos` once for a video, `encode_queries` once for a query, then `predict_instances` for each pair, gives
+    what `forward` does.
     """
 
     def __init__(self, shape: Architecture = ARCHITECTURE) -> None:

@@ -11,8 +11,16 @@ from torch import Tensor
 
 from shared.catalog import ScrlParams
 from shared.values import VideoFacts
-from worker.models.contract import KeyframePlan, ModelDefinition, RunContext, RunInputs, RunOutput, WindowOutput
-from worker.models.scene_output import SceneScores, build_scene_output
+from worker.models.contract import (
+    KeyframePlan,
+    ModelDefinition,
+    ModelOutput,
+    RunContext,
+    RunInputs,
+    WindowOutput,
+    hold_outputs,
+)
+from worker.models.scene_output import SceneScores, build_scene_output, render_scenes
 from worker.models.scrl.config import ARCHITECTURE, CROP, SLIDING_WINDOWS, WINDOWS_PER_BATCH
 from worker.models.scrl.network import SCRL, BoundaryNetwork, boundary_probabilities
 from worker.models.scrl.weights import load_network
@@ -20,6 +28,8 @@ from worker.runtime.device import DeviceNetwork, default_batch_size, resolve_pre
 from worker.runtime.placement import Placement
 from worker.video.keyframes.loader import one_window_per_shot
 from worker.video.windows import Frames
+
+Floats = npt.NDArray[np.float32]
 
 
 def plan(_video: VideoFacts, inputs: RunInputs, params: ScrlParams, placement: Placement) -> KeyframePlan:
@@ -34,7 +44,7 @@ def plan(_video: VideoFacts, inputs: RunInputs, params: ScrlParams, placement: P
     return KeyframePlan(keyframes_zip, one_window_per_shot(len(spans)), CROP, default_batch_size(placement.device))
 
 
-def encode(network: DeviceNetwork[SCRL], frames_BTHWC: Frames, params: ScrlParams) -> npt.NDArray[np.float32]:
+def encode(network: DeviceNetwork[SCRL], frames_BTHWC: Frames, params: ScrlParams) -> Floats:
     """Features of shots.
 
     Args:
@@ -47,11 +57,11 @@ def encode(network: DeviceNetwork[SCRL], frames_BTHWC: Frames, params: ScrlParam
     """
     with network.inference_context(params.precision):
         features_BD = network.network.encode_shots(network.normalise_frames(frames_BTHWC))
-        features_B1D: npt.NDArray[np.float32] = features_BD.float().unsqueeze(1).cpu().numpy()
+        features_B1D: Floats = features_BD.float().unsqueeze(1).cpu().numpy()
     return features_B1D
 
 
-def infer(network: DeviceNetwork[SCRL], outputs: Sequence[WindowOutput], _params: ScrlParams) -> SceneScores:
+def infer(network: DeviceNetwork[SCRL], outputs: Sequence[WindowOutput[Floats]], _params: ScrlParams) -> SceneScores:
     """Feature of each shot, and the probability that a scene ends with it, always in fp32.
 
     Args:
@@ -67,18 +77,15 @@ def infer(network: DeviceNetwork[SCRL], outputs: Sequence[WindowOutput], _params
     return SceneScores(features_ND, probabilities_N)
 
 
-def postprocess(scores: SceneScores, context: RunContext, params: ScrlParams) -> RunOutput:
-    """The probability after each shot, the scenes, both arrays as files, and on request each scene as a clip.
+def postprocess(scores: SceneScores, context: RunContext, params: ScrlParams) -> ModelOutput:
+    """Group the shots into scenes: a row for each boundary and each scene, and both arrays.
 
     Args:
-        scores: of this run, or recalled from one that differs in the threshold.
+        scores: of this run, or loaded from one that differs in the threshold.
         context: with the rows of `shots` among its inputs.
         params: for the threshold.
     """
-    rows = context.inputs.results["shots"]
-    return RunOutput(
-        *build_scene_output(scores, rows, params, params.threshold, context.path, context.video, context.scratch)
-    )
+    return build_scene_output(scores, context, params.threshold)
 
 
 def score_shots(network: BoundaryNetwork, features_ND: Tensor) -> Tensor:
@@ -113,7 +120,9 @@ MODEL = ModelDefinition(
     load_network=load_network,
     plan=plan,
     encode=encode,
+    open_writer=hold_outputs,
     infer=infer,
     postprocess=postprocess,
+    render=render_scenes,
     restore_scores=SceneScores.load_arrays,
 )

@@ -144,7 +144,7 @@ class ShotKeyframeSelector:
     """Shots whose first picture was asked for."""
     _requests: list[tuple[int, str]] = field(default_factory=list)
 
-    def add_output(self, output: WindowOutput) -> KeyframeRequests:
+    def add_output(self, output: WindowOutput[Scores]) -> KeyframeRequests:
         """Pictures of the shots that this piece ends, and the first one of the shot it leaves open."""
         for span in self.segmenter.add_scores(output.value):
             self._request_last_frames(span)

@@ -31,7 +31,10 @@ MERGE_COUNT = 48_894
 END_OF_WORD = "</w>"
 PRINTABLE_BYTES = (*range(33, 127), *range(161, 173), *range(174, 256))
 """Bytes that stand for themselves in the vocabulary; the others stand there as the characters from 256 on."""
-WORD_PATTERN = rf"{re.escape(START_TOKEN)}|{re.escape(END_TOKEN)}|'s|'t|'re|'ve|'m|'ll|'d|[\p{{L}}]+|[\p{{N}}]|[^\s\p{{L}}\p{{N}}]+"
+WORD_PATTERN = (
+    rf"{re.escape(START_TOKEN)}|{re.escape(END_TOKEN)}"
+    r"|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+)
 """What is looked up by itself: a mark, an English ending, letters, one digit, or anything else but space."""
 
 # What the published tokenizer tidies by ftfy.fix_text, without its guesses at text that was decoded wrongly.

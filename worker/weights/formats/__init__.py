@@ -6,7 +6,7 @@
 | TorchScript archive | a zip with `constants.pkl` | parameters and buffers of its module |
 | PyTorch zip (1.6 and newer) | `PK` | the state dict |
 | PyTorch stream (0.4 to 1.5), often named `.pth.tar` | a pickled magic number | the state dict |
-| checkpoint of PyTorch Lightning or of a training script | a state dict among its entries (`STATE_DICT_KEYS`) | that entry |
+| checkpoint of Lightning or of a training script | a state dict among its entries (`STATE_DICT_KEYS`) | that entry |
 
 `pickles.py` and `torchscript.py` say how each stays harmless.
 """

@@ -3,7 +3,7 @@
 An archive is a zip: `data.pkl` is a pickle of the module's attributes and of theirs, `data/` has the storages of the
 tensors, `code/` the classes as text. `torch.jit.load` would compile that text; here only the lines of a class that name
 its parameters and buffers are looked at. The pickle is no program either: the few opcodes that TorchScript writes are
-read into plain data by `_PickleReader`, which has nothing to import and nothing to call. So an object of the archive is a
+read into plain data by `_PickleReader`, which imports nothing and calls nothing. So an object of the archive is a
 holder of attributes, whatever its class is called.
 """
 

@@ -24,10 +24,18 @@ from tests.support.sample_videos import X264_OPTIONS, pattern_input as moving, r
 from tests.support.seeded_networks import build_clip_it
 from tests.support.seeded_weights import TOLERANCE, relative_error
 from worker.models.clip_it.config import CROP
-from worker.models.clip_it.files import read_frame_at
+from worker.models.clip_it.files import read_frame_at, render_summary
 from worker.models.clip_it.stages import MODEL, encode, infer, normalise_rows, plan, postprocess, restore_features
 from worker.models.clip_it.summary import SampledFrames, VideoSummary
-from worker.models.contract import LoadedModel, RunContext, RunInputs, RunOutput, WindowOutput
+from worker.models.contract import (
+    LoadedModel,
+    RenderContext,
+    RunContext,
+    RunInputs,
+    RunOutput,
+    WindowOutput,
+    ignore_progress,
+)
 from worker.networks.clip.tokens import tokenize_sentences
 from worker.pipeline import StageTracker
 from worker.pipeline.execute import Execution, execute_run
@@ -147,10 +155,13 @@ def test_a_film_of_a_frame_or_two_has_a_summary(length: int, tmp_path: Path) -> 
 
 def test_a_film_without_frames_has_nothing_to_show(tmp_path: Path) -> None:
     facts = make_video()
-    film = RunContext(tmp_path / "film.mp4", facts, Timeline.empty(facts.clock), None, tmp_path, RunInputs())
-    outcome = postprocess(infer(build_clip_it(), [], QUESTION), film, QUESTION)
-    assert outcome.results == ()
-    again = restore_features({file.kind: file.path for file in outcome.files}, facts)
+    context = RunContext(facts, Timeline.empty(facts.clock))
+    output = postprocess(infer(build_clip_it(), [], QUESTION), context, QUESTION)
+    assert output.results == ()
+    files = RenderContext(context, tmp_path / "video.mp4", tmp_path)
+    assert render_summary(output.results, files, QUESTION, ignore_progress) == ()
+    [features] = output.arrays
+    again = restore_features({features.kind: features.save_in(tmp_path).path}, facts)
     assert (again.outputs, len(again.timeline)) == ((), 0)
 
 
@@ -193,10 +204,9 @@ def test_decode_failures_are_kept(tmp_path: Path) -> None:
     facts = make_video().with_decode_failures(3)
     sampled = SampledFrames(np.ones((1, 512), np.float32), (0,), 2)
     times = Timeline(facts.clock, array("q", [0, 1001]), 2002)
-    film = RunContext(tmp_path / "film.mp4", facts, times, None, tmp_path, RunInputs())
     summary = VideoSummary(sampled, None, np.float32([0.5]), ((0, 2),))
-    [file] = postprocess(summary, film, ClipItParams(summary_video=False)).files
-    again = restore_features({file.kind: file.path}, make_video())
+    [features] = postprocess(summary, RunContext(facts, times), ClipItParams(summary_video=False)).arrays
+    again = restore_features({features.kind: features.save_in(tmp_path).path}, make_video())
     assert again.decode_failures == 3
     assert again.timeline.moment_at(2).pts == 2002
 
@@ -223,7 +233,7 @@ def test_what_cannot_be_read_again_is_told(spoil: Any, first: Execution, tmp_pat
     path = tmp_path / "frame_features.npz"
     path.write_bytes(kept(first)["frame_features"].read_bytes())
     spoil(path)
-    with pytest.raises(Internal, match="kept features"):
+    with pytest.raises(Internal, match="stored features"):
         restore_features({"frame_features": path}, make_video())
 
 
@@ -258,7 +268,7 @@ def test_frames_are_encoded_as_pictures_are() -> None:
     mean, std = np.float32([0.48145466, 0.4578275, 0.40821073]), np.float32([0.26862954, 0.26130258, 0.27577711])
     plain = (seen[:, 0].astype(np.float32) / 255 - mean) / std
     with torch.inference_mode():
-        wanted = build_clip_it().network.clip.images(torch.from_numpy(plain.transpose(0, 3, 1, 2).copy()))
+        wanted = build_clip_it().network.clip.encode_images(torch.from_numpy(plain.transpose(0, 3, 1, 2).copy()))
     assert relative_error(made, wanted.numpy()) < TOLERANCE
 
 
@@ -294,9 +304,9 @@ def test_the_text_is_seven_features_side_by_side_with_one_length() -> None:
     made = infer(placed, pieces, ClipItParams(sentences=sentences))
     with torch.inference_mode():
         ids = torch.from_numpy(tokenize_sentences([*sentences[:1], *sentences[1:] * 6]))
-        text = placed.network.clip.texts(ids).reshape(1, 1, -1)
+        text = placed.network.clip.encode_texts(ids).reshape(1, 1, -1)
         frames_1TD = torch.from_numpy(features_TD / np.linalg.norm(features_TD, axis=1, keepdims=True))[None]
-        wanted = placed.network.scorer.scores(frames_1TD, text / text.norm())
+        wanted = placed.network.scorer.score_frames(frames_1TD, text / text.norm())
     assert relative_error(made.scores, wanted[0].numpy()) < TOLERANCE
     assert np.allclose(np.linalg.norm(normalise_rows(features_TD), axis=1), 1)
 

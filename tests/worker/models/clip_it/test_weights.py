@@ -81,13 +81,18 @@ def check(folder: Path, tolerance: float) -> None:
     """The fixture's numbers of the weights that are served."""
     network = MODEL.load_network([folder / "weights"], CPU_PLACEMENT)
     scored, seen = np.load(GOLDEN / "clip_it_scorer.npz"), np.load(GOLDEN / "clip_it_clip.npz")
-    with network.computing():
+    with network.inference_context():
         frames, text = unit(random_tensor(31, 120, 512)), unit(random_tensor(32, 1, 3584))
-        assert relative_error(network.network.scorer.scores(frames[None], text[None]), scored["scores"]) < TOLERANCE
-        pixels = torch.from_numpy(seen["pixel_values"]).float()
-        assert relative_error(network.network.clip.images(pixels), seen["pixel_from_half_image_features"]) < tolerance
         assert (
-            relative_error(network.network.clip.texts(torch.from_numpy(seen["tokens"])), seen["text_features"])
+            relative_error(network.network.scorer.score_frames(frames[None], text[None]), scored["scores"]) < TOLERANCE
+        )
+        pixels = torch.from_numpy(seen["pixel_values"]).float()
+        assert (
+            relative_error(network.network.clip.encode_images(pixels), seen["pixel_from_half_image_features"])
+            < tolerance
+        )
+        assert (
+            relative_error(network.network.clip.encode_texts(torch.from_numpy(seen["tokens"])), seen["text_features"])
             < tolerance
         )
 

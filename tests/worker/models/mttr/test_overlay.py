@@ -20,7 +20,7 @@ from shared.values import OutputFile
 from shared.values.tracks import QUERY_COLOURS, TrackFrame
 from tests.support import sample_videos
 from tests.worker.models.mttr.synthetic_outputs import FollowedThings, MovingRectangle, make_window_outputs
-from worker.models.contract import ProgressCallback, RunContext, RunInputs, ignore_progress
+from worker.models.contract import ProgressCallback, RenderContext, RunContext, RunInputs, ignore_progress
 from worker.models.mttr.tracks.masks import decode_rle, encode_rle
 from worker.models.mttr.tracks.overlay import LEGEND_ROW_HEIGHT, clean_text, draw_legend, draw_masks, overlay_frames
 from worker.models.mttr.tracks.render import render_tracks
@@ -60,8 +60,8 @@ def made(
     for piece in make_window_outputs(first, stop, [[query] for query in queries]):
         writer.write_output(piece)
     writer.close()
-    film = RunContext(path, video, timeline, None, scratch, RunInputs(), first, stop, told)
-    return {file.kind: file for file in render_tracks(film, asked)}
+    context = RenderContext(RunContext(video, timeline, RunInputs(), first, stop), path, scratch)
+    return {file.kind: file for file in render_tracks((), context, asked, told)}
 
 
 def lines(file: OutputFile) -> list[TrackFrame]:

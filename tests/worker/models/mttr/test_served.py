@@ -46,5 +46,5 @@ def test_a_part_of_a_turned_film(tmp_path: Path) -> None:
     assert (made.frames, made.width, made.height, len(made.audio)) == (20, 120, 160 + 2 * 36, 1)
     with zipfile.ZipFile(files["masks"].path) as archive:
         assert len(archive.namelist()) == 40
-    decode = execution.stages[3]
-    assert (decode.name, decode.done, decode.of, decode.unit) == ("postprocess", 40, 40, "frame")
+    stage = execution.stages[4]
+    assert (stage.name, stage.done, stage.of, stage.unit) == ("render", 40, 40, "frame")

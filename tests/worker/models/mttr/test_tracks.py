@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tracemalloc
 from array import array
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,14 @@ from worker.models.mttr.tracks.masks import (
     upscale_mask,
 )
 from worker.models.mttr.tracks.summary import Track, build_tracks
-from worker.models.mttr.tracks.writer import UNTIMED_FILE, TrackWriter, read_track_frames, write_timed_tracks
+from worker.models.mttr.tracks.window_prediction import WindowPrediction
+from worker.models.mttr.tracks.writer import (
+    UNTIMED_FILE,
+    TrackWriter,
+    WindowTracks,
+    read_track_frames,
+    write_timed_tracks,
+)
 
 LEFT, RIGHT = MovingRectangle(2, 2, 8, 10, step=0.1), MovingRectangle(20, 8, 8, 10)
 NOTHING = MovingRectangle(0, 0, 0, 0)
@@ -81,7 +89,7 @@ def test_predictions_are_the_published_ones() -> None:
         MaskSizes((96, 96), (96, 96), (33, 47)),
         MaskSizes((96, 96), (96, 96), (96, 96)),
     ],
-    ids=lambda sizes: "x".join(map(str, sizes.shown)),
+    ids=lambda sizes: "x".join(map(str, sizes.video)),
 )
 def test_a_mask_is_what_torch_makes_of_it(sizes: MaskSizes) -> None:
     high, wide = (-(-length // 4) for length in sizes.padded)
@@ -172,8 +180,13 @@ def test_overlap_counts_all_shared_frames_together() -> None:
 
 
 def written(
-    folder: Path, made: list[WindowOutput], film: VideoFacts, queries: int = 1, *, link: bool = False
-) -> tuple[list[WindowOutput], list[dict[str, Any]]]:
+    folder: Path,
+    made: Sequence[WindowOutput[tuple[WindowPrediction, ...]]],
+    film: VideoFacts,
+    queries: int = 1,
+    *,
+    link: bool = False,
+) -> tuple[list[WindowOutput[WindowTracks]], list[dict[str, Any]]]:
     """What the writer keeps in memory, and its lines with their times."""
     folder.mkdir(exist_ok=True)
     params = MttrParams(queries=tuple(f"thing {number}" for number in range(queries)), link=link)

@@ -67,7 +67,7 @@ def test_the_room_is_served_from_its_published_file(container: Callable[[State],
     assert all(torch.equal(served[key], value) for key, value in state.items())
     assert len(served) == 228
     golden = np.load(GOLDEN / "r2plus1d.npz")
-    with network.computing():
+    with network.inference_context():
         clip_NCTHW = random_tensor(int(golden["x_seed"]), *golden["x_shape"].tolist())[:1]
         assert relative_error(network.network(clip_NCTHW), golden["clip_features"][:1]) < TOLERANCE
 

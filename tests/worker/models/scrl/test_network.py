@@ -21,7 +21,7 @@ from tests.support.seeded_weights import (
     read_published_shapes,
     relative_error,
 )
-from tests.worker.models.scenes.synthetic_shots import make_shot_rows, make_video_input, make_window_outputs
+from tests.worker.models.scenes.synthetic_shots import make_context, make_shot_rows, make_window_outputs
 from worker.models.contract import RunInputs
 from worker.models.scrl.config import SLIDING_WINDOWS
 from worker.models.scrl.network import SCRL, BoundaryNetwork, boundary_probabilities
@@ -134,7 +134,7 @@ def test_the_keyframes_of_a_shot_are_one_picture_of_nine_channels(placed: Device
 
 
 @pytest.mark.parametrize("shots", [1, 2, pytest.param(12_000, marks=pytest.mark.slow)])
-def test_films_of_any_length(placed: DeviceNetwork[SCRL], shots: int, tmp_path: Path) -> None:
+def test_films_of_any_length(placed: DeviceNetwork[SCRL], shots: int) -> None:
     features_ND = random_tensor(9, shots, 2048)
     scored = infer(placed, make_window_outputs(features_ND.numpy()[:, None]), ScrlParams())
     with torch.inference_mode():
@@ -143,13 +143,13 @@ def test_films_of_any_length(placed: DeviceNetwork[SCRL], shots: int, tmp_path: 
     assert relative_error(scored.probabilities[:20], head.numpy()) < TOLERANCE
     if shots % 20 == 0 or shots <= 60:
         assert relative_error(scored.probabilities[-30:], tail.numpy()) < TOLERANCE
-    results = postprocess(scored, make_video_input(make_shot_rows([3] * shots), tmp_path), ScrlParams()).results
+    results = postprocess(scored, make_context(make_shot_rows([3] * shots)), ScrlParams()).results
     scenes = [result.data["shots"] for result in results if result.kind == "scene"]
     assert [first for first, _ in scenes] == [0, *(last + 1 for _, last in scenes[:-1])]
     assert scenes[-1][1] == shots - 1
     assert len(results) == shots + len(scenes)
 
 
-def test_a_film_without_shots(placed: DeviceNetwork[SCRL], tmp_path: Path) -> None:
+def test_a_video_without_shots(placed: DeviceNetwork[SCRL]) -> None:
     scored = infer(placed, [], ScrlParams())
-    assert postprocess(scored, make_video_input([], tmp_path), ScrlParams()).results == ()
+    assert postprocess(scored, make_context([]), ScrlParams()).results == ()

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from worker.models.mttr.tracks.masks import trajectory_scores
-from worker.models.mttr.window_prediction import WindowPrediction, compute_mask_logits
+from worker.models.mttr.tracks.window_prediction import WindowPrediction, compute_mask_logits
 
 Bools = npt.NDArray[np.bool_]
 

@@ -16,7 +16,7 @@ from shared.values.tracks import TrackFrame
 from worker.models.contract import WindowOutput
 from worker.models.mttr.tracks.linking import Bools, InstanceChoice, binary_masks, choose_instance
 from worker.models.mttr.tracks.masks import MaskSizes, Size, bounding_box, encode_rle, mask_area, upscale_mask
-from worker.models.mttr.window_prediction import Floats, WindowPrediction, compute_mask_logits
+from worker.models.mttr.tracks.window_prediction import Floats, WindowPrediction, compute_mask_logits
 
 UNTIMED_FILE = "tracks.untimed.jsonl"
 """What the writer writes: lines without times, which are exact only once the film was read."""
@@ -51,9 +51,9 @@ class TrackWriter:
         self._previous_masks: list[Bools | None] = [None] * len(params.queries)
         self._lines = (scratch / UNTIMED_FILE).open("w", encoding="ascii")
 
-    def write_output(self, output: WindowOutput) -> WindowOutput:
+    def write_output(self, output: WindowOutput[Sequence[WindowPrediction]]) -> WindowOutput[WindowTracks]:
         """One more window: an answer for each query. Later windows have the last word on the frames they share."""
-        predictions: Sequence[WindowPrediction] = output.value
+        predictions = output.value
         choices = tuple(map(self._choose_instance, range(len(self._previous_masks)), predictions))
         frames = output.stop - output.start
         tracks = [
