@@ -1,4 +1,4 @@
-"""A room of seven tensors and two parts, and its weights in every container in which networks are published."""
+"""A model of seven tensors and two parts, and its weights in every container in which networks are published."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What two or more rooms share: pinned weights, and networks."""
+"""What two or more models share: pinned weights, and networks."""

@@ -79,7 +79,7 @@ class PatchEmbedding(nn.Module):
         self.norm = nn.LayerNorm(shape.width)
 
     def forward(self, frames_BCTHW: Tensor) -> Tensor:
-        """(B, 3, T, H, W) -> (B, T, ceil(H / 4), ceil(W / 4), C); zeros stand right of and below the picture."""
+        """(B, 3, T, H, W) -> (B, T, ceil(H / 4), ceil(W / 4), C); zeros stand right of and below the image."""
         side = self.proj.kernel_size[-1]
         height, width = frames_BCTHW.shape[-2:]
         frames_BCTHW = functional.pad(frames_BCTHW, (0, -width % side, 0, -height % side))
@@ -117,7 +117,7 @@ class WindowAttention(nn.Module):
     def position_bias(self, tokens: int) -> Tensor:
         """Of every pair of tokens in a window of so many: (heads, N, N).
 
-        A window that shrank to a small picture takes the first rows and columns of the index of the whole one. Only
+        A window that shrank to a small image takes the first rows and columns of the index of the whole one. Only
         with fewer frames do these belong to the same offsets; with fewer rows or columns they do not, but so the
         published weights were trained.
         """
@@ -341,7 +341,7 @@ def _shift_kinds(counts: Sequence[int], shift: Sequence[int]) -> Tensor:
 
 
 def _shift_mask(kind: int, window_size: Sequence[int], shift: Sequence[int], device: torch.device) -> Tensor | None:
-    """`MASK_BIAS` between tokens of a window that lie on different sides of the film's edge: (N, N)."""
+    """`MASK_BIAS` between tokens of a window that lie on different sides of the video's edge: (N, N)."""
     if not kind:
         return None
     sides_THW = torch.zeros(*window_size, dtype=torch.int64)

@@ -56,10 +56,10 @@ class WeightsCard:
     """What lies beside imported weights.
 
     Args:
-        room: name of the model.
+        model: name of the model.
         weights: the safetensors file.
         sources: the published files it was made from.
-        architecture, preprocessing, licence, origin: as the room declares them.
+        architecture, preprocessing, licence, origin: as the model declares them.
         imported_at: ISO 8601.
         sides: the files beside the tensors.
     """

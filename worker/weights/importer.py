@@ -40,7 +40,7 @@ class ImportFiles:
 
 @dataclass(frozen=True, slots=True)
 class ImportedTensors:
-    """Tensors by the room's names, and which published file each file was read as."""
+    """Tensors by the model's names, and which published file each file was read as."""
 
     tensors: dict[str, Tensor]
     files: tuple[tuple[TensorFile, Path], ...]
@@ -52,7 +52,7 @@ def import_weights(
     """Read the published files once, check every name and shape, and write tensors, side files and card.
 
     Args:
-        manifest: what the room says of them.
+        manifest: what the model says of them.
         paths: the files, in any order: tensors are told by what is in them, side files by their names. Or one folder
             that holds them under their published names.
         folder: of weights.
@@ -128,7 +128,7 @@ def _check_side_file(side: SideFile, path: Path) -> None:
 
 
 def _read_tensors(manifest: WeightsManifest, files: Sequence[Path], expected: Shapes) -> ImportedTensors:
-    """The tensors of all files under the room's names, each file read as the source whose names it has."""
+    """The tensors of all files under the model's names, each file read as the source whose names it has."""
     states = {file: read_container(file) for file in files}
 
     def count_known(keys: Mapping[str, Tensor]) -> int:

@@ -1,4 +1,4 @@
-"""Imported weights on their way to a room: verified against their card, and strict."""
+"""Imported weights on their way to a model: verified against their card, and strict."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def compute_fingerprint(spec: WeightsSpec, folders: Sequence[Path]) -> str:
-    """Hash of a model's weights, pinned on the menu or imported, after the files were compared with it.
+    """Hash of a model's weights, pinned in the catalog or imported, after the files were compared with it.
 
     Raises:
         WeightsMissing, WeightsCorrupt: as `verify_pinned` and `verify_imported`.
@@ -67,7 +67,7 @@ def load_imported(spec: WeightsSpec, folders: Sequence[Path], expected: Shapes) 
 
 
 def find_side_files(manifest: WeightsManifest, folders: Sequence[Path]) -> dict[str, Path]:
-    """The files beside the tensors, each by what its room asks for it by (`Side.as_`), verified.
+    """The files beside the tensors, each by what its model asks for it by (`Side.as_`), verified.
 
     Raises:
         WeightsMissing, WeightsCorrupt: as `verify_imported`; also where the weights were imported without one.

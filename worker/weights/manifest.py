@@ -105,8 +105,8 @@ class WeightsManifest:
         repository: on ModelScope's hub, where the hub has the files.
         side_files: the files that serving needs beside the tensors.
         make_constants: tensors that the network computes itself (tables of positions, counters), by their published
-            names. A file may hold them or not; what it holds must have this shape and, unless the tensor here is on the `meta`
-            device, these values. They are not stored, and `expected_shapes` does not name them.
+            names. A file may hold them or not; what it holds must have this shape and, unless the tensor here is on the
+            `meta` device, these values. They are not stored, and `expected_shapes` does not name them.
         check_side_files: reads the side files, by `stored_as`, before they are stored; WeightsCorrupt for files
             that the model could not use.
     """

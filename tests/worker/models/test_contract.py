@@ -146,7 +146,7 @@ def held(made: list[WindowOutput[Any]]) -> list[npt.NDArray[Any]]:
 
 @every_way
 @pytest.mark.parametrize("lengths", [[1], [2], [60]], ids=["one frame", "two frames", "one shot"])
-def test_a_tiny_film_is_a_film(spec: ModelSpec, params: Params, lengths: list[int], tmp_path: Path) -> None:
+def test_a_tiny_video_is_a_video(spec: ModelSpec, params: Params, lengths: list[int], tmp_path: Path) -> None:
     path = make_shots_video(lengths, tmp_path / "tiny.mp4")
     given = run_needed_models(spec.name, params, path, tmp_path)
     outcome = run_model(spec.name, path, params, tmp_path / "scratch", inputs=given).outcome
@@ -155,7 +155,7 @@ def test_a_tiny_film_is_a_film(spec: ModelSpec, params: Params, lengths: list[in
 
 
 @every_way
-def test_what_a_run_yields_is_on_the_menu(spec: ModelSpec, params: Params, film: Path, tmp_path: Path) -> None:
+def test_what_a_run_yields_is_in_the_catalog(spec: ModelSpec, params: Params, film: Path, tmp_path: Path) -> None:
     given = run_needed_models(spec.name, params, film, tmp_path)
     execution = run_model(spec.name, film, params, tmp_path / "scratch", inputs=given)
     check(spec, execution.outcome, sum(LENGTHS))
@@ -166,7 +166,7 @@ def test_what_a_run_yields_is_on_the_menu(spec: ModelSpec, params: Params, film:
 
 
 def check(spec: ModelSpec, outcome: Any, frames: int) -> None:
-    """Kinds as promised, ranges inside the film and not empty, numbered in order, files that can be opened."""
+    """Kinds as promised, ranges inside the video and not empty, numbered in order, files that can be opened."""
     for kind in {result.kind for result in outcome.results}:
         assert kind in spec.results
         numbers = [result.seq for result in outcome.results if result.kind == kind]
@@ -183,7 +183,7 @@ def check(spec: ModelSpec, outcome: Any, frames: int) -> None:
 
 
 @every_weights
-def test_without_its_weights_a_room_says_what_to_do(
+def test_without_its_weights_a_model_says_what_to_do(
     spec: ModelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert spec.weights is not None

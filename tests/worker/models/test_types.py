@@ -60,7 +60,7 @@ CASES = {
 
 ROOT = Path(__file__).resolve().parents[3]
 CACHE = ROOT / ".mypy_cache" / "contract"
-"""A cache of its own, kept between runs: parsing the imports of torch takes a minute, reading them from a cache seconds."""
+"""A cache of its own, kept between runs: parsing torch takes a minute, reading it from a cache takes seconds."""
 
 
 def write_models(folder: Path) -> list[Path]:

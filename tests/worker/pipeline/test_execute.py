@@ -114,7 +114,7 @@ def _run(
     return execute_run(model, path, probe_video(path), RunInputs(), Params(), scratch, StageTracker(watch))
 
 
-def test_a_run_reads_the_film_once_and_tells_how_it_goes(tmp_path: Path) -> None:
+def test_a_run_reads_the_video_once_and_tells_how_it_goes(tmp_path: Path) -> None:
     watch = Watch()
     execution = _run(_define_model(batch=1), watch, tmp_path)
     [result] = execution.outcome.results
@@ -245,7 +245,7 @@ def _brightness(path: Path, frames: Sequence[int]) -> list[float]:
         ]
 
 
-def test_a_part_of_a_film_is_read_by_its_times(tmp_path: Path) -> None:
+def test_a_part_of_a_video_is_read_by_its_times(tmp_path: Path) -> None:
     """By the times as the API writes them, rounded to the microsecond."""
     rate = probe_video(CLIP).clock.fps
     since, until = (Fraction(str(round(float(frame / rate), 6))) for frame in (375, 390))

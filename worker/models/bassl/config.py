@@ -1,4 +1,4 @@
-"""Constants of the room: the shape of BaSSL, and what it sees of a keyframe."""
+"""Constants of the model: the shape of BaSSL, and what it sees of a keyframe."""
 
 from __future__ import annotations
 

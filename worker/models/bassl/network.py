@@ -1,6 +1,6 @@
 """BaSSL (Mun et al., ACCV 2022, arXiv:2201.05277) for scene boundaries, with the published parameter names.
 
-Shapes are in the names: N pictures, B windows of S = 17 shots, L = S + 1 tokens, D features of a shot, C hidden width.
+Shapes are in the names: N images, B windows of S = 17 shots, L = S + 1 tokens, D features of a shot, C hidden width.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class BaSSL(nn.Module):
         return logits_B2
 
     def score_shots(self, features_ND: Tensor, batch_size: int) -> Tensor:
-        """Probability that a scene ends with each shot of a film.
+        """Probability that a scene ends with each shot of a video.
 
         What `forward` says about the window around each shot, but each shot goes through the first layer once, not
         once in each of its 17 windows, and only the token that answers goes through the last.
@@ -162,7 +162,7 @@ def prepend_mean(shots_BSC: Tensor) -> Tensor:
 
 
 def neighbour_indices(shots: int, reach: int) -> Tensor:
-    """Numbers of the shots around each shot, (N, 2 * reach + 1); outside the film stands its first or last shot."""
+    """Numbers of the shots around each shot, (N, 2 * reach + 1); outside the video stands its first or last shot."""
     offsets_S = torch.arange(-reach, reach + 1)
     return (torch.arange(shots)[:, None] + offsets_S).clamp(0, shots - 1)
 

@@ -32,10 +32,10 @@ Floats = npt.NDArray[np.float32]
 
 
 def plan(_video: VideoFacts, inputs: RunInputs, params: BasslParams, placement: Placement) -> KeyframePlan:
-    """What `encode` is to see: each distinct keyframe of the film, once. Keyframe k of shot n has place 3n + k.
+    """What `encode` is to see: each distinct keyframe of the video, once. Keyframe k of shot n has place 3n + k.
 
     Raises:
-        ModelUnavailable: bf16 was asked for, and the place computes in fp32.
+        ModelUnavailable: bf16 was requested, and the place computes in fp32.
     """
     resolve_precision(params.precision, placement.precision)
     spans = [row.range for row in inputs.results["shots"] if row.kind == "shot" and row.range]
@@ -47,7 +47,7 @@ def encode(network: DeviceNetwork[BaSSL], frames_BTHWC: Frames, params: BasslPar
     """Features of keyframes.
 
     Args:
-        network: in place.
+        network: on its device.
         frames_BTHWC: RGB uint8 (B, 1, 224, 224, 3), as `config.CROP` sees them.
         params: for the precision.
 
@@ -64,7 +64,7 @@ def infer(network: DeviceNetwork[BaSSL], outputs: Sequence[WindowOutput[Floats]]
     """Feature of each shot, and the probability that a scene ends with it, always in fp32.
 
     Args:
-        network: in place.
+        network: on its device.
         outputs: what `encode` gave for the places that `plan` names, in order.
     """
     features_ND = average_keyframes(outputs)

@@ -35,7 +35,7 @@ class Guide:
 
 
 class CaptionSource(Protocol):
-    """Says what is to be seen in a film for which there are no sentences."""
+    """Says what is to be seen in a video for which there are no sentences."""
 
     @property
     def name(self) -> str:
@@ -47,9 +47,9 @@ class CaptionSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class NeutralCaptions:
-    """The same words for every film.
+    """The same words for every video.
 
-    The published pipeline captions the film itself there: I3D and VGGish features through BMT (Iashin and Rahtu, BMVC
+    The published pipeline captions the video itself there: I3D and VGGish features through BMT (Iashin and Rahtu, BMVC
     2020), seven of whose captions it draws at random.
     """
 
@@ -70,7 +70,7 @@ def make_caption_source(name: Literal["neutral"]) -> CaptionSource:
 
 
 def build_guide(sentences: Sequence[str], fallback: CaptionSource, features_TD: npt.NDArray[np.float32]) -> Guide:
-    """What guides the summary of a film.
+    """What guides the summary of a video.
 
     Args:
         caption_frames: of the request.

@@ -1,4 +1,4 @@
-"""Constants of the room: the shape of CLIP-It, what it sees of a frame, and the rules of segments and summary."""
+"""Constants of the model: the shape of CLIP-It, what it sees of a frame, and the rules of segments and summary."""
 
 from __future__ import annotations
 

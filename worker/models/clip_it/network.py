@@ -1,6 +1,6 @@
 """CLIP-It (Narasimhan et al., NeurIPS 2021, arXiv:2107.00650) as published on ModelScope, with its parameter names.
 
-Shapes are in the names: B films (always one), T sampled frames, K keys, C = 512 width, S = 3584 width of the text.
+Shapes are in the names: B videos (always one), T sampled frames, K keys, C = 512 width, S = 3584 width of the text.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ class FrameDecoder(nn.Module):
 
 
 class FrameScorer(nn.Module):
-    """How much each sampled frame of a film belongs into its summary.
+    """How much each sampled frame of a video belongs into its summary.
 
     Args:
         shape: of the network.
@@ -181,7 +181,7 @@ class FrameScorer(nn.Module):
         """Scores, and what the decoder makes of the frames, which nothing is done with.
 
         Args:
-            frames_BTC: features of pictures, each of length one.
+            frames_BTC: features of images, each of length one.
             text_BKS: features of seven sentences side by side, together of length one; K is 1, or T times the same as
                 in the published training: with equal keys attention has one answer.
 
@@ -195,7 +195,7 @@ class FrameScorer(nn.Module):
     def score_frames(self, frames_BTC: Tensor, text_BKS: Tensor) -> Tensor:
         """The scores alone: (B, T) in 0..1; as published for T up to the places that the published table has.
 
-        A longer film is scored in windows of so many frames, which share a quarter: each has the last word on its
+        A longer video is scored in windows of so many frames, which share a quarter: each has the last word on its
         middle. So no place is used that was never trained, and time is linear in T.
         """
         spans = scoring_windows(frames_BTC.shape[1], self.max_positions)
@@ -220,7 +220,7 @@ class FrameScorer(nn.Module):
 
 
 class ClipIt(nn.Module):
-    """What serving needs: CLIP for pictures and sentences, and the scorer without what no score depends on."""
+    """What serving needs: CLIP for images and sentences, and the scorer without what no score depends on."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -229,10 +229,10 @@ class ClipIt(nn.Module):
 
 
 def scoring_windows(frames: int, length: int) -> list[tuple[int, int, int]]:
-    """Windows of `length` frames that cover a film, each but the last `length * 3 / 4` after the one before.
+    """Windows of `length` frames that cover a video, each but the last `length * 3 / 4` after the one before.
 
     Returns:
-        (first frame, start, stop) of each: it answers for `start` to `stop`, exclusive. The last ends with the film.
+        (first frame, start, stop) of each: it answers for `start` to `stop`, exclusive. The last ends with the video.
     """
     step, margin = length * 3 // 4, length // 8
     firsts = [*range(0, max(1, frames - length), step)]

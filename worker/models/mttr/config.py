@@ -1,4 +1,4 @@
-"""Constants of the room: the shape of MTTR, and what it sees of a frame."""
+"""Constants of the model: the shape of MTTR, and what it sees of a frame."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Architecture:
     """MTTR as published (Botach et al., CVPR 2022, and the released configuration).
 
     Args:
-        backbone: what looks at the film.
+        backbone: what looks at the video.
         text: width of what reads the query.
         hidden: width of a token in the transformer.
         heads, intermediate: of a layer.

@@ -36,7 +36,7 @@ def plan(_video: VideoFacts, inputs: RunInputs, params: ScrlParams, placement: P
     """What `encode` is to see: the three keyframes of each shot; shot n has place n.
 
     Raises:
-        ModelUnavailable: bf16 was asked for, and the place computes in fp32.
+        ModelUnavailable: bf16 was requested, and the place computes in fp32.
     """
     resolve_precision(params.precision, placement.precision)
     spans = [row.range for row in inputs.results["shots"] if row.kind == "shot" and row.range]
@@ -48,7 +48,7 @@ def encode(network: DeviceNetwork[SCRL], frames_BTHWC: Frames, params: ScrlParam
     """Features of shots.
 
     Args:
-        network: in place.
+        network: on its device.
         frames_BTHWC: RGB uint8 (B, 3, 224, 224, 3), as `config.CROP` sees the keyframes of a shot.
         params: for the precision.
 
@@ -65,7 +65,7 @@ def infer(network: DeviceNetwork[SCRL], outputs: Sequence[WindowOutput[Floats]],
     """Feature of each shot, and the probability that a scene ends with it, always in fp32.
 
     Args:
-        network: in place.
+        network: on its device.
         outputs: what `encode` gave for the places that `plan` names, in order: (1, 2048) each.
     """
     if not outputs:
@@ -92,11 +92,11 @@ def score_shots(network: BoundaryNetwork, features_ND: Tensor) -> Tensor:
     """Probability after each shot, by windows of 40 shots of which the 20 in the middle count.
 
     The released code has one more window, of the last 20 shots alone. The copies behind the last shot are so many that
-    none of that window's values stands for a shot of the film, so it is not computed.
+    none of that window's values stands for a shot of the video, so it is not computed.
 
     Args:
         network: the boundary network, in evaluation mode.
-        features_ND: of all shots of a film, at least one.
+        features_ND: of all shots of a video, at least one.
 
     Returns:
         (N,).

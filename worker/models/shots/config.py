@@ -1,4 +1,4 @@
-"""Constants of the room: the shape of TransNet V2, the windows it is fed, and the rule of the colour detector."""
+"""Constants of the model: the shape of TransNet V2, the windows it is fed, and the rule of the colour detector."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Architecture:
     """TransNet V2 as published (arXiv:2008.04838, section 3).
 
     Args:
-        height, width: size of the pictures it sees.
+        height, width: size of the images it sees.
         filters: filters of the first stack; each next stack has twice as many.
         stacks: stacks of dilated blocks; each halves height and width.
         blocks: dilated blocks in a stack.
@@ -80,10 +80,10 @@ PAPER_WINDOWS = WindowSpec(length=100, step=50, lead=LEAD_FRAMES)
 """Windows of the paper: every frame is computed twice."""
 
 LONG_WINDOWS = WindowSpec(length=300, step=250, lead=LEAD_FRAMES)
-"""Fewer frames computed twice, for the runtime where speed was asked for: what it changes is measured in README.md."""
+"""Fewer frames computed twice, for the runtime where speed was requested: what it changes is measured in README.md."""
 
 COLOUR_WINDOWS = WindowSpec(length=33, step=32, lead=1)
-"""Each frame and the one before it; the lead costs one picture in 33. Longer ones let go of frames later."""
+"""Each frame and the one before it; the lead costs one image in 33. Longer ones let go of frames later."""
 
 
 def choose_windows(placement: Placement) -> WindowSpec:

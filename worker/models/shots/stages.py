@@ -1,4 +1,4 @@
-"""The four stages of `shots`, and the picker of its keyframes."""
+"""The four stages of `shots`, and the keyframe selector of its keyframes."""
 
 from __future__ import annotations
 

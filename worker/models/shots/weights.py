@@ -50,7 +50,7 @@ def load_network(folders: Sequence[Path], placement: Placement) -> Detector:
 
     Raises:
         WeightsMissing, WeightsCorrupt: as `worker.weights.pinned`.
-        ModelUnavailable: OpenVINO was asked for and is not installed, or computes something else.
+        ModelUnavailable: OpenVINO was requested and is not installed, or computes something else.
     """
     if placement.runtime == "openvino":
         from worker.models.shots.openvino import OpenVinoDetector

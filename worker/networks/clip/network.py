@@ -1,6 +1,6 @@
 """CLIP ViT-B/32 (Radford et al., 2021, arXiv:2103.00020) through transformers, read by the names of OpenAI's file.
 
-Shapes are in the names: N pictures or sentences, L tokens of a sentence, D = 512 features.
+Shapes are in the names: N images or sentences, L tokens of a sentence, D = 512 features.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Architecture:
     Args:
         image_tower, text_tower: the towers.
         features: width of the space that both end in.
-        image_size, patch_size: pixels of a picture and of a patch.
+        image_size, patch_size: pixels of a image and of a patch.
         vocabulary_size: tokens in the vocabulary.
     """
 
@@ -111,7 +111,7 @@ class ClipNetwork(nn.Module):
         self.model = CLIPModel(_make_config(shape))
 
     def encode_images(self, pixels_N3HW: Tensor) -> Tensor:
-        """Features of pictures: float32 (N, 3, 224, 224) by `CLIP_MEAN` and `CLIP_STD` -> (N, D), of any length."""
+        """Features of images: float32 (N, 3, 224, 224) by `CLIP_MEAN` and `CLIP_STD` -> (N, D), of any length."""
         features_ND: Tensor = self.model.get_image_features(pixel_values=pixels_N3HW).pooler_output
         return features_ND
 

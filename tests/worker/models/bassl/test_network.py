@@ -1,4 +1,4 @@
-"""BaSSL: the published numbers from keyframes to scenes, and films of any length."""
+"""BaSSL: the published numbers from keyframes to scenes, and videos of any length."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_a_mask_hides_a_shot(network: BaSSL) -> None:
 # Stages --------------------------------------------------------------------------------------------------------------
 
 
-def test_pictures_are_prepared_as_published() -> None:
+def test_images_are_prepared_as_published() -> None:
     seen = CROP.apply_to(random_image(5, 240, 427))
     mean, std = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
     wanted = np.load(GOLDEN / "bassl_preprocess.npz")["tensor"]
@@ -176,7 +176,7 @@ def test_the_shots_around_the_first_and_the_last_are_repeated() -> None:
 
 @pytest.mark.parametrize("pooling", ["center", "avg"])
 @torch.inference_mode()
-def test_a_film_at_once_is_each_window_by_itself(network: BaSSL, pooling: str) -> None:
+def test_a_video_at_once_is_each_window_by_itself(network: BaSSL, pooling: str) -> None:
     features_ND = random_tensor(5, 23, 2048)
     network = copy.copy(network)
     network.pooling = pooling  # type: ignore[assignment] # parametrised by name
@@ -248,7 +248,7 @@ def test_scenes_are_the_published_ones(case: int) -> None:
     }
 
 
-def test_another_threshold_needs_neither_pictures_nor_a_network(tmp_path: Path) -> None:
+def test_another_threshold_needs_neither_images_nor_a_network(tmp_path: Path) -> None:
     scored = SceneScores(random_tensor(1, 4, 2048).numpy(), np.float32([0.3, 0.9, 0.6, 0.1]))
     context = make_context(make_shot_rows([10] * 4))
     first = postprocess(scored, context, BasslParams())
@@ -263,7 +263,7 @@ def test_another_threshold_needs_neither_pictures_nor_a_network(tmp_path: Path) 
     assert [file.path.read_bytes() for file in files_again] == [file.path.read_bytes() for file in files]
 
 
-def test_scenes_are_cut_out_of_the_film_on_request(tmp_path: Path) -> None:
+def test_scenes_are_cut_out_of_the_video_on_request(tmp_path: Path) -> None:
     path = make_shots_video([12, 9, 15], tmp_path / "film.mp4")
     with VideoReader(path) as reader:
         assert sum(1 for _ in reader.read_frames()) == 36

@@ -1,4 +1,4 @@
-"""The scorer: the published numbers of every array, the gradients of one step, and films longer than its table."""
+"""The scorer: the published numbers of every array, the gradients of one step, and videos longer than its table."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_windows_answer_for_each_frame_once_from_within(frames: int) -> None:
 
 
 @torch.no_grad()
-def test_a_film_longer_than_the_published_table_is_scored_in_windows() -> None:
+def test_a_video_longer_than_the_published_table_is_scored_in_windows() -> None:
     """A small network with a table of 40 places, so that 100 frames are long: each part as its own window has it."""
     network = FrameScorer(replace(ARCHITECTURE, layers=1, intermediate=64, max_positions=40), full=False).eval()
     frames_BTC, text = functional.normalize(random_tensor(5, 1, 100, 512), dim=-1), asked()[1]

@@ -209,7 +209,7 @@ def test_an_archive_that_is_cut_off_is_corrupt_and_one_that_is_missing_is_named(
 
 
 def test_the_published_archive_is_known_by_its_hash(tmp_path: Path) -> None:
-    """The room pins it; another archive is imported all the same, and its card says that it is another."""
+    """The model pins it; another archive is imported all the same, and its card says that it is another."""
     assert WEIGHTS_MANIFEST.tensor_files[1].sha256 == "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af"
     small = drop_keys(empty_clip(), *(key for key in empty_clip() if "resblocks" in key or "embedding" in key))
     save_torchscript(small, tmp_path / "ViT-B-32.pt")

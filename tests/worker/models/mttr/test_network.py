@@ -186,7 +186,7 @@ def test_frames_and_queries_apart_say_what_they_say_together(network: MTTR, bike
     )
 
 
-def test_positions_are_counted_within_the_picture() -> None:
+def test_positions_are_counted_within_the_image() -> None:
     seen_Nhw = torch.zeros(2, 4, 6, dtype=torch.bool)
     seen_Nhw[0], seen_Nhw[1, :2, :3] = True, True
     position = position_encoding(seen_Nhw, 256)

@@ -37,7 +37,7 @@ def test_a_window_has_the_published_masks() -> None:
 
 
 def test_the_evaluation_has_the_published_areas() -> None:
-    """All 50 instances in two frames of two films of different size, in a batch."""
+    """All 50 instances in two frames of two videos of different size, in a batch."""
     wanted = np.load(GOLDEN / "mttr_post.npz")
     videos = pad_videos([random_tensor(61, 4, 3, 96, 128), random_tensor(62, 3, 3, 64, 112)])
     network = build_mttr().device_network.network

@@ -195,7 +195,7 @@ def test_a_window_is_asked_about_each_query(network: Grounding) -> None:
         }
 
 
-def test_the_film_is_looked_at_once_for_all_queries(network: Grounding, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_video_is_looked_at_once_for_all_queries(network: Grounding, monkeypatch: pytest.MonkeyPatch) -> None:
     seen, look = [], MTTR.encode_videos
 
     def counted(self: MTTR, videos: VideoBatch) -> VideoFeatures:

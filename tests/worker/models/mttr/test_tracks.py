@@ -1,4 +1,4 @@
-"""Masks at the size of the film, the instance that is followed, and the lines that are written."""
+"""Masks at the size of the video, the instance that is followed, and the lines that are written."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_masks_are_the_published_ones_in_the_first_frame() -> None:
 
 
 def test_predictions_are_the_published_ones() -> None:
-    """All instances of a frame, as A2D-Sentences is evaluated: two frames of two padded films."""
+    """All instances of a frame, as A2D-Sentences is evaluated: two frames of two padded videos."""
     batch, post = np.load(GOLDEN / "mttr_batch.npz"), np.load(GOLDEN / "mttr_post.npz")
     referred_TBN = softmax(batch["pred_is_referred"])
     seen, shown = ((96, 128), (64, 112)), ((106, 134), (74, 118))
@@ -222,7 +222,7 @@ def test_a_line_for_each_frame_and_query_in_order(tmp_path: Path) -> None:
 
 
 def test_lines_hold_the_masks(tmp_path: Path) -> None:
-    """The film is 2.5 times the size of what the network saw; a rectangle stays one, to a pixel of the network."""
+    """The video is 2.5 times the size of what the network saw; a rectangle stays one, to a pixel of the network."""
     _, lines = written(tmp_path, make_window_outputs(0, 20, [[{3: (LEFT, 0.9)}]]), facts())
     for line in lines:
         left, top, wide, high = line["box"]
@@ -242,7 +242,7 @@ def test_later_windows_have_the_last_word(tmp_path: Path) -> None:
         assert (lines[18]["box"][0] > 150) is not link
 
 
-def test_linking_goes_on_through_the_film(tmp_path: Path) -> None:
+def test_linking_goes_on_through_the_video(tmp_path: Path) -> None:
     now: list[FollowedThings] = [
         BEFORE,
         JUMPS,
@@ -281,7 +281,7 @@ def test_a_track_is_summed_up(tmp_path: Path) -> None:
     assert (track.switches, track.windows) == ((), 3)
 
 
-def test_a_range_keeps_the_numbers_of_the_film(tmp_path: Path) -> None:
+def test_a_range_keeps_the_numbers_of_the_video(tmp_path: Path) -> None:
     _, lines = written(tmp_path, make_window_outputs(100, 130, [[{3: (LEFT, 0.9)}]]), facts())
     assert [line["frame"] for line in lines] == list(range(100, 130))
     assert lines[0]["seconds"] == round(float(100 * 512 * facts().clock.time_base), 6)

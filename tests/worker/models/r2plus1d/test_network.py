@@ -94,7 +94,7 @@ def test_the_siblings_numbers_are_the_published_ones(
     assert relative_error(network(given_clips), golden[key]) < TOLERANCE
 
 
-# Frames and pictures -------------------------------------------------------------------------------------------------
+# Frames and images -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("frames", [1, 20, 61, 62, 100, 300, 1000])
@@ -125,7 +125,7 @@ def test_shots_have_clips_of_their_own_that_begin_anew() -> None:
 
 
 def made_up(seed: int, height: int, width: int) -> npt.NDArray[np.uint8]:
-    """The picture that the fixtures are made from: waves and noise."""
+    """The image that the fixtures are made from: waves and noise."""
     draw = np.random.RandomState(seed)
     f, p = draw.uniform(0.01, 0.15, (3, 2)), draw.uniform(0, 6.28, 3)
     noise = draw.randint(-30, 31, (height, width, 3))
@@ -135,7 +135,7 @@ def made_up(seed: int, height: int, width: int) -> npt.NDArray[np.uint8]:
 
 
 @pytest.mark.parametrize(("height", "width"), [(240, 320), (360, 640), (337, 251), (112, 113)])
-def test_pictures_are_prepared_as_published(height: int, width: int) -> None:
+def test_images_are_prepared_as_published(height: int, width: int) -> None:
     wanted = np.load(GOLDEN / "r2plus1d_preprocess.npz")[f"t_{height}x{width}"]
     seen = np.stack([CROP.apply_to(made_up(height + width + frame, height, width)) for frame in range(2)])
     made_CTHW = normalise_clips(torch.from_numpy(seen[None]))[0]
@@ -190,7 +190,7 @@ def load_arrays(output: ModelOutput, folder: Path) -> dict[str, npt.NDArray[np.f
     return {array.name: np.load(array.save_in(folder).path) for array in output.arrays}
 
 
-def test_a_film_has_one_embedding_raw_and_of_length_one(tmp_path: Path) -> None:
+def test_a_video_has_one_embedding_raw_and_of_length_one(tmp_path: Path) -> None:
     raw_ND = random_tensor(1, 1, 2048).numpy()
     outcome = postprocess(raw_ND, make_context(RunInputs(), make_timeline(300)), R2plus1dParams())
     (row,), (embedding,) = outcome.results, outcome.embeddings

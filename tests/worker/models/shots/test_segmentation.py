@@ -106,7 +106,7 @@ def cut_up(scores: np.ndarray, sizes: list[int]) -> list[WindowOutput[np.ndarray
 def followed(
     selector: KeyframeSelector[np.ndarray], outputs: list[WindowOutput[np.ndarray]], frames: int
 ) -> dict[str, int]:
-    """Every picture asked for; each at a time when its frame is still held and has been seen."""
+    """Every image asked for; each at a time when its frame is still held and has been seen."""
     asked: dict[str, int] = {}
     horizon = 0
     for output in outputs:

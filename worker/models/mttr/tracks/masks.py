@@ -105,7 +105,7 @@ def coco_predictions(
         image: id of the frame in the annotations.
         referred_N: probability that the query refers to each.
         logits_Nhw: mask of each before the sigmoid.
-        sizes: of the network's input, the picture in it, and the annotations.
+        sizes: of the network's input, the image in it, and the annotations.
 
     Returns:
         Detections in COCO's form: `image_id`, `category_id` (always 1), `segmentation` (RLE), `score`.

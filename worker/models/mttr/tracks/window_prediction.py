@@ -14,7 +14,7 @@ Floats = npt.NDArray[np.float32]
 class WindowPrediction:
     """N = 50 instances that the network tracked through the T frames of a window, one of which the query may refer to.
 
-    Masks are not stored: `instance_logits` multiplies the kernel of an instance in a frame by the features of the frame.
+    Masks are not stored: `instance_logits` multiplies an instance's kernel in a frame by the features of that frame.
 
     Args:
         referred_TN: float32 in 0..1, probability that the query refers to the instance (class 0 of the softmax).
