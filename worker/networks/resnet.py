@@ -25,7 +25,7 @@ FEATURE_WIDTH = WIDTHS[-1] * EXPANSION
 
 
 class Head(StrEnum):
-    """What follows the pooled feature under the name `fc`.
+    """The layers behind the pooled feature, named `fc`.
 
     NONE: nothing. LINEAR: 2048 to 2048 (`fc`). MLP: 2048 to 2048, ReLU, 2048 to 2048 (`fc.0`, `fc.2`).
     """
@@ -80,12 +80,12 @@ class ResNet50(nn.Module):
         self.fc = _make_head(head)
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        """Feature through the head: (N, channels, H, W) normalised images -> (N, 2048)."""
+        """Compute the feature behind the head: (N, channels, H, W) normalised images -> (N, 2048)."""
         y_ND = self.extract_features(x_NCHW)
         return y_ND if self.fc is None else self.fc(y_ND)
 
     def extract_features(self, x_NCHW: Tensor) -> Tensor:
-        """Feature pooled over the image, before any head: (N, channels, H, W) normalised images -> (N, 2048)."""
+        """Pool the feature over the image, without the head: (N, channels, H, W) normalised images -> (N, 2048)."""
         y = functional.relu(self.bn1(self.conv1(x_NCHW)), inplace=True)
         y = functional.max_pool2d(y, 3, 2, padding=1)
         for number in range(1, len(WIDTHS) + 1):

@@ -1,9 +1,9 @@
 """Weights that users bring: imported once from the published files, then served as safetensors.
 
 `<model>.safetensors` holds the tensors, `<model>.<name>` each file that serving needs beside them (such as the words of
-a tokenizer), and `<model>.json`, the card, says what they are and where they come from. The fingerprint of the weights is
-the hash of the tensors, or, where there are other files, of all hashes together: the same tensors and files always
-give the same one. torch is imported by the functions that need it, so that `weights list` stays quick.
+a tokenizer), and `<model>.json`, the card, says what they are and where they come from. The fingerprint of the weights
+is the hash of the tensors, or, where there are other files, of all hashes together: the same files always give the
+same one. torch is imported by the functions that need it, so that `weights list` stays quick.
 
 | file | what is in it |
 |---|---|

@@ -32,7 +32,7 @@ Floats = npt.NDArray[np.float32]
 
 
 def plan(_video: VideoFacts, inputs: RunInputs, params: BasslParams, placement: Placement) -> KeyframePlan:
-    """What `encode` is to see: each distinct keyframe of the video, once. Keyframe k of shot n has place 3n + k.
+    """Plan each distinct keyframe of the video, once. Keyframe k of shot n has position 3n + k.
 
     Raises:
         ModelUnavailable: bf16 was requested, and the place computes in fp32.
@@ -44,7 +44,7 @@ def plan(_video: VideoFacts, inputs: RunInputs, params: BasslParams, placement: 
 
 
 def encode(network: DeviceNetwork[BaSSL], frames_BTHWC: Frames, params: BasslParams) -> Floats:
-    """Features of keyframes.
+    """Compute the features of keyframes.
 
     Args:
         network: on its device.
@@ -61,7 +61,7 @@ def encode(network: DeviceNetwork[BaSSL], frames_BTHWC: Frames, params: BasslPar
 
 
 def infer(network: DeviceNetwork[BaSSL], outputs: Sequence[WindowOutput[Floats]], _params: BasslParams) -> SceneScores:
-    """Feature of each shot, and the probability that a scene ends with it, always in fp32.
+    """Compute the feature of each shot, and the probability that a scene ends with it, always in fp32.
 
     Args:
         network: on its device.
@@ -88,7 +88,7 @@ def postprocess(scores: SceneScores, context: RunContext, params: BasslParams) -
 
 
 def average_keyframes(outputs: Sequence[WindowOutput[Floats]]) -> Floats:
-    """Feature of each shot: the mean over its three keyframes, equal ones counted as often as they stand there.
+    """Average the three keyframes of each shot; equal ones count as often as they occur.
 
     Args:
         outputs: (1, 2048) each, for the places `start` to `stop`.

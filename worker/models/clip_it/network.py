@@ -18,7 +18,7 @@ from worker.networks.clip.network import ClipNetwork
 
 
 class ResidualAttention(nn.Module):
-    """Multi-head attention: projections without bias, the query added to the answer, layer normalisation.
+    """Multi-head attention: projections without bias, residual connection, layer normalisation.
 
     Args:
         shape: of the network.
@@ -57,7 +57,7 @@ class ResidualAttention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Two linear layers, what went in added, layer normalisation: (B, T, C) -> (B, T, C)."""
+    """Two linear layers, residual connection, layer normalisation: (B, T, C) -> (B, T, C)."""
 
     def __init__(self, shape: Architecture) -> None:
         super().__init__()
@@ -67,13 +67,13 @@ class FeedForward(nn.Module):
         self.dropout = nn.Dropout(shape.dropout)
 
     def forward(self, x_BTC: Tensor) -> Tensor:
-        """One step."""
+        """Apply both layers."""
         y_BTC: Tensor = self.layer_norm(x_BTC + self.dropout(self.w_2(functional.relu(self.w_1(x_BTC)))))
         return y_BTC
 
 
 class PositionalEncoding(nn.Module):
-    """Adds a place in time, by sines and cosines (Vaswani et al., 2017, section 3.5); 4,000 at most."""
+    """Adds sinusoidal positions (Vaswani et al., 2017, section 3.5); 4,000 at most."""
 
     pos_table: Tensor
 
@@ -82,12 +82,12 @@ class PositionalEncoding(nn.Module):
         self.register_buffer("pos_table", position_table(shape.max_positions, shape.width))
 
     def forward(self, x_BTC: Tensor) -> Tensor:
-        """(B, T, C) at places 0 to T."""
+        """Add the positions 0 to T: (B, T, C)."""
         return x_BTC + self.pos_table[:, : x_BTC.shape[1]]
 
 
 class FrameEncoderLayer(nn.Module):
-    """Attention among the frames, and a step."""
+    """Self-attention of the frames, and a feed-forward layer."""
 
     def __init__(self, shape: Architecture) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ class FrameEncoderLayer(nn.Module):
 
 
 class FrameDecoderLayer(nn.Module):
-    """Attention among the frames, attention to what the encoder says, and a step."""
+    """Self-attention of the frames, attention to the encoder's output, and a feed-forward layer."""
 
     def __init__(self, shape: Architecture) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class FrameDecoderLayer(nn.Module):
 
 
 class FrameEncoder(nn.Module):
-    """Six layers over frames at their places."""
+    """Six layers over frames with positions."""
 
     def __init__(self, shape: Architecture) -> None:
         super().__init__()
@@ -134,7 +134,7 @@ class FrameEncoder(nn.Module):
 
 
 class FrameDecoder(nn.Module):
-    """Six layers over frames at their places, each looking at what the encoder says."""
+    """Six layers over frames with positions, each attending to the encoder's output."""
 
     def __init__(self, shape: Architecture) -> None:
         super().__init__()
@@ -152,7 +152,7 @@ class FrameDecoder(nn.Module):
 
 
 class FrameScorer(nn.Module):
-    """How much each sampled frame of a video belongs into its summary.
+    """Scores how much each sampled frame of a video belongs into its summary.
 
     Args:
         shape: of the network.
@@ -178,7 +178,7 @@ class FrameScorer(nn.Module):
         self.norm_linear = nn.LayerNorm(shape.width, eps=shape.eps)
 
     def forward(self, frames_BTC: Tensor, text_BKS: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Scores, and what the decoder makes of the frames, which nothing is done with.
+        """Compute the scores, and the output of the decoder, which nothing uses.
 
         Args:
             frames_BTC: features of images, each of length one.
@@ -243,7 +243,7 @@ def scoring_windows(frames: int, length: int) -> list[tuple[int, int, int]]:
 
 
 def position_table(position_count: int, width: int) -> Tensor:
-    """The table of places, computed in float64: (1, places, width), float32."""
+    """Compute the table of positions in float64: (1, positions, width), float32."""
     numbers_C = np.arange(width)
     angles_TC = np.arange(position_count)[:, None] / np.power(10_000, 2 * (numbers_C // 2) / width)
     table_TC = np.where(numbers_C % 2, np.cos(angles_TC), np.sin(angles_TC))

@@ -1,4 +1,4 @@
-"""Constants of the model: the shape of MTTR, and what it sees of a frame."""
+"""Constants of `mttr`: the architecture, windows, and how frames are prepared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Constants of the model: the shape of SCRL's boundary network, and what its encoder sees of a shot."""
+"""Constants of `scrl`: the architecture, windows of shots, and how keyframes are prepared."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Architecture:
 
 @dataclass(frozen=True, slots=True)
 class SlidingWindows:
-    """How the shots of a video are cut into windows (released evaluation code).
+    """How the shots of a video are grouped into windows (released evaluation code).
 
     Args:
         length: shots in a window.

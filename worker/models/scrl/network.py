@@ -66,5 +66,5 @@ class SCRL(nn.Module):
 
 
 def boundary_probabilities(logits_BL2: Tensor) -> Tensor:
-    """Of "yes": (B, L, 2) -> (B, L)."""
+    """Compute the probability of "yes": (B, L, 2) -> (B, L)."""
     return functional.softmax(logits_BL2, dim=-1)[..., 1]

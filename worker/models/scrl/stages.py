@@ -33,7 +33,7 @@ Floats = npt.NDArray[np.float32]
 
 
 def plan(_video: VideoFacts, inputs: RunInputs, params: ScrlParams, placement: Placement) -> KeyframePlan:
-    """What `encode` is to see: the three keyframes of each shot; shot n has place n.
+    """Plan the three keyframes of each shot; shot n has position n.
 
     Raises:
         ModelUnavailable: bf16 was requested, and the place computes in fp32.
@@ -45,7 +45,7 @@ def plan(_video: VideoFacts, inputs: RunInputs, params: ScrlParams, placement: P
 
 
 def encode(network: DeviceNetwork[SCRL], frames_BTHWC: Frames, params: ScrlParams) -> Floats:
-    """Features of shots.
+    """Compute the features of shots.
 
     Args:
         network: on its device.
@@ -62,7 +62,7 @@ def encode(network: DeviceNetwork[SCRL], frames_BTHWC: Frames, params: ScrlParam
 
 
 def infer(network: DeviceNetwork[SCRL], outputs: Sequence[WindowOutput[Floats]], _params: ScrlParams) -> SceneScores:
-    """Feature of each shot, and the probability that a scene ends with it, always in fp32.
+    """Compute the feature of each shot, and the probability that a scene ends with it, always in fp32.
 
     Args:
         network: on its device.
@@ -89,7 +89,7 @@ def postprocess(scores: SceneScores, context: RunContext, params: ScrlParams) ->
 
 
 def score_shots(network: BoundaryNetwork, features_ND: Tensor) -> Tensor:
-    """Probability after each shot, by windows of 40 shots of which the 20 in the middle count.
+    """Score each shot by windows of 40 shots, of which the 20 in the middle count.
 
     The released code has one more window, of the last 20 shots alone. The copies behind the last shot are so many that
     none of that window's values stands for a shot of the video, so it is not computed.
@@ -108,7 +108,7 @@ def score_shots(network: BoundaryNetwork, features_ND: Tensor) -> Tensor:
 
 
 def pad_shots(features_ND: Tensor) -> Tensor:
-    """With copies of the first shot in front and of the last behind, up to a multiple of the step."""
+    """Pad with copies of the first shot in front and of the last behind, up to a multiple of the step."""
     shots = len(features_ND)
     padding_after = SLIDING_WINDOWS.padded_length(shots) - shots - SLIDING_WINDOWS.lead
     first, last = features_ND[:1], features_ND[-1:]

@@ -18,7 +18,7 @@ TEXT_SIZE, JPEG_QUALITY = 14, 85
 
 
 def choose_shots(shots: int, max_cells: int = MAX_CELLS) -> list[int]:
-    """Which shots are shown: all, or `max_cells` of them evenly spread with the first and the last among them."""
+    """Choose the shots that are shown: all, or `max_cells` evenly spread ones with the first and the last."""
     if shots <= max_cells:
         return list(range(shots))
     return [round(cell * (shots - 1) / (max_cells - 1)) for cell in range(max_cells)]

@@ -1,4 +1,4 @@
-"""The four stages of `shots`, and the keyframe selector of its keyframes."""
+"""The stages of `shots`, and its keyframe selector."""
 
 from __future__ import annotations
 
