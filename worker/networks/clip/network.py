@@ -111,7 +111,7 @@ class ClipNetwork(nn.Module):
         self.model = CLIPModel(_make_config(shape))
 
     def encode_images(self, pixels_N3HW: Tensor) -> Tensor:
-        """Encode images: float32 (N, 3, 224, 224) normalised by `CLIP_MEAN` and `CLIP_STD` -> (N, D), not normalised."""
+        """Encode images: float32 (N, 3, 224, 224) normalised as `CLIP_MEAN`, `CLIP_STD` say -> (N, D), any length."""
         features_ND: Tensor = self.model.get_image_features(pixel_values=pixels_N3HW).pooler_output
         return features_ND
 
