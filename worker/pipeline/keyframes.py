@@ -35,7 +35,7 @@ class KeyframeCollector:
         """Build the collector of one run."""
         if model.definition.make_keyframe_selector is None:
             return KeyframeCollector()
-        store = KeyframeStore(scratch / "pictures.zip", reader.video, plan.keyframe_short_side)
+        store = KeyframeStore(scratch / "keyframes.zip", reader.video, plan.keyframe_short_side)
         return KeyframeCollector(store, model.definition.make_keyframe_selector(params))
 
     def __enter__(self) -> Self:

@@ -114,7 +114,7 @@ def _run(
     return execute_run(model, path, probe_video(path), RunInputs(), Params(), scratch, StageTracker(watch))
 
 
-def test_a_run_reads_the_video_once_and_tells_how_it_goes(tmp_path: Path) -> None:
+def test_a_run_reads_the_video_once_and_reports_progress(tmp_path: Path) -> None:
     watch = Watch()
     execution = _run(_define_model(batch=1), watch, tmp_path)
     [result] = execution.outcome.results
@@ -126,7 +126,7 @@ def test_a_run_reads_the_video_once_and_tells_how_it_goes(tmp_path: Path) -> Non
     assert watch.notes == []
 
 
-def test_a_batch_that_does_not_fit_is_halved_and_the_answer_is_the_same(tmp_path: Path) -> None:
+def test_a_batch_that_does_not_fit_is_halved_and_results_are_the_same(tmp_path: Path) -> None:
     folders = [tmp_path / name for name in ("small", "large")]
     for folder in folders:
         folder.mkdir()
@@ -145,13 +145,13 @@ def test_a_batch_of_one_that_does_not_fit_is_out_of_memory(tmp_path: Path) -> No
     assert not any(thread.name == "decode" for thread in threading.enumerate())
 
 
-def test_a_run_that_is_told_to_stop_leaves_no_thread_behind(tmp_path: Path) -> None:
+def test_a_cancelled_run_leaves_no_thread_behind(tmp_path: Path) -> None:
     with pytest.raises(Cancelled):
         _run(_define_model(1), Watch(stop_at="encode"), tmp_path)
     assert not any(thread.name == "decode" for thread in threading.enumerate())
 
 
-def test_a_bug_in_a_stage_comes_out_as_itself(tmp_path: Path) -> None:
+def test_an_error_in_a_stage_is_raised_unchanged(tmp_path: Path) -> None:
     def broken(*_: object) -> npt.NDArray[np.float32]:
         raise ZeroDivisionError
 
@@ -167,7 +167,7 @@ def test_a_fault_of_the_decoding_thread_reaches_the_caller(tmp_path: Path) -> No
     assert not any(thread.name == "decode" for thread in threading.enumerate())
 
 
-def test_damage_in_the_middle_is_counted_and_said(tmp_path: Path) -> None:
+def test_damage_in_the_middle_is_counted(tmp_path: Path) -> None:
     damaged = bytearray(CLIP.read_bytes())
     middle = len(damaged) // 2
     damaged[middle : middle + 2000] = bytes(2000)
@@ -325,7 +325,7 @@ def test_a_writer_takes_what_is_too_large_to_hold(stop_at: str | None, tmp_path:
     assert writers[0].file.closed
 
 
-def test_what_was_kept_is_not_read_again(tmp_path: Path) -> None:
+def test_restored_features_are_not_read_again(tmp_path: Path) -> None:
     def reread(files: Any, video: Any) -> CachedFeatures[Floats]:
         values = np.load(files["kept"])
         with VideoReader(CLIP) as reader:

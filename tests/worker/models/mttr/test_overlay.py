@@ -45,7 +45,7 @@ def made(
     scratch: Path,
     queries: Sequence[FollowedThings] = (SQUARE,),
     part: tuple[int, int] | None = None,
-    told: ProgressCallback = ignore_progress,
+    report_progress: ProgressCallback = ignore_progress,
     **params: bool,
 ) -> dict[str, OutputFile]:
     """The files of a run over a video, or over a part of it, whose answers are made."""
@@ -61,7 +61,7 @@ def made(
         writer.write_output(piece)
     writer.close()
     context = RenderContext(RunContext(video, timeline, RunInputs(), first, stop), path, scratch)
-    return {file.kind: file for file in render_tracks((), context, asked, told)}
+    return {file.kind: file for file in render_tracks((), context, asked, report_progress)}
 
 
 def lines(file: OutputFile) -> list[TrackFrame]:
@@ -191,19 +191,25 @@ def test_images_of_masks(tmp_path: Path) -> None:
                 assert np.array(image).any() == (line.query == 0)
 
 
-def test_it_is_told_how_far_the_work_is(tmp_path: Path) -> None:
+def test_rendering_reports_its_progress(tmp_path: Path) -> None:
     """A run that is silent for long is taken for hung; and one that is to stop leaves no video."""
     sample_videos.make_plain(tmp_path / "film.mp4")
-    said: list[tuple[int, int]] = []
-    made(tmp_path / "film.mp4", tmp_path / "scratch", [SQUARE] * 2, told=lambda *at: said.append(at), masks=True)
-    assert said == [(done, 100) for done in (0, 16, 32, 48, 50, 66, 82, 98)]
+    progress: list[tuple[int, int]] = []
+    made(
+        tmp_path / "film.mp4",
+        tmp_path / "scratch",
+        [SQUARE] * 2,
+        report_progress=lambda *at: progress.append(at),
+        masks=True,
+    )
+    assert progress == [(done, 100) for done in (0, 16, 32, 48, 50, 66, 82, 98)]
 
     def stop(done: int, _of: int) -> None:
         if done:
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        made(tmp_path / "film.mp4", tmp_path / "stopped", told=stop)
+        made(tmp_path / "film.mp4", tmp_path / "stopped", report_progress=stop)
     assert not (tmp_path / "stopped" / "overlay.mp4").exists()
 
 
