@@ -1,4 +1,4 @@
-"""What the published files of a room are made of, and how they come."""
+"""What the published files of a model are made of, and how they come."""
 
 from __future__ import annotations
 

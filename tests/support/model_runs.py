@@ -1,4 +1,4 @@
-"""Films and frames for the tests of the rooms."""
+"""Videos and frames for the tests of the models."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def cut_windows(frames: npt.NDArray[np.uint8], spec: WindowSpec) -> Iterator[Win
 
 
 def make_pattern(seed: int, height: int = 96, width: int = 128) -> npt.NDArray[np.uint8]:
-    """A picture of coloured squares, RGB, another one for each seed."""
+    """A image of coloured squares, RGB, another one for each seed."""
     squares = np.random.default_rng(seed).integers(0, 256, (height // 16, width // 16, 3), np.uint8)
     return squares.repeat(16, axis=0).repeat(16, axis=1)
 
 
 def make_shots_video(lengths: Sequence[int], out: Path) -> Path:
-    """A film of still pictures, each shown for so many frames."""
+    """A video of still images, each shown for so many frames."""
     return write_video((make_pattern(seed) for seed, length in enumerate(lengths) for _ in range(length)), out, FPS)
 
 
@@ -60,7 +60,7 @@ def run_model(
     placement: Placement = CPU_PLACEMENT,
     inputs: RunInputs | None = None,
 ) -> Execution:
-    """One model on one film, by the real loop; a model whose weights are imported has name-seeded ones."""
+    """One model on one video, by the real loop; a model whose weights are imported has name-seeded ones."""
     scratch.mkdir()
     model = LoadedModel(load_definition(name), placement, (), NETWORKS[name]() if name in NETWORKS else None)
     return execute_run(

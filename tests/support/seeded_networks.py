@@ -1,4 +1,4 @@
-"""Networks with name-seeded weights, in place, for the rooms whose weights are imported."""
+"""Networks with name-seeded weights, in place, for the models whose weights are imported."""
 
 from __future__ import annotations
 

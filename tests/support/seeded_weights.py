@@ -89,7 +89,7 @@ def random_tensor(seed: int, *shape: int) -> Tensor:
 
 
 def random_image(seed: int, height: int, width: int) -> npt.NDArray[np.uint8]:
-    """A made-up RGB picture (H, W, 3): a wave in each colour, and noise, as the goldens have it."""
+    """A made-up RGB image (H, W, 3): a wave in each colour, and noise, as the goldens have it."""
     draw = np.random.RandomState(seed)
     waves_C2, phases_C = draw.uniform(0.01, 0.15, (3, 2)), draw.uniform(0, 6.28, 3)
     noise_HWC = draw.randint(-30, 31, (height, width, 3))

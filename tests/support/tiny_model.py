@@ -1,4 +1,4 @@
-"""A room of seven tensors and two parts, and its weights in every container in which networks are published."""
+"""A model of seven tensors and two parts, and its weights in every container in which networks are published."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ ONE_FILE = WeightsManifest(
 )
 ENCODER = TensorFile(
     "encoder.pth.tar", "the encoder after pre-training",
-    drop_patterns=("encoder_k.*", "encoder_q.fc.*", "queue", "queue_ptr"), strip_prefix="encoder_q.", add_prefix="encoder.",
+    drop_patterns=("encoder_k.*", "encoder_q.fc.*", "queue", "queue_ptr"),
+    strip_prefix="encoder_q.", add_prefix="encoder.",
 )  # fmt: skip
 TWO_FILES = WeightsManifest(
     ONE_FILE.spec,

@@ -1,1 +1,1 @@
-"""What two or more rooms share: pinned weights, and networks."""
+"""Networks that two or more models share."""

@@ -1,6 +1,6 @@
 """ResNet-50 v1.5 (He et al., arXiv:1512.03385; the stride on the 3x3 convolution), with the published parameter names.
 
-Shapes are in the names: N pictures, C channels, H x W pixels, D features. The names of the parameters are those of
+Shapes are in the names: N images, C channels, H x W pixels, D features. The names of the parameters are those of
 torchvision's `resnet50`, and so is the order of the operations: the numbers agree to the last bit on the same kernels.
 """
 
@@ -25,7 +25,7 @@ FEATURE_WIDTH = WIDTHS[-1] * EXPANSION
 
 
 class Head(StrEnum):
-    """What follows the pooled feature under the name `fc`.
+    """The layers behind the pooled feature, named `fc`.
 
     NONE: nothing. LINEAR: 2048 to 2048 (`fc`). MLP: 2048 to 2048, ReLU, 2048 to 2048 (`fc.0`, `fc.2`).
     """
@@ -65,7 +65,7 @@ class ResNet50(nn.Module):
     """The whole network.
 
     Args:
-        channels: of a picture; 9 for three RGB keyframes behind each other.
+        channels: of a image; 9 for three RGB keyframes behind each other.
         head: what `forward` adds to the pooled feature.
     """
 
@@ -80,12 +80,12 @@ class ResNet50(nn.Module):
         self.fc = _make_head(head)
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        """Feature through the head: (N, channels, H, W) normalised pictures -> (N, 2048)."""
+        """Compute the feature behind the head: (N, channels, H, W) normalised images -> (N, 2048)."""
         y_ND = self.extract_features(x_NCHW)
         return y_ND if self.fc is None else self.fc(y_ND)
 
     def extract_features(self, x_NCHW: Tensor) -> Tensor:
-        """Feature pooled over the picture, before any head: (N, channels, H, W) normalised pictures -> (N, 2048)."""
+        """Pool the feature over the image, without the head: (N, channels, H, W) normalised images -> (N, 2048)."""
         y = functional.relu(self.bn1(self.conv1(x_NCHW)), inplace=True)
         y = functional.max_pool2d(y, 3, 2, padding=1)
         for number in range(1, len(WIDTHS) + 1):

@@ -29,7 +29,7 @@ MAX_SHOWN_CHARS = 60
 
 
 def build_roberta() -> RobertaModel:
-    """The encoder without its pooler; parameters as published, attention to the last bit (`eager`)."""
+    """Build the encoder without its pooler; `eager` attention gives the published numbers to the last bit."""
     settings: dict[str, Any] = {
         "vocab_size": VOCABULARY_SIZE,
         "max_position_embeddings": MAX_TOKENS + 2,
@@ -46,7 +46,7 @@ def build_roberta() -> RobertaModel:
 
 
 def read_tokenizer(vocabulary: Path, merges: Path) -> RobertaTokenizer:
-    """The byte-level BPE of the published files `vocab.json` and `merges.txt`.
+    """Read the byte-level BPE tokenizer from the published files `vocab.json` and `merges.txt`.
 
     Raises:
         WeightsCorrupt: they are no such files, or not of this model.
@@ -64,7 +64,7 @@ def read_tokenizer(vocabulary: Path, merges: Path) -> RobertaTokenizer:
 
 
 def tokenize_sentence(tokenizer: RobertaTokenizer, sentence: str) -> list[int]:
-    """Numbers of the tokens of a sentence, beginning and end included.
+    """Tokenize a sentence: ids with start and end token.
 
     Raises:
         InvalidRequest: it has more than the network has positions for.
@@ -72,7 +72,7 @@ def tokenize_sentence(tokenizer: RobertaTokenizer, sentence: str) -> list[int]:
     numbers: list[int] = tokenizer.backend_tokenizer.encode(sentence).ids
     if len(numbers) > MAX_TOKENS:
         raise InvalidRequest(
-            f"{sentence[:MAX_SHOWN_CHARS]!r}... has {len(numbers)} tokens, more than the {MAX_TOKENS} that are understood."
+            f"{sentence[:MAX_SHOWN_CHARS]!r}... has {len(numbers)} tokens, more than the limit of {MAX_TOKENS}."
         )
     return numbers
 
@@ -88,7 +88,7 @@ def _read_vocabulary(path: Path) -> dict[str, int]:
 
 
 def _read_merges(path: Path) -> list[Any]:
-    """Pairs in the order in which they are merged; a line that begins with `#version` says how the file is written."""
+    """Read the merges in order of priority; a line that begins with `#version` is the header of the file."""
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except ValueError as error:

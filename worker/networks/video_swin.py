@@ -59,12 +59,12 @@ CPU_TOKENS_PER_STEP = 8192
 
 
 def tokens_per_step(device: torch.device) -> int:
-    """How many tokens go through a layer together: on a GPU all of them."""
+    """Number of tokens that go through a layer together: on a GPU all of them."""
     return CPU_TOKENS_PER_STEP if device.type == "cpu" else sys.maxsize
 
 
 def iter_slices(count: int, max_length: int) -> Iterator[slice]:
-    """0 to `count`, in order, at most so many at a time."""
+    """Slice 0 to `count` into parts of limited length, in order."""
     for start in range(0, count, max_length):
         yield slice(start, min(start + max_length, count))
 
@@ -79,7 +79,7 @@ class PatchEmbedding(nn.Module):
         self.norm = nn.LayerNorm(shape.width)
 
     def forward(self, frames_BCTHW: Tensor) -> Tensor:
-        """(B, 3, T, H, W) -> (B, T, ceil(H / 4), ceil(W / 4), C); zeros stand right of and below the picture."""
+        """(B, 3, T, H, W) -> (B, T, ceil(H / 4), ceil(W / 4), C); zeros stand right of and below the image."""
         side = self.proj.kernel_size[-1]
         height, width = frames_BCTHW.shape[-2:]
         frames_BCTHW = functional.pad(frames_BCTHW, (0, -width % side, 0, -height % side))
@@ -115,9 +115,9 @@ class WindowAttention(nn.Module):
         return attended_WNC
 
     def position_bias(self, tokens: int) -> Tensor:
-        """Of every pair of tokens in a window of so many: (heads, N, N).
+        """Look up the bias of every pair of tokens in a window of N: (heads, N, N).
 
-        A window that shrank to a small picture takes the first rows and columns of the index of the whole one. Only
+        A window that shrank to a small image takes the first rows and columns of the index of the whole one. Only
         with fewer frames do these belong to the same offsets; with fewer rows or columns they do not, but so the
         published weights were trained.
         """
@@ -166,7 +166,7 @@ class SwinBlock(nn.Module):
         return output_PC
 
     def _attend_windows(self, x_PC: Tensor, layout: WindowLayout) -> Tensor:
-        """What attention gives for each place of each window: (Q, C)."""
+        """Compute attention in all windows, for each slot: (Q, C)."""
         bias_hNN = self.attn.position_bias(layout.tokens)
         attended_QC = x_PC.new_empty(0)
         for group in layout.groups:
@@ -196,7 +196,7 @@ class SwinStage(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """Each four neighbours of a frame to one token of twice the width."""
+    """Merges each 2 x 2 neighbours of a frame into one token of twice the width."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -213,7 +213,7 @@ class PatchMerging(nn.Module):
 
 
 class VideoSwin(nn.Module):
-    """The stages, each giving what it makes of the tokens before they are merged for the next one."""
+    """The backbone; each stage returns its tokens before they are merged for the next stage."""
 
     def __init__(self, shape: SwinShape) -> None:
         super().__init__()
@@ -267,7 +267,7 @@ class WindowGroup:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WindowLayout:
-    """Where the tokens of a video stand in windows.
+    """The positions of the tokens of a video in windows.
 
     Args:
         tokens: N, of a window.
@@ -285,7 +285,7 @@ class WindowLayout:
 @lru_cache(maxsize=16)
 @torch.inference_mode(mode=False)
 def build_layout(size: Size, window: Size, shifted: bool, device: torch.device) -> WindowLayout:
-    """The windows of a video of `size` tokens: the same as padding at the end and then rolling by half a window.
+    """Build the windows of a video of `size` tokens: the same as padding at the end, then rolling by half a window.
 
     In a dimension no longer than the window, the window is as long as the dimension and is not moved.
     """
@@ -309,7 +309,7 @@ def build_layout(size: Size, window: Size, shifted: bool, device: torch.device) 
 
 
 def _chunk_windows(token_WN: Tensor, start: int, device: torch.device) -> Iterator[WindowChunk]:
-    """Windows of a group, the first of which is number `start`, as many together as may be."""
+    """Split the windows of a group, the first of which is number `start`, into chunks of limited size."""
     tokens = token_WN.shape[1]
     for rows in iter_slices(len(token_WN), max(1, tokens_per_step(device) // tokens)):
         token_Q = token_WN[rows].flatten().to(device)
@@ -319,7 +319,7 @@ def _chunk_windows(token_WN: Tensor, start: int, device: torch.device) -> Iterat
 def _window_tokens(
     size: Sequence[int], window_size: Sequence[int], shift: Sequence[int], counts: Sequence[int]
 ) -> Tensor:
-    """The token at each place of each window, -1 where there is none: (W, N)."""
+    """Compute the token at each slot of each window, -1 where there is none: (W, N)."""
     id_THW = torch.arange(prod(size)).view(*size)
     for dim, (length, window_length, offset, count) in enumerate(zip(size, window_size, shift, counts, strict=True)):
         padded = functional.pad(id_THW.movedim(dim, -1), (0, count * window_length - length), value=-1).movedim(-1, dim)
@@ -329,7 +329,7 @@ def _window_tokens(
 
 
 def _shift_kinds(counts: Sequence[int], shift: Sequence[int]) -> Tensor:
-    """In which dimensions each window holds what the shift brought around: (W,), one bit for each dimension.
+    """Compute in which dimensions the shift wraps tokens around in each window: (W,), one bit per dimension.
 
     Only the last windows of a dimension do.
     """
@@ -341,7 +341,7 @@ def _shift_kinds(counts: Sequence[int], shift: Sequence[int]) -> Tensor:
 
 
 def _shift_mask(kind: int, window_size: Sequence[int], shift: Sequence[int], device: torch.device) -> Tensor | None:
-    """`MASK_BIAS` between tokens of a window that lie on different sides of the film's edge: (N, N)."""
+    """`MASK_BIAS` between tokens of a window that lie on different sides of the video's edge: (N, N)."""
     if not kind:
         return None
     sides_THW = torch.zeros(*window_size, dtype=torch.int64)
@@ -353,7 +353,7 @@ def _shift_mask(kind: int, window_size: Sequence[int], shift: Sequence[int], dev
 
 
 def relative_positions(window: Size) -> Tensor:
-    """Which entry of the table of biases belongs to each pair of tokens of a window: int64 (N, N)."""
+    """Compute the index into the table of biases for each pair of tokens of a window: int64 (N, N)."""
     axes = [torch.arange(length) for length in window]
     coordinates_3N = torch.stack(torch.meshgrid(*axes, indexing="ij")).flatten(1)
     index_NN = torch.zeros(coordinates_3N.shape[1], coordinates_3N.shape[1], dtype=torch.int64)

@@ -1,4 +1,4 @@
-"""Windows through a network, fewer at a time once they did not fit."""
+"""Encode windows in batches; halve the batch when the device runs out of memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from worker.video.windows import Frames, Window
 
 @dataclass(slots=True)
 class WindowEncoder:
-    """Sends windows through the network, fewer at a time once they did not fit."""
+    """Encodes windows in batches. The batch size is halved when a batch does not fit, and stays so for the run."""
 
     model: LoadedModel
     network: Any
@@ -28,8 +28,8 @@ class WindowEncoder:
     batch_size: int
     reporter: ProgressReporter
 
-    def encode_windows(self, windows: tuple[Window, ...]) -> Iterator[WindowOutput]:
-        """A piece for each window, in order; OutOfMemory when a single one does not fit."""
+    def encode_windows(self, windows: tuple[Window, ...]) -> Iterator[WindowOutput[Any]]:
+        """Yield one output for each window, in order; OutOfMemory when a single window does not fit."""
         remaining = windows
         while remaining:
             batch = same_shape_prefix(remaining[: self.batch_size])
@@ -47,7 +47,8 @@ class WindowEncoder:
         except (torch.OutOfMemoryError, MemoryError):
             return None
         except RuntimeError as error:
-            if "can't allocate memory" in str(error):  # how torch says it on a CPU
+            # On a CPU torch raises no class of its own for lack of memory; its message is all there is to go by.
+            if "can't allocate memory" in str(error):
                 return None
             raise
 
@@ -56,16 +57,16 @@ class WindowEncoder:
             raise OutOfMemory("One window of frames does not fit into the memory of the device.")
         self.batch_size = size // 2
         if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+            torch.cuda.empty_cache()  # what the failed batch left in the allocator would still be counted
         self.reporter.log_event("batch.halved", to=self.batch_size)
 
 
 def same_shape_prefix(windows: tuple[Window, ...]) -> tuple[Window, ...]:
-    """Those at the front that have the shape of the first: what goes through a network together."""
+    """The windows at the front that have the shape of the first: only these can be stacked into one batch."""
     shape = windows[0].frames_THWC.shape
     return tuple(takewhile(lambda window: window.frames_THWC.shape == shape, windows))
 
 
 def trim_padding(window: Window, value: Any) -> Any:
-    """What a network said of a window, without the rows for frames that the film does not have."""
+    """The value of a window without the rows for padding behind the end of the video."""
     return value[: window.stop - window.start] if window.padded else value

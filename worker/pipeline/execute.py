@@ -1,13 +1,22 @@
-"""Execute one run of one model on one video: plan, encode batch by batch, infer, postprocess."""
+"""Execute one run of one model on one video: plan, encode batch by batch, infer, postprocess, render."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from shared.catalog import Params
-from shared.values import Stage, VideoFacts
-from worker.models.contract import LoadedModel, RunInputs, RunOutput
+from shared.values import OutputFile, Result, Stage, VideoFacts
+from worker.models.contract import (
+    AnyModelDefinition,
+    LoadedModel,
+    ModelOutput,
+    ProgressCallback,
+    RenderContext,
+    RunInputs,
+    RunOutput,
+)
 from worker.pipeline.reading import PlanReader, count_plan_units, plan_unit_name
 from worker.pipeline.stages import StageTracker
 
@@ -20,8 +29,8 @@ class Execution:
         outcome: results, and files in the scratch folder.
         stages: with the time spent in each.
         video: facts, with the decode failures counted.
-        frames: frames of the film.
-        frames_decoded: frames that left the decoder, re-reads for pictures included.
+        frames: frames of the video.
+        frames_decoded: frames that left the decoder, those decoded again for keyframes included.
     """
 
     outcome: RunOutput
@@ -40,19 +49,20 @@ def execute_run(
     scratch: Path,
     stages: StageTracker,
 ) -> Execution:
-    """One run of one model on one film.
+    """Execute one run of one model on one video.
 
     Args:
-        model: a room and its network.
-        path: the film.
+        model: the model with its network.
+        path: the video.
         video: its facts.
-        inputs: what the needed runs yielded.
+        inputs: outputs of the needed runs.
         params: of this run.
         scratch: an empty folder for files.
-        stages: progress; its report may raise to stop the run.
+        stages: progress; its reporter may raise to stop the run.
     """
     definition = model.definition
     with stages.track_stage("plan"):
+        # Scores or features of an earlier run make the network, or at least the video, unnecessary: neither is loaded.
         has_cached_scores = bool(inputs.cached_files) and definition.restore_scores is not None
         cached_features = (
             definition.restore_features(inputs.cached_files, video)
@@ -71,13 +81,29 @@ def execute_run(
             else definition.infer(network, read_result.outputs, params)
         )
     with stages.track_stage("postprocess"):
-        outcome = definition.postprocess(
-            scores, replace(read_result.context, report_progress=stages.make_progress_callback("postprocess")), params
-        )
+        output = definition.postprocess(scores, read_result.context, params)
+    with stages.track_stage("render"):
+        render_context = RenderContext(read_result.context, path, scratch, read_result.keyframes_zip)
+        files = write_files(definition, output, render_context, params, stages.make_progress_callback("render"))
     return Execution(
-        outcome,
+        RunOutput(output.results, files, output.embeddings),
         tuple(stages.stages.values()),
         read_result.context.video,
         len(read_result.context.timeline),
         read_result.frames_decoded,
     )
+
+
+def write_files(
+    definition: AnyModelDefinition,
+    output: ModelOutput,
+    context: RenderContext,
+    params: Params,
+    report_progress: ProgressCallback,
+) -> tuple[OutputFile, ...]:
+    """Save the arrays of `postprocess`, then render; a model without `render` is done at once."""
+    array_files = tuple(array.save_in(context.scratch) for array in output.arrays)
+    if definition.render is None:
+        return array_files
+    results: Sequence[Result] = output.results
+    return array_files + definition.render(results, context, params, report_progress)

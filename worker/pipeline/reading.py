@@ -1,10 +1,10 @@
-"""What one run reads: the film in order or by number, or pictures that an earlier run kept; and what it encodes."""
+"""Read what a plan names (the video in order, frames by number, or stored keyframes) and encode it."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -18,7 +18,6 @@ from worker.models.contract import (
     ClipPlan,
     KeyframePlan,
     LoadedModel,
-    OutputWriter,
     Plan,
     RunContext,
     RunInputs,
@@ -35,23 +34,31 @@ from worker.video.reader import VideoReader
 from worker.video.windows import Frames, Window, collect_clips, sliding_windows
 
 TIME_TOLERANCE_S = Fraction(1, 10_000)
-"""Seconds by which a time may miss its frame: people copy them rounded to the microsecond."""
+"""Seconds by which a requested time may miss its frame: users copy times rounded to the microsecond."""
 
 PLAN_UNITS = {VideoPlan: "frame", ClipPlan: "clip", KeyframePlan: "keyframe"}
-"""What the stage `encode` counts."""
+"""The unit of progress of the stage `encode`, by kind of plan."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReadResult:
-    """What came of reading: the pieces, what is known of the film now, and how many frames left the decoder."""
+    """Outcome of the stage `encode`.
 
-    outputs: list[WindowOutput]
+    Args:
+        outputs: of all windows, as the writer holds them.
+        context: what is known about the video now that it was read.
+        keyframes_zip: the stored keyframes; None without a selector.
+        frames_decoded: frames that left the decoder.
+    """
+
+    outputs: list[WindowOutput[Any]]
     context: RunContext
+    keyframes_zip: Path | None = None
     frames_decoded: int = 0
 
 
 def count_plan_units(plan: Plan | None, video: VideoFacts) -> int:
-    """Units of the stage `encode`; that of a part of a film by its nominal rate, until it is read."""
+    """Units of the stage `encode`; for a part of a video an estimate by the nominal frame rate."""
     match plan:
         case VideoPlan(end_time=None) if not plan.start_time:
             return video.frames
@@ -67,13 +74,13 @@ def count_plan_units(plan: Plan | None, video: VideoFacts) -> int:
 
 
 def plan_unit_name(plan: Plan | None) -> str:
-    """What `encode` counts."""
+    """The unit that `encode` counts."""
     return "frame" if plan is None else PLAN_UNITS[type(plan)]
 
 
 @dataclass(slots=True)
 class PlanReader:
-    """What one run reads and encodes."""
+    """Reads and encodes what the plan of one run names."""
 
     model: LoadedModel
     network: Any
@@ -85,7 +92,7 @@ class PlanReader:
     stages: StageTracker
 
     def read_plan(self, plan: Plan | None) -> ReadResult:
-        """Everything that the plan names, encoded."""
+        """Encode everything that the plan names; nothing without a plan."""
         match plan:
             case VideoPlan():
                 return self._read_video(plan)
@@ -95,15 +102,14 @@ class PlanReader:
                 outputs = self._encode_windows(
                     load_windows(plan.keyframes_zip, plan.windows, plan.crop), plan.batch_size, len
                 )
-                return ReadResult(outputs, self._build_context(self.video, Timeline.empty(self.video.clock)))
+                return ReadResult(outputs, self._unopened_context())
             case None:
-                return ReadResult([], self._build_context(self.video, Timeline.empty(self.video.clock)))
+                return ReadResult([], self._unopened_context())
 
-    def restore_features(self, cached: CachedFeatures) -> ReadResult:
-        """What an earlier run has kept; the film stays closed."""
-        context = self._build_context(
-            self.video.with_decode_failures(cached.decode_failures), cached.timeline, stop=len(cached.timeline)
-        )
+    def restore_features(self, cached: CachedFeatures[Any]) -> ReadResult:
+        """Use the features that an earlier run stored; the video is not opened."""
+        video = self.video.with_decode_failures(cached.decode_failures)
+        context = RunContext(video, cached.timeline, self.inputs, stop_frame=len(cached.timeline))
         return ReadResult(list(cached.outputs), context)
 
     def _read_video(self, plan: VideoPlan) -> ReadResult:
@@ -115,14 +121,14 @@ class PlanReader:
                 outputs = self._encode_windows(
                     window_stream, plan.batch_size, lambda held: held[-1].stop - first, collector.collect_from
                 )
-                keyframes = collector.finish_store(reader)
+                keyframes_zip = collector.finish_store(reader)
             whole = first == 0 and stop is None
             timeline = reader.timeline if whole else timeline_from_packets(reader)
             frames_read = outputs[-1].stop - first if outputs else 0
             self.stages.set_total("encode", frames_read)
             video = self.video.with_decode_failures(reader.decode_failures)
-            context = self._build_context(video, timeline, keyframes, first=first, stop=first + frames_read)
-            return ReadResult(outputs, context, reader.frames_decoded)
+            context = RunContext(video, timeline, self.inputs, first, first + frames_read)
+            return ReadResult(outputs, context, keyframes_zip, reader.frames_decoded)
 
     def _read_clips(self, plan: ClipPlan) -> ReadResult:
         with self._open_reader() as reader:
@@ -130,9 +136,8 @@ class PlanReader:
             if plan.allow_decord and reader.decord_refusal:
                 self.stages.reporter.log_event("decord.refused", reason=reader.decord_refusal)
             timeline = timeline_from_packets(reader)
-            return ReadResult(
-                outputs, self._build_context(self.video, timeline, stop=len(timeline)), reader.frames_decoded
-            )
+            context = RunContext(self.video, timeline, self.inputs, stop_frame=len(timeline))
+            return ReadResult(outputs, context, frames_decoded=reader.frames_decoded)
 
     def _open_reader(self) -> VideoReader:
         return VideoReader(self.path, threads=self.model.placement.decoder_threads, video=self.video)
@@ -141,35 +146,30 @@ class PlanReader:
         self,
         window_stream: Iterable[Window],
         batch: int,
-        count_done: Callable[[list[WindowOutput]], int],
-        on_output: Callable[[WindowOutput], None] = lambda _: None,
-    ) -> list[WindowOutput]:
+        count_done: Callable[[list[WindowOutput[Any]]], int],
+        on_output: Callable[[WindowOutput[Any]], None] = lambda _: None,
+    ) -> list[WindowOutput[Any]]:
         encoder = WindowEncoder(self.model, self.network, self.params, batch, self.stages.reporter)
-        outputs: list[WindowOutput] = []
-        with self._open_writer() as writer, WindowPrefetcher(window_stream, batch) as prefetcher:
+        outputs: list[WindowOutput[Any]] = []
+        # The writer is closed when a run is given up too, and after the thread that decodes has stopped.
+        open_writer = self.model.definition.open_writer
+        with (
+            closing(open_writer(self.params, self.video, self.scratch)) as writer,
+            WindowPrefetcher(window_stream, batch) as prefetcher,
+        ):
             for batch_windows in prefetcher:
                 for output in encoder.encode_windows(batch_windows.windows):
-                    outputs.append(writer.write_output(output) if writer else output)
+                    outputs.append(writer.write_output(output))
                     on_output(output)
                 self.stages.advance_stage("encode", count_done(outputs))
         return outputs
 
-    @contextmanager
-    def _open_writer(self) -> Iterator[OutputWriter | None]:
-        if self.model.definition.open_writer is None:
-            yield None
-            return
-        with closing(self.model.definition.open_writer(self.params, self.video, self.scratch)) as writer:
-            yield writer
-
-    def _build_context(
-        self, video: VideoFacts, timeline: Timeline, keyframes: Path | None = None, first: int = 0, stop: int = 0
-    ) -> RunContext:
-        return RunContext(self.path, video, timeline, keyframes, self.scratch, self.inputs, first, stop)
+    def _unopened_context(self) -> RunContext:
+        return RunContext(self.video, Timeline.empty(self.video.clock), self.inputs)
 
 
 def resolve_frame_range(reader: VideoReader, plan: VideoPlan) -> tuple[int, int | None]:
-    """First frame and end (exclusive; None: the end of the film) of the part that a plan names.
+    """Find the first frame and the end (exclusive; None: the end of the video) of the part that a plan names.
 
     Raises:
         InvalidRequest: no frame lies in it.
@@ -183,7 +183,7 @@ def resolve_frame_range(reader: VideoReader, plan: VideoPlan) -> tuple[int, int 
 
     first, stop = frame_at(plan.start_time), len(frame_pts) if plan.end_time is None else frame_at(plan.end_time)
     if first >= stop:
-        detail = f"No frame lies in this part of the film, which lasts {float(reader.video.duration):.3f} s."
+        detail = f"No frame lies in this part of the video, which lasts {float(reader.video.duration):.3f} s."
         raise InvalidRequest(detail, errors=(FieldError("/params/start_s", "outside", detail),))
     return (0, None) if (first, stop) == (0, len(frame_pts)) else (first, stop)
 
@@ -196,7 +196,7 @@ def timeline_from_packets(reader: VideoReader) -> Timeline:
 def video_windows(
     reader: VideoReader, plan: VideoPlan, first: int = 0, stop: int | None = None, store: KeyframeStore | None = None
 ) -> Iterator[Window]:
-    """The windows of a film, or of its frames `first` to `stop`."""
+    """Yield the windows of a video, or of its frames `first` to `stop`."""
     view_fn = make_view_fn(plan.view, plan.preprocess)
     viewed_frames = view_frames(
         reader.read_frames(first, stop), reader.video, view_fn, plan.windows.uses_frame, store, first
@@ -205,12 +205,12 @@ def video_windows(
 
 
 def clip_windows(reader: VideoReader, plan: ClipPlan) -> Iterator[Window]:
-    """The windows of a plan that names its frames."""
-    wanted = {frame for clip in plan.clips for frame in clip.frames}
+    """Yield the clips of a plan; each frame is decoded once, however many clips share it."""
+    frame_numbers = {frame for clip in plan.clips for frame in clip.frames}
     view_fn = make_view_fn(plan.view, plan.preprocess)
 
     def view_clip_frames() -> Iterator[tuple[int, Frames]]:
-        for frame in reader.read_frames_at(sorted(wanted), allow_decord=plan.allow_decord):
+        for frame in reader.read_frames_at(sorted(frame_numbers), allow_decord=plan.allow_decord):
             yield frame.index, view_fn(frame, reader.video)
 
     return collect_clips(view_clip_frames(), plan.clips)

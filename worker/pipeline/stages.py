@@ -1,4 +1,4 @@
-"""The stages of a run as people see them: what runs, how far it is, how long it took."""
+"""The stages of a run as users see them: which one runs, how far it is, how long it took."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from typing import Any, Protocol
 
 from shared.values import Progress, Stage
 
-STAGE_SHARES = {"plan": 0.01, "encode": 0.92, "infer": 0.02, "postprocess": 0.03, "store": 0.02}
-"""Part of a run's progress that each stage stands for."""
+STAGE_SHARES = {"plan": 0.01, "encode": 0.92, "infer": 0.02, "postprocess": 0.005, "render": 0.025, "store": 0.02}
+"""Fraction of a run's progress per stage; they add up to 1. Decoding and encoding take nearly all of the time."""
 
 
 class ProgressReporter(Protocol):
-    """How a run shows itself and is stopped."""
+    """Receives the progress of a run, and is how a run is stopped."""
 
     def report_progress(self, progress: Progress) -> None:
-        """So far; called after each batch. Raises to stop the run."""
+        """Take the progress so far; called after each batch. Raises to stop the run."""
 
     def log_event(self, action: str, **facts: Any) -> None:
-        """Something worth a line in the log."""
+        """Log an event of the run."""
 
 
 @dataclass(slots=True)
 class StageTracker:
-    """The stages of one run: times them and reports."""
+    """Times the stages of one run and reports their progress."""
 
     reporter: ProgressReporter
     stages: dict[str, Stage] = field(default_factory=lambda: {name: Stage(name) for name in STAGE_SHARES})
@@ -34,7 +34,7 @@ class StageTracker:
 
     @contextmanager
     def track_stage(self, name: str, total: int = 1, unit: str = "step") -> Iterator[None]:
-        """One stage, from waiting to done. Interrupted, it stays where it was."""
+        """Run one stage, from waiting to done. If it is interrupted, it keeps the progress it had."""
         self._stage_started = time.monotonic()
         self.stages[name] = Stage(name, "running", of=total, unit=unit)
         self.reporter.report_progress(self.current_progress())
@@ -43,14 +43,15 @@ class StageTracker:
         self.stages[name] = replace(finished, done=finished.of or finished.done)
 
     def advance_stage(self, name: str, done: int) -> None:
-        """So many units of the running stage are done: report it."""
+        """Report that `done` units of the running stage are done."""
         stage = self.stages[name]
+        # The total may be an estimate (a nominal frame rate): more units than announced raise it.
         total = stage.of if stage.of is None or done <= stage.of else done
         self.stages[name] = replace(stage, done=done, of=total, seconds=self._elapsed_seconds())
         self.reporter.report_progress(self.current_progress())
 
     def make_progress_callback(self, name: str) -> Callable[[int, int], None]:
-        """How the running stage itself says how many frames of how many are done."""
+        """Build the callback by which a stage reports its own frames: (done, total)."""
 
         def advance_frames(done: int, total: int) -> None:
             self.stages[name] = replace(self.stages[name], of=total, unit="frame")
@@ -59,11 +60,11 @@ class StageTracker:
         return advance_frames
 
     def set_total(self, name: str, total: int) -> None:
-        """The number of units is now known for certain."""
+        """Replace an estimated number of units by the exact one."""
         self.stages[name] = replace(self.stages[name], done=total, of=total)
 
     def current_progress(self) -> Progress:
-        """As the ledger shows it."""
+        """The progress as it is stored: all stages, and the fraction of the whole run."""
         fractions = (STAGE_SHARES[stage.name] * _stage_fraction(stage) for stage in self.stages.values())
         return Progress(tuple(self.stages.values()), min(1.0, sum(fractions)))
 

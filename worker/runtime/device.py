@@ -1,4 +1,4 @@
-"""A network in place: on its device, in its arithmetic, ready for pictures."""
+"""A network on its device, in its precision, and how frames are prepared for it."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from torch import Tensor, nn
 from shared.errors import ModelUnavailable
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of the colours of ImageNet (red, green, blue in 0..1), by which ResNets are trained."""
+"""Mean and deviation of the colours of ImageNet (red, green, blue in 0..1): ResNets are trained with them."""
 
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceNetwork(Generic[NetworkT]):
-    """A network that computes somewhere; build one with `DeviceNetwork.put`.
+    """A network on a device; build one with `DeviceNetwork.load_on`.
 
     Args:
-        network: in evaluation mode, its weights in float32 whatever they came in.
+        network: in evaluation mode, weights in float32 whatever the file had.
         device: where it computes.
-        precision: the arithmetic of this place, `fp32` or `bf16`.
+        precision: of the placement, `fp32` or `bf16`.
     """
 
     network: NetworkT
@@ -36,7 +36,7 @@ class DeviceNetwork(Generic[NetworkT]):
 
     @classmethod
     def load_on(cls, network: NetworkT, device: str, precision: str) -> Self:
-        """Bring a network to a device, its convolutions laid out channels last."""
+        """Move a network to a device, convolutions laid out channels last."""
         network.float().eval().requires_grad_(False)
         for module in network.modules():
             if isinstance(module, nn.Conv2d):
@@ -47,50 +47,50 @@ class DeviceNetwork(Generic[NetworkT]):
 
     @contextmanager
     def inference_context(self, requested: str = "fp32") -> Iterator[None]:
-        """Without gradients, in the arithmetic that was asked for.
+        """Compute without gradients, in the requested precision.
 
         Args:
-            requested: `fp32`, `bf16`, or `auto` for that of the place.
+            requested: `fp32`, `bf16`, or `auto` for that of the placement.
 
         Raises:
-            ModelUnavailable: bf16 was asked for and this place does not compute in it.
+            ModelUnavailable: bf16 was requested and the placement computes in fp32.
         """
         bf16 = resolve_precision(requested, self.precision) == "bf16"
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
             yield
 
     def normalise_frames(self, frames_BTHWC: npt.NDArray[np.uint8]) -> Tensor:
-        """Pictures as a ResNet wants them, by `normalise_frames`, on the device."""
+        """Normalise frames for a ResNet by `normalise_frames`, on the device."""
         return normalise_frames(torch.from_numpy(frames_BTHWC).to(self.device))
 
 
 def default_batch_size(device: str) -> int:
-    """Windows of pictures that go through a ResNet together.
+    """Windows in a batch of a ResNet.
 
-    On a CPU few: what lies between two layers then stays in the cache (8 instead of 32 took a quarter less CPU time).
+    Few on a CPU: activations between two layers then stay in the cache (8 instead of 32 took a quarter less CPU time).
     """
     return 8 if device == "cpu" else 64
 
 
 def resolve_precision(requested: str, available: str) -> str:
-    """`fp32` or `bf16`, from what a run asked for (`auto`, `fp32`, `bf16`) and what the place computes in.
+    """Resolve the requested precision (`auto`, `fp32`, `bf16`) to `fp32` or `bf16`, by that of the placement.
 
     Raises:
-        ModelUnavailable: bf16 was asked for and the place has fp32: never a silent fall back.
+        ModelUnavailable: bf16 was requested and the placement has fp32: never a silent fall back.
     """
     if requested == "auto":
         return available
     if requested == "bf16" != available:
-        raise ModelUnavailable("bf16 was asked for, and this worker computes in fp32.")
+        raise ModelUnavailable("bf16 was requested, and this worker computes in fp32.")
     return requested
 
 
 def normalise_frames(
     frames_BTHWC: Tensor, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
 ) -> Tensor:
-    """RGB uint8 (B, T, H, W, 3) -> float32 (B, T * 3, H, W), by a mean and deviation of the colours; channels last.
+    """Normalise RGB uint8 (B, T, H, W, 3) to float32 (B, T * 3, H, W) by mean and deviation; channels last in memory.
 
-    The three colours of the first picture of a window come first, then those of the second.
+    The three colours of the first image of a window come first, then those of the second.
     """
     mean_C, std_C = (torch.tensor(values, device=frames_BTHWC.device) for values in (mean, std))
     x_BTHWC = frames_BTHWC.float().div_(255).sub_(mean_C).div_(std_C)

@@ -1,4 +1,4 @@
-"""Where and how a network computes."""
+"""Resolve where and how a network computes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from shared.errors import InvalidRequest, ModelUnavailable
 
 BF16_SINCE = (8, 0)
-"""Compute capability from which CUDA devices calculate in bfloat16."""
+"""Compute capability from which CUDA devices compute in bfloat16."""
 BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
 
 
@@ -35,11 +35,11 @@ class Placement:
 
 
 def resolve_placement(device: str, precision: str, runtime: str, threads: int) -> Placement:
-    """Settle what was left to us: `auto` device and precision, 0 threads.
+    """Resolve `auto` device and precision, and 0 threads, to what this machine has.
 
     Raises:
-        ModelUnavailable: a GPU was asked for and is not there: never a silent fall back to the CPU.
-        InvalidRequest: a word that means nothing.
+        ModelUnavailable: a GPU was requested and is not there: never a silent fall back to the CPU.
+        InvalidRequest: an unknown device, precision or runtime.
     """
     resolved_device = _resolve_device(device)
     if resolved_device != "cpu":
@@ -64,7 +64,7 @@ def _resolve_device(name: str) -> str:
         raise InvalidRequest(f"There is no device {name!r}: auto, cpu, cuda or cuda:N.") from None
     index = device.index or 0
     if device.type != "cuda" or index >= torch.cuda.device_count():
-        raise ModelUnavailable(f"The device {name!r} was asked for, and this machine does not have it.")
+        raise ModelUnavailable(f"The device {name!r} was requested, and this machine does not have it.")
     return f"cuda:{index}"
 
 

@@ -1,4 +1,4 @@
-"""What lies beside imported weights and says what they are."""
+"""The card beside imported weights: what they are and where they come from."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CARD_SUFFIX = ".json"
 
 @dataclass(frozen=True, slots=True)
 class FileFacts:
-    """A file as it was when it was read or written."""
+    """Name, hash and size of a file at the time it was read or written."""
 
     name: str
     sha256: str
@@ -26,17 +26,17 @@ class FileFacts:
 
     @classmethod
     def from_path(cls, path: Path) -> FileFacts:
-        """Its name, hash and bytes."""
+        """Read name, hash and size of a file."""
         return cls(path.name, file_sha256(path), path.stat().st_size)
 
 
 @dataclass(frozen=True, slots=True)
 class SourceFacts:
-    """A published file as it was when it was read.
+    """A published file at the time it was imported.
 
     Args:
-        name, file_sha256, size: as `FileFacts`; the name is the one it came by.
-        published: whether it is, to the byte, the file that the authors published; None where their hash is not known.
+        name, sha256, size: as `FileFacts`; the name is that of the file which was imported.
+        published: whether it equals the file that its authors published; None where that hash is not known.
     """
 
     name: str
@@ -46,20 +46,20 @@ class SourceFacts:
 
     @classmethod
     def from_path(cls, path: Path, pinned: str | None = None) -> SourceFacts:
-        """Its name, hash and bytes, compared with the hash of the published file."""
+        """Read name, hash and size of a file, and compare the hash with that of the published file."""
         file_hash = file_sha256(path)
         return cls(path.name, file_hash, path.stat().st_size, file_hash == pinned if pinned else None)
 
 
 @dataclass(frozen=True, slots=True)
 class WeightsCard:
-    """What lies beside imported weights.
+    """The card of imported weights. Fields are named as in the JSON files on users' disks, `room` among them.
 
     Args:
         room: name of the model.
         weights: the safetensors file.
-        sources: the published files it was made from.
-        architecture, preprocessing, licence, origin: as the room declares them.
+        sources: the published files that it was imported from.
+        architecture, preprocessing, licence, origin: as the model declares them.
         imported_at: ISO 8601.
         sides: the files beside the tensors.
     """
@@ -76,19 +76,19 @@ class WeightsCard:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the tensors' file; where files lie beside it, hash of all names and hashes together."""
+        """Hash of the file of tensors; where there are side files, hash of all names and hashes together."""
         if not self.sides:
             return self.weights.sha256
         files = [self.weights, *sorted(self.sides, key=lambda side: side.name)]
         return digest("".join(f"{file.sha256}  {file.name}\n" for file in files).encode()).hexdigest()
 
     def to_json(self) -> str:
-        """As it stands in the file."""
+        """Serialise the card for its file."""
         return json.dumps({"version": CARD_VERSION, **asdict(self)}, indent=2, sort_keys=True) + "\n"
 
     @classmethod
     def from_file(cls, path: Path) -> WeightsCard:
-        """From its file; WeightsCorrupt when it is no card of this version."""
+        """Read a card; WeightsCorrupt when the file is not a card of this version."""
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
             if record.pop("version") != CARD_VERSION:

@@ -1,8 +1,8 @@
-"""Published weights from ModelScope's hub, through the client of the `modelscope` package (`modelscope_hub`).
+"""Download published weights from ModelScope's hub by the client of the `modelscope` package (`modelscope_hub`).
 
 The package is optional: `pip install sceneworks[modelscope]`. It follows its own settings for the address of the hub,
-tokens and proxies. `modelscope` itself is not imported: that would bring in half of machine learning, and its own list
-of files leaves out the hashes.
+tokens and proxies. `modelscope` itself is not imported: it pulls in many frameworks, and its own list of files
+leaves out the hashes.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ def download_weights(manifest: WeightsManifest, folder: Path) -> list[Path]:
     """Download the published files into a folder and compare each with the hash that the hub lists for it.
 
     Raises:
-        InvalidRequest: these weights are on no hub; the detail says how they are had.
+        InvalidRequest: these weights are on no hub; the detail names the command that gets them.
         ModelUnavailable: the `modelscope` package is not installed.
         SourceUnreachable: the hub does not answer, or not with these files.
-        WeightsCorrupt: what came is not what the hub lists, or the hub lists no hash.
+        WeightsCorrupt: a downloaded file differs from what the hub lists, or the hub lists no hash.
     """
     if manifest.repository is None:
         raise InvalidRequest(f"The weights of {manifest.model_name} are on no hub. Get them with: {manifest.spec.how}")

@@ -1,4 +1,4 @@
-"""From published files to tensors, side files and a card, in one folder."""
+"""Import weights: from published files to tensors, side files and a card, in one folder."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FLOAT_TOLERANCE = 1e-5
-"""Largest difference of a constant in float32 from the network's own; a shorter type is allowed its rounding."""
+"""Largest difference of a float32 constant from the network's own; a shorter type is allowed its rounding."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImportFiles:
-    """What a person brought, told apart.
+    """The files to import, sorted by role.
 
     Args:
-        tensor_files: files of tensors, in the order they came.
+        tensor_files: files of tensors, in the order given.
         side_files: each file that serving needs beside them.
     """
 
@@ -40,7 +40,7 @@ class ImportFiles:
 
 @dataclass(frozen=True, slots=True)
 class ImportedTensors:
-    """Tensors by the room's names, and which published file each file was read as."""
+    """Tensors by the model's names, and which published file each file was read as."""
 
     tensors: dict[str, Tensor]
     files: tuple[tuple[TensorFile, Path], ...]
@@ -52,10 +52,10 @@ def import_weights(
     """Read the published files once, check every name and shape, and write tensors, side files and card.
 
     Args:
-        manifest: what the room says of them.
-        paths: the files, in any order: tensors are told by what is in them, side files by their names. Or one folder
-            that holds them under their published names.
-        folder: of weights.
+        manifest: of the model.
+        paths: the files, in any order: files of tensors are recognised by their content, side files by name. Or one
+            folder that holds them under their published names.
+        folder: where to write.
         imported_at: for the card.
 
     Nothing is written unless everything fits.
@@ -75,7 +75,7 @@ def import_weights(
     return _write_files(manifest, imported, import_files.side_files, folder, imported_at)
 
 
-# What came ------------------------------------------------------------------------------------------------------------
+# Input files ----------------------------------------------------------------------------------------------------------
 
 
 def _sort_files(manifest: WeightsManifest, paths: Sequence[Path]) -> ImportFiles:
@@ -99,7 +99,7 @@ def _sort_files(manifest: WeightsManifest, paths: Sequence[Path]) -> ImportFiles
 
 
 def _files_in_folder(manifest: WeightsManifest, folder: Path) -> ImportFiles:
-    """The files of a folder that holds them under their published names."""
+    """Take the files from a folder that holds them under their published names."""
     missing = [file.name for file in manifest.all_files if not (folder / file.name).is_file()]
     if missing:
         raise InvalidRequest(
@@ -113,7 +113,7 @@ def _files_in_folder(manifest: WeightsManifest, folder: Path) -> ImportFiles:
 
 
 def _check_side_file(side: SideFile, path: Path) -> None:
-    """WeightsCorrupt for what is no text, or no JSON where it says that it is."""
+    """Raise WeightsCorrupt for a file that is not text, or not JSON where its name says so."""
     try:
         text = path.read_text(encoding="utf-8")
         if not text.strip() or (side.stored_as.endswith(".json") and not isinstance(json.loads(text), dict)):
@@ -128,7 +128,11 @@ def _check_side_file(side: SideFile, path: Path) -> None:
 
 
 def _read_tensors(manifest: WeightsManifest, files: Sequence[Path], expected: Shapes) -> ImportedTensors:
-    """The tensors of all files under the room's names, each file read as the source whose names it has."""
+    """Read the tensors of all files by the names of the network.
+
+    Users name the files as they like, so every assignment of files to published files is tried, and the one that gives
+    most of the expected names is taken. There are two files at most.
+    """
     states = {file: read_container(file) for file in files}
 
     def count_known(keys: Mapping[str, Tensor]) -> int:
@@ -152,7 +156,7 @@ def _read_tensors(manifest: WeightsManifest, files: Sequence[Path], expected: Sh
 
 
 def _remove_constants(name: str, state: dict[str, Tensor], constants: StateDict) -> StateDict:
-    """Take what the network makes itself out of the tensors, after a look at it."""
+    """Remove tensors that the network computes itself; WeightsCorrupt where their values differ from its own."""
     present = {key: state.pop(key) for key in sorted(state.keys() & constants.keys())}
     mismatch = describe_mismatch({key: tuple(constants[key].shape) for key in present}, present)
     if mismatch:
@@ -192,7 +196,7 @@ def _write_files(
     folder: Path,
     imported_at: datetime,
 ) -> WeightsCard:
-    """Side files, tensors and card, each whole or not at all. A stop between them leaves a hash that says so."""
+    """Write side files, tensors and card, each atomically; after a crash between them the hashes do not match."""
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -223,7 +227,7 @@ def _write_files(
 
 
 def _copy_tensors(state: StateDict) -> dict[str, Tensor]:
-    """Tensors that share nothing, real numbers in float32: networks are built in it and take what they get."""
+    """Copy tensors so that no two share memory (safetensors refuses that), real numbers as float32."""
     copies: dict[str, Tensor] = {}
     storages: set[int] = set()
     for key, value in state.items():
@@ -237,7 +241,7 @@ def _copy_tensors(state: StateDict) -> dict[str, Tensor]:
 
 
 def _sync_to_disk(path: Path) -> None:
-    """To the disk: the bytes of a file, or the names in a folder."""
+    """Flush a file, or the names in a folder, to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,4 +1,4 @@
-"""Imported weights on their way to a room: verified against their card, and strict."""
+"""Load imported weights for serving: verified against their card, every name and shape checked."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def compute_fingerprint(spec: WeightsSpec, folders: Sequence[Path]) -> str:
-    """Hash of a model's weights, pinned on the menu or imported, after the files were compared with it.
+    """Verify a model's weights, pinned in the catalog or imported, and return their hash.
 
     Raises:
         WeightsMissing, WeightsCorrupt: as `verify_pinned` and `verify_imported`.
@@ -27,7 +27,7 @@ def compute_fingerprint(spec: WeightsSpec, folders: Sequence[Path]) -> str:
 
 
 def find_card(spec: WeightsSpec, folders: Sequence[Path]) -> tuple[Path, WeightsCard] | None:
-    """The file of imported weights, and its card, which is believed; None where no folder has them.
+    """Find imported weights and read their card, without verifying either; None where no folder has them.
 
     Raises:
         WeightsCorrupt: the tensors are there without a card, or with one that cannot be read.
@@ -42,17 +42,17 @@ def find_card(spec: WeightsSpec, folders: Sequence[Path]) -> tuple[Path, Weights
 
 
 def verify_imported(spec: WeightsSpec, folders: Sequence[Path]) -> WeightsCard:
-    """The card of imported weights that are what their card says, tensors and side files.
+    """Verify imported tensors and side files against their card, and return it.
 
     Raises:
-        WeightsMissing: they are nowhere, or a side file is not there; the detail names the command that gets them.
-        WeightsCorrupt: size or hash of one is another, or the card is of another model or cannot be read.
+        WeightsMissing: no folder has them, or a side file is missing; the detail names the command that gets them.
+        WeightsCorrupt: size or hash of a file differs, or the card cannot be read.
     """
     return _verify_files(spec, folders)[1]
 
 
 def load_imported(spec: WeightsSpec, folders: Sequence[Path], expected: Shapes) -> dict[str, Tensor]:
-    """The tensors by name, on the CPU, each in the shape that the network has.
+    """Load the tensors by name, on the CPU, each in the shape that the network has.
 
     Raises:
         WeightsMissing: as `verify_imported`.
@@ -67,7 +67,7 @@ def load_imported(spec: WeightsSpec, folders: Sequence[Path], expected: Shapes) 
 
 
 def find_side_files(manifest: WeightsManifest, folders: Sequence[Path]) -> dict[str, Path]:
-    """The files beside the tensors, each by what its room asks for it by (`Side.as_`), verified.
+    """Find the files beside the tensors, each by its `SideFile.stored_as`, verified.
 
     Raises:
         WeightsMissing, WeightsCorrupt: as `verify_imported`; also where the weights were imported without one.

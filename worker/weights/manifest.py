@@ -1,4 +1,4 @@
-"""What a room says of the files that its weights are imported from."""
+"""The manifest of a model's weights: which published files they are imported from, and how names are mapped."""
 
 from __future__ import annotations
 
@@ -22,23 +22,25 @@ def _no_constants() -> StateDict:
 
 
 def _accept_side_files(_sides: Mapping[str, Path]) -> None:
-    """What is JSON or text is good enough."""
+    """Accept any side files that are JSON or text."""
 
 
 @dataclass(frozen=True, slots=True)
 class TensorFile:
-    """One published file of tensors. Names are taken in this order: `wrapper_prefix`, `submodule_marker`, `drop_patterns`, `strip_prefix`, `add_prefix`.
+    """One published file of tensors, and how its names become those of the network.
+
+    Names are mapped in this order: `wrapper_prefix`, `submodule_marker`, `drop_patterns`, `strip_prefix`, `add_prefix`.
 
     Args:
-        name: as its authors call it, with its folder below that of the model.
-        description: what is in it, for people.
-        drop_patterns: patterns (`*`, `?`) of names that serving has no use for, as they stand in the file without `module.`.
-        strip_prefix: taken off the front of each name that has it.
-        add_prefix: put before each name then: where the room's network holds this part.
-        wrapper_prefix: prefix that a fine-tuned file has before every name; taken off where all have it and the rest fits.
-        submodule_marker: where names hold this anywhere, those alone are taken, and all of a name up to its end is taken off: the
-            network is a part of the one in the file.
-        sha256: of the file that was published, for the card to say whether this is it. Another is taken all the same.
+        name: file name as published, with its folder below that of the model.
+        description: what is in it, for users.
+        drop_patterns: patterns (`*`, `?`) of names that serving does not need, as in the file without `module.`.
+        strip_prefix: removed from each name that has it.
+        add_prefix: put before each name: where the network holds this part.
+        wrapper_prefix: prefix of every name in a fine-tuned file; removed where all names have it and the rest fits.
+        submodule_marker: where names contain this, only those are taken, and each is cut up to its end: the network is
+            a part of the one in the file.
+        sha256: of the published file; the card records whether it is this one. Any other is imported all the same.
     """
 
     name: str
@@ -51,7 +53,7 @@ class TensorFile:
     sha256: str | None = None
 
     def candidate_states(self, state: StateDict) -> Iterator[dict[str, Tensor]]:
-        """The tensors that serving needs, by the names of the room's network: as they stand, then out of a wrapper."""
+        """Yield the needed tensors by the names of the network: first as they are, then without `wrapper_prefix`."""
         yield self._rename_keys(state)
         if self.wrapper_prefix and all(key.startswith(self.wrapper_prefix) for key in state):
             yield self._rename_keys({key.removeprefix(self.wrapper_prefix): value for key, value in state.items()})
@@ -75,9 +77,9 @@ class SideFile:
     """One published file that serving needs beside the tensors: JSON or text.
 
     Args:
-        name: as its authors call it, with its folder below that of the model.
-        stored_as: what the room asks for it by; it is kept as `<room>.<as_>`. `.json` is checked to be JSON.
-        description: what is in it, for people.
+        name: file name as published, with its folder below that of the model.
+        stored_as: name that the model uses; stored as `<model>.<stored_as>`. `.json` is checked to be JSON.
+        description: what is in it, for users.
     """
 
     name: str
@@ -86,27 +88,27 @@ class SideFile:
 
     @property
     def base_name(self) -> str:
-        """Its name without a folder, by which it is told among files."""
+        """The name without a folder."""
         return PurePosixPath(self.name).name
 
 
 @dataclass(frozen=True, slots=True)
 class WeightsManifest:
-    """All that a room's weights are imported from.
+    """How the weights of one model are imported.
 
     Args:
-        spec: its entry on the menu, without a hash: file name (`<room>.safetensors`), licence, origin, and the command
-            that gets the weights.
-        tensor_files: the files that make the room's weights, together.
-        architecture, preprocessing: for the card: what these weights are weights of, and what they want to see.
-        expected_shapes: name and shape of every tensor that the room's network needs; called when weights are imported.
+        spec: its entry in the catalog, without a hash: file name (`<model>.safetensors`), licence, origin, and the
+            command that downloads the weights.
+        tensor_files: the files that together hold the weights.
+        architecture, preprocessing: for the card.
+        expected_shapes: name and shape of every tensor that the network needs; called when weights are imported.
         repository: on ModelScope's hub, where the hub has the files.
         side_files: the files that serving needs beside the tensors.
-        make_constants: tensors that the network makes itself (tables of positions, counters), by the names it would have for
-            them. A file may hold them or not; what it holds must be of this shape and, unless the tensor here is on the
-            `meta` device, of these values. They are not kept, and `expected_shapes` does not name them.
-        check_side_files: reads the side files, by what the room asks for them by, before they are kept; WeightsCorrupt for ones
-            that the room could not use.
+        make_constants: tensors that the network computes itself (tables of positions, counters), by their published
+            names. A file may hold them or not; what it holds must have this shape and, unless the tensor here is on the
+            `meta` device, these values. They are not stored, and `expected_shapes` does not name them.
+        check_side_files: reads the side files, by `stored_as`, before they are stored; WeightsCorrupt for files
+            that the model could not use.
     """
 
     spec: WeightsSpec
@@ -134,5 +136,5 @@ class WeightsManifest:
         return f"{self.model_name}.{side.stored_as}"
 
     def describe_files(self) -> str:
-        """The files, for people."""
+        """List the files, for users."""
         return "; ".join(f"{file.name}: {file.description}" for file in self.all_files)

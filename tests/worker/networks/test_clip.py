@@ -1,4 +1,4 @@
-"""CLIP: the published numbers of both towers, of the tokenizer and of what it sees of a picture."""
+"""CLIP: the published numbers of both towers, of the tokenizer and of what it sees of a image."""
 
 from __future__ import annotations
 
@@ -54,28 +54,28 @@ def test_a_tensor_that_is_missing_is_told() -> None:
 
 
 @torch.inference_mode()
-def test_features_of_pictures_are_the_published_ones() -> None:
+def test_features_of_images_are_the_published_ones() -> None:
     golden, clip = np.load(GOLDEN / "clip_it_clip.npz"), build_clip_it().network.clip
     half_1CHW = torch.from_numpy(golden["pixel_values"])
-    assert relative_error(clip.images(half_1CHW.float()), golden["pixel_from_half_image_features"]) < TOLERANCE
+    assert relative_error(clip.encode_images(half_1CHW.float()), golden["pixel_from_half_image_features"]) < TOLERANCE
     pixels_1CHW = normalise_frames(torch.from_numpy(random_image(7, 224, 224))[None, None], CLIP_MEAN, CLIP_STD)
     assert np.array_equal(pixels_1CHW.half().numpy(), golden["pixel_values"])
-    assert relative_error(clip.images(pixels_1CHW), golden["image_features"]) < TOLERANCE
+    assert relative_error(clip.encode_images(pixels_1CHW), golden["image_features"]) < TOLERANCE
 
 
 @torch.inference_mode()
 def test_features_of_sentences_are_the_published_ones() -> None:
     golden, clip = np.load(GOLDEN / "clip_it_clip.npz"), build_clip_it().network.clip
     ids_NL = torch.from_numpy(golden["tokens"])
-    assert relative_error(clip.texts(ids_NL), golden["text_features"]) < TOLERANCE
-    alone = torch.cat([clip.texts(ids_NL[:1]), clip.texts(ids_NL[1:])])
+    assert relative_error(clip.encode_texts(ids_NL), golden["text_features"]) < TOLERANCE
+    alone = torch.cat([clip.encode_texts(ids_NL[:1]), clip.encode_texts(ids_NL[1:])])
     assert relative_error(alone, golden["text_features"]) < TOLERANCE
     whole = clip.model.get_text_features(input_ids=ids_NL).pooler_output
-    assert relative_error(clip.texts(ids_NL), whole.numpy()) < TOLERANCE
+    assert relative_error(clip.encode_texts(ids_NL), whole.numpy()) < TOLERANCE
 
 
 @pytest.mark.parametrize("size", ["240x427", "360x640", "480x853", "225x300", "337x224", "720x1280", "501x333"])
-def test_pictures_are_prepared_as_published(size: str) -> None:
+def test_images_are_prepared_as_published(size: str) -> None:
     height, width = map(int, size.split("x"))
     seen = CROP.apply_to(random_image(height + width, height, width))
     made = normalise_frames(torch.from_numpy(seen)[None, None], CLIP_MEAN, CLIP_STD)[0, :, ::8, ::8]

@@ -39,7 +39,7 @@ def placed(encoder: ResNet50) -> DeviceNetwork[ResNet50]:
 
 
 def pictures(count: int = 3) -> np.ndarray:
-    """Windows of one picture: (B, 1, 96, 96, 3)."""
+    """Windows of one image: (B, 1, 96, 96, 3)."""
     return np.stack([make_pattern(seed, 96, 96) for seed in range(count)])[:, None]
 
 
@@ -88,7 +88,7 @@ def test_the_head_of_pre_training_is_two_layers_behind_the_feature() -> None:
     assert torch.allclose(network(x), wanted, atol=1e-5)
 
 
-def test_pictures_are_normalised_colour_by_colour_and_picture_by_picture() -> None:
+def test_images_are_normalised_colour_by_colour_and_image_by_image() -> None:
     frames = np.random.default_rng(1).integers(0, 256, (2, 3, 4, 5, 3), np.uint8)
     made = normalise_frames(torch.from_numpy(frames))
     assert made.shape == (2, 9, 4, 5)

@@ -1,4 +1,4 @@
-"""`sceneworks-worker weights` for a room with files beside its tensors, and for a folder as a hub delivers it."""
+"""`sceneworks-worker weights` for a model with files beside its tensors, and for a folder as a hub delivers it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from worker.weights import compute_fingerprint, import_weights
 SPEC = CATALOG["mttr"].weights
 assert SPEC is not None
 MTTR = replace(WITH_TOKENIZER, spec=SPEC)
-"""The tiny network, under the name of a room with a tokenizer: neither command looks into the tensors."""
+"""The tiny network, under the name of a model with a tokenizer: neither command looks into the tensors."""
 
 
 def weights(folder: Path, *arguments: str | Path) -> Result:

@@ -1,4 +1,4 @@
-"""Published files become weights: two files for one room, the card, what does not fit, and what is served."""
+"""Published files become weights: two files for one model, the card, what does not fit, and what is served."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def halves() -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 @pytest.mark.parametrize("order", [[0, 1], [1, 0]])
-def test_two_files_make_one_room_in_any_order(order: list[int], tmp_path: Path) -> None:
+def test_two_files_make_one_model_in_any_order(order: list[int], tmp_path: Path) -> None:
     files = [tmp_path / "checkpoint_0099.pth.tar", tmp_path / "model_best.pth.tar"]
     for payload, file in zip(halves(), files, strict=True):
         save_zip(payload, file)
@@ -83,7 +83,7 @@ def test_two_files_make_one_room_in_any_order(order: list[int], tmp_path: Path) 
     assert {source.name for source in card.sources} == {file.name for file in files}
 
 
-def test_the_same_half_twice_is_not_a_room(tmp_path: Path) -> None:
+def test_the_same_half_twice_is_not_a_model(tmp_path: Path) -> None:
     save_zip(halves()[0], tmp_path / "a.pth.tar")
     with pytest.raises(WeightsCorrupt, match=r"2 missing \(boundary\.bias, boundary\.weight\)"):
         import_weights(TWO_FILES, [tmp_path / "a.pth.tar", tmp_path / "a.pth.tar"], tmp_path / "weights", IMPORTED_AT)

@@ -1,4 +1,4 @@
-"""What a room may say of its published files: wrappers, parts of networks, constants, files beside the tensors."""
+"""What a model may say of its published files: wrappers, parts of networks, constants, files beside the tensors."""
 
 from __future__ import annotations
 
@@ -279,7 +279,7 @@ def test_a_folder_is_imported_by_itself(delivered: Path, tmp_path: Path) -> None
             import_weights(WITH_TOKENIZER, paths, tmp_path / "weights", IMPORTED_AT)
 
 
-def test_a_room_has_the_last_word_on_them(delivered: Path, tmp_path: Path) -> None:
+def test_a_model_has_the_last_word_on_them(delivered: Path, tmp_path: Path) -> None:
     def judge(sides: Mapping[str, Path]) -> None:
         if "b" not in json.loads(sides["vocab.json"].read_text()):
             raise WeightsCorrupt(f"{sides['vocab.json'].name} does not know all letters of {sides['merges.txt'].name}.")

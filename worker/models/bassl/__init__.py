@@ -1,1 +1,1 @@
-"""The room of BaSSL: where one scene ends and the next begins, by a transformer over 17 shots."""
+"""The model of BaSSL: where one scene ends and the next begins, by a transformer over 17 shots."""

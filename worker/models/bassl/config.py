@@ -1,4 +1,4 @@
-"""Constants of the room: the shape of BaSSL, and what it sees of a keyframe."""
+"""Constants of `bassl`: the architecture, and how keyframes are prepared."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ class Architecture:
 
     @property
     def window_size(self) -> int:
-        """Shots seen at a time: 17."""
+        """Shots in a window: 17."""
         return 2 * self.neighbours + 1
 
     @property
     def token_count(self) -> int:
-        """The shots, and one in front for the whole window: 18."""
+        """The shots of a window, and one token in front for the whole window: 18."""
         return self.window_size + 1
 
 

@@ -1,6 +1,6 @@
 """BaSSL (Mun et al., ACCV 2022, arXiv:2201.05277) for scene boundaries, with the published parameter names.
 
-Shapes are in the names: N pictures, B windows of S = 17 shots, L = S + 1 tokens, D features of a shot, C hidden width.
+Shapes are in the names: N images, B windows of S = 17 shots, L = S + 1 tokens, D features of a shot, C hidden width.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class ShotEmbedding(nn.Module):
         return self.add_positions(tokens_BLC)
 
     def add_positions(self, tokens_BLC: Tensor) -> Tensor:
-        """Tokens (B, L, C) at their positions."""
+        """Add position embeddings to tokens (B, L, C)."""
         positioned_BLC: Tensor = self.dropout(self.LayerNorm(tokens_BLC + self.position_embedding(self.pos_ids)))
         return positioned_BLC
 
@@ -74,7 +74,7 @@ class ContextNetwork(nn.Module):
         return encoded_BLC
 
     def encode_token(self, shots_BSC: Tensor, index: int) -> Tensor:
-        """One token of what `forward` gives, for about half of its arithmetic: the last layer computes no other.
+        """Compute one token of `forward` for about half of its arithmetic: the last layer computes no other.
 
         Args:
             shots_BSC: features of shots that went through `shot_embedding.shot_embedding`.
@@ -122,7 +122,7 @@ class BaSSL(nn.Module):
         return logits_B2
 
     def score_shots(self, features_ND: Tensor, batch_size: int) -> Tensor:
-        """Probability that a scene ends with each shot of a film.
+        """Probability that a scene ends with each shot of a video.
 
         What `forward` says about the window around each shot, but each shot goes through the first layer once, not
         once in each of its 17 windows, and only the token that answers goes through the last.
@@ -147,7 +147,7 @@ class BaSSL(nn.Module):
 
 
 def apply_layer_at(layer: Any, tokens_BLC: Tensor, index: int) -> Tensor:
-    """What a BERT layer says for one token, in evaluation mode: (B, L, C) -> (B, C)."""
+    """Apply a BERT layer to one token only, in evaluation mode: (B, L, C) -> (B, C)."""
     query_B1C, attention = tokens_BLC[:, index : index + 1], layer.attention.self
     parts = attention.query(query_B1C), attention.key(tokens_BLC), attention.value(tokens_BLC)
     query, key, value = (part.unflatten(-1, (-1, attention.attention_head_size)).transpose(1, 2) for part in parts)
@@ -157,18 +157,18 @@ def apply_layer_at(layer: Any, tokens_BLC: Tensor, index: int) -> Tensor:
 
 
 def prepend_mean(shots_BSC: Tensor) -> Tensor:
-    """Their mean in front of the shots of a window: (B, S, C) -> (B, S + 1, C)."""
+    """Prepend the mean of the shots of a window: (B, S, C) -> (B, S + 1, C)."""
     return torch.cat([shots_BSC.mean(dim=1, keepdim=True), shots_BSC], dim=1)
 
 
 def neighbour_indices(shots: int, reach: int) -> Tensor:
-    """Numbers of the shots around each shot, (N, 2 * reach + 1); outside the film stands its first or last shot."""
+    """Numbers of the shots around each shot, (N, 2 * reach + 1); beyond the ends the first or last shot is repeated."""
     offsets_S = torch.arange(-reach, reach + 1)
     return (torch.arange(shots)[:, None] + offsets_S).clamp(0, shots - 1)
 
 
 def pool_tokens(tokens_BLC: Tensor, pooling: Pooling) -> Tensor:
-    """The one token (or what the shots' tokens say together) that answers for a window: (B, L, C) -> (B, C)."""
+    """Pool the tokens of a window to one: (B, L, C) -> (B, C)."""
     match pooling:
         case "center":
             return tokens_BLC[:, tokens_BLC.shape[1] // 2]
@@ -183,7 +183,7 @@ def pool_tokens(tokens_BLC: Tensor, pooling: Pooling) -> Tensor:
 
 
 def boundary_probabilities(logits_B2: Tensor) -> Tensor:
-    """Of "yes": (B, 2) -> (B,)."""
+    """Compute the probability of "yes": (B, 2) -> (B,)."""
     return functional.softmax(logits_B2, dim=-1)[..., 1]
 
 

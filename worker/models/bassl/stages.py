@@ -13,19 +13,29 @@ from shared.values import VideoFacts
 from worker.models.bassl.config import ARCHITECTURE, CROP, KEYFRAMES_PER_SHOT, WINDOWS_PER_BATCH
 from worker.models.bassl.network import BaSSL
 from worker.models.bassl.weights import load_network
-from worker.models.contract import KeyframePlan, ModelDefinition, RunContext, RunInputs, RunOutput, WindowOutput
-from worker.models.scene_output import SceneScores, build_scene_output
+from worker.models.contract import (
+    KeyframePlan,
+    ModelDefinition,
+    ModelOutput,
+    RunContext,
+    RunInputs,
+    WindowOutput,
+    hold_outputs,
+)
+from worker.models.scene_output import SceneScores, build_scene_output, render_scenes
 from worker.runtime.device import DeviceNetwork, default_batch_size, resolve_precision
 from worker.runtime.placement import Placement
 from worker.video.keyframes.loader import one_window_per_keyframe
 from worker.video.windows import Frames
 
+Floats = npt.NDArray[np.float32]
+
 
 def plan(_video: VideoFacts, inputs: RunInputs, params: BasslParams, placement: Placement) -> KeyframePlan:
-    """What `encode` is to see: each distinct keyframe of the film, once. Keyframe k of shot n has place 3n + k.
+    """Plan each distinct keyframe of the video, once. Keyframe k of shot n has position 3n + k.
 
     Raises:
-        ModelUnavailable: bf16 was asked for, and the place computes in fp32.
+        ModelUnavailable: bf16 was requested, and the place computes in fp32.
     """
     resolve_precision(params.precision, placement.precision)
     spans = [row.range for row in inputs.results["shots"] if row.kind == "shot" and row.range]
@@ -33,11 +43,11 @@ def plan(_video: VideoFacts, inputs: RunInputs, params: BasslParams, placement: 
     return KeyframePlan(keyframes_zip, one_window_per_keyframe(spans), CROP, default_batch_size(placement.device))
 
 
-def encode(network: DeviceNetwork[BaSSL], frames_BTHWC: Frames, params: BasslParams) -> npt.NDArray[np.float32]:
-    """Features of keyframes.
+def encode(network: DeviceNetwork[BaSSL], frames_BTHWC: Frames, params: BasslParams) -> Floats:
+    """Compute the features of keyframes.
 
     Args:
-        network: in place.
+        network: on its device.
         frames_BTHWC: RGB uint8 (B, 1, 224, 224, 3), as `config.CROP` sees them.
         params: for the precision.
 
@@ -46,15 +56,15 @@ def encode(network: DeviceNetwork[BaSSL], frames_BTHWC: Frames, params: BasslPar
     """
     with network.inference_context(params.precision):
         features_BD = network.network.encode_keyframes(network.normalise_frames(frames_BTHWC))
-        features_B1D: npt.NDArray[np.float32] = features_BD.float().unsqueeze(1).cpu().numpy()
+        features_B1D: Floats = features_BD.float().unsqueeze(1).cpu().numpy()
     return features_B1D
 
 
-def infer(network: DeviceNetwork[BaSSL], outputs: Sequence[WindowOutput], _params: BasslParams) -> SceneScores:
-    """Feature of each shot, and the probability that a scene ends with it, always in fp32.
+def infer(network: DeviceNetwork[BaSSL], outputs: Sequence[WindowOutput[Floats]], _params: BasslParams) -> SceneScores:
+    """Compute the feature of each shot, and the probability that a scene ends with it, always in fp32.
 
     Args:
-        network: in place.
+        network: on its device.
         outputs: what `encode` gave for the places that `plan` names, in order.
     """
     features_ND = average_keyframes(outputs)
@@ -66,22 +76,19 @@ def infer(network: DeviceNetwork[BaSSL], outputs: Sequence[WindowOutput], _param
     return SceneScores(features_ND, probabilities_N)
 
 
-def postprocess(scores: SceneScores, context: RunContext, params: BasslParams) -> RunOutput:
-    """The probability after each shot, the scenes, both arrays as files, and on request each scene as a clip.
+def postprocess(scores: SceneScores, context: RunContext, params: BasslParams) -> ModelOutput:
+    """Group the shots into scenes: a row for each boundary and each scene, and both arrays.
 
     Args:
-        scores: of this run, or recalled from one that differs in the threshold.
+        scores: of this run, or loaded from one that differs in the threshold.
         context: with the rows of `shots` among its inputs.
         params: for the threshold.
     """
-    rows = context.inputs.results["shots"]
-    return RunOutput(
-        *build_scene_output(scores, rows, params, params.threshold, context.path, context.video, context.scratch)
-    )
+    return build_scene_output(scores, context, params.threshold)
 
 
-def average_keyframes(outputs: Sequence[WindowOutput]) -> npt.NDArray[np.float32]:
-    """Feature of each shot: the mean over its three keyframes, equal ones counted as often as they stand there.
+def average_keyframes(outputs: Sequence[WindowOutput[Floats]]) -> Floats:
+    """Average the three keyframes of each shot; equal ones count as often as they occur.
 
     Args:
         outputs: (1, 2048) each, for the places `start` to `stop`.
@@ -94,7 +101,7 @@ def average_keyframes(outputs: Sequence[WindowOutput]) -> npt.NDArray[np.float32
     values_PD = torch.from_numpy(np.concatenate([output.value for output in outputs]))
     counts_P = torch.tensor([output.stop - output.start for output in outputs])
     keyframes_NKD = values_PD.repeat_interleave(counts_P, dim=0).view(-1, KEYFRAMES_PER_SHOT, values_PD.shape[1])
-    features_ND: npt.NDArray[np.float32] = keyframes_NKD.mean(dim=1).numpy()
+    features_ND: Floats = keyframes_NKD.mean(dim=1).numpy()
     return features_ND
 
 
@@ -103,7 +110,9 @@ MODEL = ModelDefinition(
     load_network=load_network,
     plan=plan,
     encode=encode,
+    open_writer=hold_outputs,
     infer=infer,
     postprocess=postprocess,
+    render=render_scenes,
     restore_scores=SceneScores.load_arrays,
 )

@@ -1,4 +1,4 @@
-"""From the published file to BaSSL in place."""
+"""Load BaSSL from the published file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from worker.weights.pinned import state_shapes
 
 
 def load_network(folders: Sequence[Path], placement: Placement) -> DeviceNetwork[BaSSL]:
-    """The network in place.
+    """Load the network on its device.
 
     Raises:
         WeightsMissing, WeightsCorrupt: as `worker.weights`.
@@ -31,7 +31,7 @@ def load_network(folders: Sequence[Path], placement: Placement) -> DeviceNetwork
 
 
 def _build_empty_network() -> BaSSL:
-    """The network without numbers: names and shapes, at no cost."""
+    """Build the network on the `meta` device: names and shapes without memory."""
     with torch.device("meta"):
         return BaSSL()
 

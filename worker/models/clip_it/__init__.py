@@ -1,1 +1,1 @@
-"""The room of CLIP-It: what to watch of a film, guided by sentences."""
+"""The model of CLIP-It: what to watch of a video, guided by sentences."""

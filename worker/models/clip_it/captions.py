@@ -18,7 +18,7 @@ NEUTRAL_SENTENCES = ("a video",)
 
 @dataclass(frozen=True, slots=True)
 class Guide:
-    """What guides a summary.
+    """The sentences that guide a summary.
 
     Args:
         caption_frames: the seven that the network reads, in order; some may be the same.
@@ -35,21 +35,21 @@ class Guide:
 
 
 class CaptionSource(Protocol):
-    """Says what is to be seen in a film for which there are no sentences."""
+    """Captions a video for which the request has no sentences."""
 
     @property
     def name(self) -> str:
         """For the result."""
 
     def caption_frames(self, features_TD: npt.NDArray[np.float32]) -> tuple[str, ...]:
-        """At least one sentence, from the features of the sampled frames (T, 512) as CLIP gives them."""
+        """Return at least one sentence, from the CLIP features of the sampled frames (T, 512)."""
 
 
 @dataclass(frozen=True, slots=True)
 class NeutralCaptions:
-    """The same words for every film.
+    """The same caption for every video.
 
-    The published pipeline captions the film itself there: I3D and VGGish features through BMT (Iashin and Rahtu, BMVC
+    The published pipeline captions the video itself there: I3D and VGGish features through BMT (Iashin and Rahtu, BMVC
     2020), seven of whose captions it draws at random.
     """
 
@@ -61,7 +61,7 @@ class NeutralCaptions:
 
 
 def make_caption_source(name: Literal["neutral"]) -> CaptionSource:
-    """The source of captions that a request names."""
+    """Make the source of captions that a request names."""
     match name:
         case "neutral":
             return NeutralCaptions()
@@ -70,7 +70,7 @@ def make_caption_source(name: Literal["neutral"]) -> CaptionSource:
 
 
 def build_guide(sentences: Sequence[str], fallback: CaptionSource, features_TD: npt.NDArray[np.float32]) -> Guide:
-    """What guides the summary of a film.
+    """Choose the sentences that guide the summary of a video.
 
     Args:
         caption_frames: of the request.
@@ -83,7 +83,7 @@ def build_guide(sentences: Sequence[str], fallback: CaptionSource, features_TD: 
 
 
 def select_sentences(sentences: Sequence[str]) -> tuple[str, ...]:
-    """As many as the network reads: of fewer the last is repeated, of more it is every so-manyth, the ends included.
+    """Select as many as the network reads: of fewer the last is repeated; of more, evenly spread ones with both ends.
 
     The published pipeline draws seven of more at random and puts them in order; this choice is always the same.
     """

@@ -1,4 +1,4 @@
-"""Constants of the room: the shape of CLIP-It, what it sees of a frame, and the rules of segments and summary."""
+"""Constants of `clip_it`: the architecture, how frames are prepared, and the rules of segments and summary."""
 
 from __future__ import annotations
 
@@ -67,5 +67,5 @@ POSTER_SHORT_SIDE = 720
 
 
 def default_batch_size(device: str) -> int:
-    """Frames that go through CLIP together."""
+    """Frames in a batch of CLIP."""
     return 8 if device == "cpu" else 64

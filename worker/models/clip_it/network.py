@@ -1,21 +1,24 @@
 """CLIP-It (Narasimhan et al., NeurIPS 2021, arXiv:2107.00650) as published on ModelScope, with its parameter names.
 
-Shapes are in the names: B films (always one), T sampled frames, K keys, C = 512 width, S = 3584 width of the text.
+Shapes are in the names: B videos (always one), T sampled frames, K keys, C = 512 width, S = 3584 width of the text.
 """
 
 from __future__ import annotations
+
+from contextlib import nullcontext
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from worker.models.clip_it.config import ARCHITECTURE, Architecture
 from worker.networks.clip.network import ClipNetwork
 
 
 class ResidualAttention(nn.Module):
-    """Multi-head attention: projections without bias, the query added to the answer, layer normalisation.
+    """Multi-head attention: projections without bias, residual connection, layer normalisation.
 
     Args:
         shape: of the network.
@@ -34,20 +37,27 @@ class ResidualAttention(nn.Module):
         self.layer_norm = nn.LayerNorm(shape.width, eps=shape.eps)
 
     def forward(self, query_BTC: Tensor, key_BKC: Tensor) -> Tensor:
-        """What each of T finds in K: (B, T, C), (B, K, C) -> (B, T, C).
+        """Attend from each of T to all of K: (B, T, C), (B, K, C) -> (B, T, C).
 
-        The memory it takes grows with T and K, not with their product, where torch has such an attention.
+        In serving, memory grows with T + K and not with T * K, where torch has a fused attention.
         """
         pairs = (self.w_qs, query_BTC), (self.w_ks, key_BKC), (self.w_vs, key_BKC)
         query, key, value = (part(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for part, x in pairs)
-        attended_BHTD = functional.scaled_dot_product_attention(query, key, value, dropout_p=self.drop * self.training)
+        # Training repeats the text T times, so all keys are equal and the gradient by them is exactly zero. There the
+        # fused CPU kernel leaves ten times the rounding error of plain attention (how much depends on the instruction
+        # set), and all of it ends in the gradient of `linear_txt`. So training computes plain attention; serving keeps
+        # the fused one, which needs less memory.
+        with sdpa_kernel(SDPBackend.MATH) if self.training else nullcontext():
+            attended_BHTD = functional.scaled_dot_product_attention(
+                query, key, value, dropout_p=self.drop * self.training
+            )
         projected_BTC: Tensor = self.dropout(self.fc(attended_BHTD.transpose(1, 2).flatten(2)))
         output_BTC: Tensor = self.layer_norm(query_BTC + projected_BTC)
         return output_BTC
 
 
 class FeedForward(nn.Module):
-    """Two linear layers, what went in added, layer normalisation: (B, T, C) -> (B, T, C)."""
+    """Two linear layers, residual connection, layer normalisation: (B, T, C) -> (B, T, C)."""
 
     def __init__(self, shape: Architecture) -> None:
         super().__init__()
@@ -57,13 +67,13 @@ class FeedForward(nn.Module):
         self.dropout = nn.Dropout(shape.dropout)
 
     def forward(self, x_BTC: Tensor) -> Tensor:
-        """One step."""
+        """Apply both layers."""
         y_BTC: Tensor = self.layer_norm(x_BTC + self.dropout(self.w_2(functional.relu(self.w_1(x_BTC)))))
         return y_BTC
 
 
 class PositionalEncoding(nn.Module):
-    """Adds a place in time, by sines and cosines (Vaswani et al., 2017, section 3.5); 4,000 at most."""
+    """Adds sinusoidal positions (Vaswani et al., 2017, section 3.5); 4,000 at most."""
 
     pos_table: Tensor
 
@@ -72,12 +82,12 @@ class PositionalEncoding(nn.Module):
         self.register_buffer("pos_table", position_table(shape.max_positions, shape.width))
 
     def forward(self, x_BTC: Tensor) -> Tensor:
-        """(B, T, C) at places 0 to T."""
+        """Add the positions 0 to T: (B, T, C)."""
         return x_BTC + self.pos_table[:, : x_BTC.shape[1]]
 
 
 class FrameEncoderLayer(nn.Module):
-    """Attention among the frames, and a step."""
+    """Self-attention of the frames, and a feed-forward layer."""
 
     def __init__(self, shape: Architecture) -> None:
         super().__init__()
@@ -91,7 +101,7 @@ class FrameEncoderLayer(nn.Module):
 
 
 class FrameDecoderLayer(nn.Module):
-    """Attention among the frames, attention to what the encoder says, and a step."""
+    """Self-attention of the frames, attention to the encoder's output, and a feed-forward layer."""
 
     def __init__(self, shape: Architecture) -> None:
         super().__init__()
@@ -106,7 +116,7 @@ class FrameDecoderLayer(nn.Module):
 
 
 class FrameEncoder(nn.Module):
-    """Six layers over frames at their places."""
+    """Six layers over frames with positions."""
 
     def __init__(self, shape: Architecture) -> None:
         super().__init__()
@@ -124,7 +134,7 @@ class FrameEncoder(nn.Module):
 
 
 class FrameDecoder(nn.Module):
-    """Six layers over frames at their places, each looking at what the encoder says."""
+    """Six layers over frames with positions, each attending to the encoder's output."""
 
     def __init__(self, shape: Architecture) -> None:
         super().__init__()
@@ -142,7 +152,7 @@ class FrameDecoder(nn.Module):
 
 
 class FrameScorer(nn.Module):
-    """How much each sampled frame of a film belongs into its summary.
+    """Scores how much each sampled frame of a video belongs into its summary.
 
     Args:
         shape: of the network.
@@ -168,10 +178,10 @@ class FrameScorer(nn.Module):
         self.norm_linear = nn.LayerNorm(shape.width, eps=shape.eps)
 
     def forward(self, frames_BTC: Tensor, text_BKS: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Scores, and what the decoder makes of the frames, which nothing is done with.
+        """Compute the scores, and the output of the decoder, which nothing uses.
 
         Args:
-            frames_BTC: features of pictures, each of length one.
+            frames_BTC: features of images, each of length one.
             text_BKS: features of seven sentences side by side, together of length one; K is 1, or T times the same as
                 in the published training: with equal keys attention has one answer.
 
@@ -185,7 +195,7 @@ class FrameScorer(nn.Module):
     def score_frames(self, frames_BTC: Tensor, text_BKS: Tensor) -> Tensor:
         """The scores alone: (B, T) in 0..1; as published for T up to the places that the published table has.
 
-        A longer film is scored in windows of so many frames, which share a quarter: each has the last word on its
+        A longer video is scored in windows of so many frames, which share a quarter: each has the last word on its
         middle. So no place is used that was never trained, and time is linear in T.
         """
         spans = scoring_windows(frames_BTC.shape[1], self.max_positions)
@@ -210,7 +220,7 @@ class FrameScorer(nn.Module):
 
 
 class ClipIt(nn.Module):
-    """What serving needs: CLIP for pictures and sentences, and the scorer without what no score depends on."""
+    """What serving needs: CLIP for images and sentences, and the scorer without what no score depends on."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -219,10 +229,10 @@ class ClipIt(nn.Module):
 
 
 def scoring_windows(frames: int, length: int) -> list[tuple[int, int, int]]:
-    """Windows of `length` frames that cover a film, each but the last `length * 3 / 4` after the one before.
+    """Windows of `length` frames that cover a video, each but the last `length * 3 / 4` after the one before.
 
     Returns:
-        (first frame, start, stop) of each: it answers for `start` to `stop`, exclusive. The last ends with the film.
+        (first frame, start, stop) of each: it answers for `start` to `stop`, exclusive. The last ends with the video.
     """
     step, margin = length * 3 // 4, length // 8
     firsts = [*range(0, max(1, frames - length), step)]
@@ -233,7 +243,7 @@ def scoring_windows(frames: int, length: int) -> list[tuple[int, int, int]]:
 
 
 def position_table(position_count: int, width: int) -> Tensor:
-    """The table of places, computed in float64: (1, places, width), float32."""
+    """Compute the table of positions in float64: (1, positions, width), float32."""
     numbers_C = np.arange(width)
     angles_TC = np.arange(position_count)[:, None] / np.power(10_000, 2 * (numbers_C // 2) / width)
     table_TC = np.where(numbers_C % 2, np.cos(angles_TC), np.sin(angles_TC))

@@ -1,8 +1,8 @@
 """Kernel temporal segmentation (Potapov et al., ECCV 2014, section 3) as the published pipeline applies it.
 
-A film is cut where the features of its frames change: the scatter inside of the segments, and a price for each change,
-are as small as can be. Found exactly, by dynamic programming; the time it takes grows with the square of the sampled
-frames, the memory with their number. All in float64.
+A video is cut where the features of its frames change: the scatter inside the segments plus a penalty for each change
+point is minimal. Dynamic programming finds the exact minimum; time grows with the square of the number of sampled
+frames, memory with the number itself. All in float64.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from worker.models.clip_it.config import SEGMENTATION_RULE, SegmentationRule
 Doubles = npt.NDArray[np.float64]
 
 ROWS_PER_BLOCK = 256
-"""Rows of the scatter that are prepared together."""
+"""Rows of the scatter computed by one matrix product: fast, without the memory of all pairs of frames."""
 
 
 def find_change_points(features_TD: npt.NDArray[np.float32], rule: SegmentationRule = SEGMENTATION_RULE) -> list[int]:
-    """Sampled frames with which a new segment begins, the first segment left out, ascending.
+    """Find the sampled frames with which a new segment begins, without the first segment, ascending.
 
     Args:
-        features_TD: of sampled frames, each of length one.
-        rule: how many at most, and their price.
+        features_TD: of the sampled frames, each of length one.
+        rule: how many change points at most, and their penalty.
     """
     frames = len(features_TD)
     if not frames:
@@ -41,18 +41,18 @@ def find_change_points(features_TD: npt.NDArray[np.float32], rule: SegmentationR
 
 
 def change_point_penalties(frames: int, max_points: int, penalty: float) -> Doubles:
-    """Of 0 to `max_points` change points among so many sampled frames: price * k / 2T * (ln(T / k) + 1), (most + 1,)."""
+    """Penalty of k = 0 to K change points among T frames: penalty * k / 2T * (ln(T / k) + 1), shape (K + 1,)."""
     points_K = np.arange(1, max_points + 1)
     return np.concatenate([[0.0], penalty * points_K / (2 * frames) * (np.log(frames / points_K) + 1)])
 
 
 def segment_bounds(points: Sequence[int], starts: Sequence[int], frames: int) -> tuple[tuple[int, int], ...]:
-    """Segments of a film as frames, end exclusive: each begins with a sampled frame, the last ends with the film.
+    """Convert change points to segments in frames, end exclusive; the last segment ends with the video.
 
     Args:
         points: sampled frames with which segments begin, but for the first.
         starts: numbers of the sampled frames.
-        frames: of the film.
+        frames: of the video.
     """
     if not starts:
         return ()
@@ -61,7 +61,7 @@ def segment_bounds(points: Sequence[int], starts: Sequence[int], frames: int) ->
 
 
 def _minimise_scatter(features_TD: npt.NDArray[np.float32], max_points: int) -> tuple[Doubles, npt.NDArray[np.int32]]:
-    """Least scatter of the first l frames cut k times, and where the last of these cuts is: both (most + 1, T + 1).
+    """Compute the least scatter of the first l frames cut k times, and the last of these cuts: both (K + 1, T + 1).
 
     I(0, l) = J(0, l), I(k, l) = min over t of I(k - 1, t) + J(t, l), the first t on a tie; J(t, l) is the scatter of
     frames t to l (exclusive). Infinite where l frames cannot be cut so often.
@@ -83,10 +83,10 @@ def _minimise_scatter(features_TD: npt.NDArray[np.float32], max_points: int) -> 
 
 
 def iter_scatters(features_TD: npt.NDArray[np.float32]) -> Iterator[Doubles]:
-    """For each end 1 to T: the scatter of frames t to that end (exclusive), for all t before it.
+    """Yield for each end 1 to T the scatter of frames t to that end (exclusive), for all t before it.
 
-    The scatter of a stretch is the sum of its squared lengths, less the sum of its part of the kernel over its number
-    of frames; and that sum, the kernel being linear, is the squared length of the sum of its features.
+    The scatter of a range is the sum of squared lengths of its features, minus the sum of its block of the kernel
+    matrix over its number of frames. With a linear kernel that sum is the squared length of the sum of the features.
     """
     frames, width = features_TD.shape
     sums_LD = np.zeros((frames + 1, width))

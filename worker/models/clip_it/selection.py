@@ -1,4 +1,4 @@
-"""Which parts of a film make its summary: whole segments within the budget, chosen by a 0/1 knapsack as published."""
+"""Select the parts of a video that make its summary: segments within the budget, by a 0/1 knapsack as published."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ SelectionRule = Literal["knapsack", "part"]
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What a summary is made of.
+    """The parts that make a summary.
 
     Args:
-        spans: frames (end exclusive) in order of the film; they do not touch.
+        spans: frames (end exclusive) in order; adjacent ones are merged.
         segments: numbers of the segments that they come from.
-        rule: `solve_knapsack`: whole segments, as published. `part`: no segment fits into the budget, so a part of the best.
+        rule: `knapsack`: whole segments, as published. `part`: no segment fits into the budget, so a part of the best.
     """
 
     spans: tuple[FrameSpan, ...] = ()
@@ -31,29 +31,30 @@ class Selection:
 
 
 def expand_scores(scores_T: Floats, starts: Sequence[int], frames: int) -> Floats:
-    """A score for each frame: that of the last sampled frame. (frames,)."""
+    """Give each frame the score of the last sampled frame: (frames,)."""
     return np.repeat(scores_T, np.diff([*starts, frames]))
 
 
 def mean_scores(frame_scores_N: Floats, segments: Sequence[FrameSpan]) -> list[float]:
-    """Mean score of each segment, in float32 as published."""
+    """Compute the mean score of each segment, in float32 as published."""
     return [float(frame_scores_N[start:stop].mean()) for start, stop in segments]
 
 
 def select_segments(
     frame_scores_N: Floats, segments: Sequence[FrameSpan], starts: Sequence[int], budget: float
 ) -> Selection:
-    """The segments whose scores add up to most while their frames stay within the budget.
+    """Select the segments with the greatest sum of scores whose frames stay within the budget.
 
-    Where that is none, the published pipeline yields an empty summary. Here it is then the part of the best segment (by
-    mean) with the greatest mean score, each time the first of equals: it begins with a sampled frame and has as many
-    whole steps of the sampling as fit into the budget, or as many frames where not even one does, and one at least.
+    Where no segment fits, the published pipeline yields an empty summary. Here the summary is then a part of the
+    segment with the best mean: the part with the greatest mean score, the first of equals. It begins with a sampled
+    frame and has as many whole sampling steps as fit into the budget; where not even one does, as many frames as fit,
+    at least one.
 
     Args:
-        frame_scores_N: a score for each frame of the film.
-        segments: that the film falls into; the last ends with it.
+        frame_scores_N: a score for each frame of the video.
+        segments: of the whole video.
         starts: numbers of the sampled frames.
-        budget: part of the film that the summary may have.
+        budget: fraction of the video that the summary may have.
     """
     if not segments:
         return Selection()
@@ -66,9 +67,9 @@ def select_segments(
 
 
 def solve_knapsack(weights: Sequence[int], values: Sequence[float], capacity: int) -> list[int]:
-    """Numbers of the things that are worth most together while they weigh at most `capacity`, ascending.
+    """Solve the 0/1 knapsack: numbers of the chosen items, ascending.
 
-    Of equals the later thing stays out, as published: it is in only where the worth then differs from that without it.
+    Of equal choices the later item stays out, as published: it is taken only where the best value differs without it.
     """
     best_W, taken = np.zeros(capacity + 1), []
     for weight, value in zip(weights, values, strict=True):
@@ -85,7 +86,7 @@ def solve_knapsack(weights: Sequence[int], values: Sequence[float], capacity: in
 
 
 def merge_spans(spans: Sequence[FrameSpan]) -> tuple[FrameSpan, ...]:
-    """The same frames, spans that touch made one; they come in order."""
+    """Merge adjacent spans; they come in order."""
     if not spans:
         return ()
     breaks = [
@@ -97,7 +98,7 @@ def merge_spans(spans: Sequence[FrameSpan]) -> tuple[FrameSpan, ...]:
 
 
 def _best_part(frame_scores_N: Floats, segment: FrameSpan, starts: Sequence[int], capacity: int) -> FrameSpan:
-    """The best part of a segment that fits, as `select_segments` says."""
+    """Find the best part of a segment that fits, as `select_segments` describes."""
     start, stop = segment
     step = starts[1] - starts[0] if len(starts) > 1 else len(frame_scores_N)
     length = min(capacity // step * step or max(1, capacity), stop - start)

@@ -12,13 +12,21 @@ from shared.catalog import ClipItParams
 from shared.values import VideoFacts
 from worker.models.clip_it.captions import Guide, build_guide, make_caption_source
 from worker.models.clip_it.config import CROP, default_batch_size
-from worker.models.clip_it.files import render_summary, restore_features, save_features
+from worker.models.clip_it.files import build_feature_arrays, render_summary, restore_features
 from worker.models.clip_it.network import ClipIt
 from worker.models.clip_it.segments import find_change_points, segment_bounds
 from worker.models.clip_it.selection import expand_scores, select_segments
 from worker.models.clip_it.summary import SampledFrames, VideoSummary
 from worker.models.clip_it.weights import load_network
-from worker.models.contract import ModelDefinition, RunContext, RunInputs, RunOutput, VideoPlan, WindowOutput
+from worker.models.contract import (
+    ModelDefinition,
+    ModelOutput,
+    RunContext,
+    RunInputs,
+    VideoPlan,
+    WindowOutput,
+    hold_outputs,
+)
 from worker.networks.clip.network import CLIP_MEAN, CLIP_STD
 from worker.networks.clip.tokens import tokenize_sentences
 from worker.runtime.device import DeviceNetwork, normalise_frames, resolve_precision
@@ -30,11 +38,11 @@ Floats = npt.NDArray[np.float32]
 
 
 def plan(_video: VideoFacts, _inputs: RunInputs, params: ClipItParams, placement: Placement) -> VideoPlan:
-    """Every so-manyth frame by itself, cropped as CLIP sees it in the thread that decodes.
+    """Plan every n-th frame as a window of its own; it is cropped for CLIP in the thread that decodes.
 
     Raises:
         InvalidRequest: a sentence is too long for CLIP.
-        ModelUnavailable: bf16 was asked for, and the place computes in fp32.
+        ModelUnavailable: bf16 was requested, and the placement computes in fp32.
     """
     resolve_precision(params.precision, placement.precision)
     tokenize_sentences(params.sentences)
@@ -47,11 +55,11 @@ def plan(_video: VideoFacts, _inputs: RunInputs, params: ClipItParams, placement
 
 
 def encode(network: DeviceNetwork[ClipIt], frames_BTHWC: Frames, params: ClipItParams) -> Floats:
-    """CLIP's features of frames, not normalised.
+    """Compute the CLIP features of frames, not normalised.
 
     Args:
-        network: in place.
-        frames_BTHWC: RGB uint8 (B, 1, 224, 224, 3), as `config.CROP` sees them.
+        network: on its device.
+        frames_BTHWC: RGB uint8 (B, 1, 224, 224, 3), cropped by `config.CROP`.
         params: for the precision.
 
     Returns:
@@ -63,12 +71,14 @@ def encode(network: DeviceNetwork[ClipIt], frames_BTHWC: Frames, params: ClipItP
     return features_BD
 
 
-def infer(network: DeviceNetwork[ClipIt], outputs: Sequence[WindowOutput], params: ClipItParams) -> VideoSummary:
-    """Scores of the sampled frames, the segments of the film and what is chosen of them; always in fp32.
+def infer(
+    network: DeviceNetwork[ClipIt], outputs: Sequence[WindowOutput[Floats]], params: ClipItParams
+) -> VideoSummary:
+    """Score the sampled frames, find the segments of the video and select the summary; always in fp32.
 
     Args:
-        network: in place.
-        outputs: what `encode` gave, in order, or what an earlier run kept of it.
+        network: on its device.
+        outputs: of `encode`, in order, or as an earlier run stored them.
         params: sentences and budget.
 
     Raises:
@@ -88,26 +98,24 @@ def infer(network: DeviceNetwork[ClipIt], outputs: Sequence[WindowOutput], param
     )
 
 
-def postprocess(summary: VideoSummary, context: RunContext, params: ClipItParams) -> RunOutput:
-    """Scores, segments, highlights and what guided them; the features for other questions, and on request films.
+def postprocess(summary: VideoSummary, context: RunContext, _params: ClipItParams) -> ModelOutput:
+    """Build the rows (scores, segments, highlights, captions), and the features that answer another query.
 
     Args:
         summary: of this run.
         context: with the exact times of its frames.
-        params: whether the summary is to be a film too.
     """
-    features_file = save_features(summary.sampled, context.timeline, context.video.decode_failures, context.scratch)
-    rendered_files = render_summary(summary, context) if params.summary_video else ()
-    return RunOutput(summary.to_results(context.timeline), (features_file, *rendered_files))
+    arrays = build_feature_arrays(summary.sampled, context.timeline, context.video.decode_failures)
+    return ModelOutput(summary.to_results(context.timeline), (arrays,))
 
 
 def score_frames(network: DeviceNetwork[ClipIt], frames_TD: Floats, guide: Guide) -> Floats:
-    """How much each frame belongs into the summary: (T,) in 0..1. Each distinct sentence is encoded once.
+    """Score how much each frame belongs into the summary: (T,) in 0..1. Each distinct sentence is encoded once.
 
     Args:
-        network: in place.
+        network: on its device.
         frames_TD: features of the sampled frames, each of length one.
-        guide: what guides the summary.
+        guide: the sentences that guide the summary.
     """
     row_of_text = {text: number for number, text in enumerate(guide.distinct_sentences)}
     with network.inference_context():
@@ -120,7 +128,7 @@ def score_frames(network: DeviceNetwork[ClipIt], frames_TD: Floats, guide: Guide
 
 
 def normalise_rows(rows_ND: Floats) -> Floats:
-    """Each row divided by its length."""
+    """Divide each row by its length."""
     rows: Floats = rows_ND / np.linalg.norm(rows_ND, axis=1, keepdims=True)
     return rows
 
@@ -130,7 +138,9 @@ MODEL = ModelDefinition(
     load_network=load_network,
     plan=plan,
     encode=encode,
+    open_writer=hold_outputs,
     infer=infer,
     postprocess=postprocess,
+    render=render_summary,
     restore_features=restore_features,
 )

@@ -1,4 +1,4 @@
-"""What the room finds out about a film, and the rows that say it."""
+"""The sampled frames of a video, its summary for one query, and the rows that describe it."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ EMPTY_SELECTION = Selection()
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SampledFrames:
-    """The sampled frames of a film, T of them.
+    """The T sampled frames of a video.
 
     Args:
-        features: (T, 512), as CLIP gives them.
-        starts: their numbers.
-        frame_count: of the film; each sampled frame stands for those up to the next.
+        features: (T, 512), of CLIP, not normalised.
+        starts: their frame numbers.
+        frame_count: of the video; each sampled frame stands for those up to the next.
     """
 
     features: Floats
@@ -34,8 +34,8 @@ class SampledFrames:
     frame_count: int
 
     @staticmethod
-    def from_outputs(outputs: Sequence[WindowOutput]) -> SampledFrames:
-        """Out of what `encode` gave, in order."""
+    def from_outputs(outputs: Sequence[WindowOutput[Floats]]) -> SampledFrames:
+        """Stack the outputs of `encode`, in order."""
         if not outputs:
             return SampledFrames(np.empty((0, ARCHITECTURE.width), np.float32), (), 0)
         features_TD = np.stack([output.value for output in outputs])
@@ -43,12 +43,12 @@ class SampledFrames:
 
     @property
     def frame_spans(self) -> tuple[FrameSpan, ...]:
-        """The frames that each stands for, end exclusive."""
+        """The frames that each sampled frame stands for, end exclusive."""
         return tuple(pairwise((*self.starts, self.frame_count))) if self.starts else ()
 
     @property
-    def window_outputs(self) -> tuple[WindowOutput, ...]:
-        """What they were made of: the inverse of `from_outputs`."""
+    def window_outputs(self) -> tuple[WindowOutput[Floats], ...]:
+        """The outputs of `encode` again: the inverse of `from_outputs`."""
         return tuple(
             WindowOutput(*span, value_D) for span, value_D in zip(self.frame_spans, self.features, strict=True)
         )
@@ -56,14 +56,14 @@ class SampledFrames:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VideoSummary:
-    """The answer to one question about a film.
+    """The summary of a video for one query.
 
     Args:
-        sampled: what it is about.
-        guide: the question; None for a film without frames.
+        sampled: the frames that were scored.
+        guide: the sentences; None for a video without frames.
         scores: (T,), of the sampled frames, 0..1.
-        segments: that the film falls into, end exclusive.
-        selection: what the summary is made of.
+        segments: of the whole video, end exclusive.
+        selection: the parts that make the summary.
     """
 
     sampled: SampledFrames
@@ -73,7 +73,7 @@ class VideoSummary:
     selection: Selection = EMPTY_SELECTION
 
     def to_results(self, timeline: Timeline) -> tuple[Result, ...]:
-        """Everything but the files: `frame_score`, `segment`, `highlight`, `caption`."""
+        """Build all rows: `frame_score`, `segment`, `highlight`, `caption`."""
         scores_N = expand_scores(self.scores, self.sampled.starts, self.sampled.frame_count)
         return (
             *self._frame_score_results(timeline),
@@ -83,7 +83,7 @@ class VideoSummary:
         )
 
     def _frame_score_results(self, timeline: Timeline) -> Iterator[Result]:
-        """One a sampled frame, up to the next one: a score for each frame of the film without a row for each."""
+        """One row per sampled frame, up to the next one: so every frame has a score, without a row for each."""
         for seq, (span, score) in enumerate(zip(self.sampled.frame_spans, self.scores.tolist(), strict=True)):
             yield Result("frame_score", seq, timeline.time_range(*span), score)
 
@@ -107,5 +107,5 @@ class VideoSummary:
 
 
 def spans_overlap(first: FrameSpan, second: FrameSpan) -> bool:
-    """Whether two spans share a frame."""
+    """Tell whether two spans share a frame."""
     return first[0] < second[1] and second[0] < first[1]

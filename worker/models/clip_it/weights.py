@@ -1,4 +1,4 @@
-"""From the published files to CLIP and scorer in place."""
+"""Load CLIP and the scorer from the published files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ POSITION_TABLE_KEY = "encoder.position_enc.pos_table"
 
 
 def load_network(folders: Sequence[Path], placement: Placement) -> DeviceNetwork[ClipIt]:
-    """Both networks in place.
+    """Load both networks on their device.
 
     Raises:
         WeightsMissing, WeightsCorrupt: as `worker.weights`.
@@ -51,7 +51,7 @@ def expected_shapes() -> Shapes:
 
 
 def _build_empty_network() -> ClipIt:
-    """The networks without numbers: names and shapes, at no cost."""
+    """Build the networks on the `meta` device: names and shapes without memory."""
     with torch.device("meta"):
         return ClipIt()
 

@@ -1,1 +1,1 @@
-"""The room of MTTR: the masks of what a sentence names, in every frame."""
+"""The model of MTTR: the masks of what a sentence names, in every frame."""

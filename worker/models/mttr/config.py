@@ -1,4 +1,4 @@
-"""Constants of the room: the shape of MTTR, and what it sees of a frame."""
+"""Constants of `mttr`: the architecture, windows, and how frames are prepared."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Architecture:
     """MTTR as published (Botach et al., CVPR 2022, and the released configuration).
 
     Args:
-        backbone: what looks at the film.
+        backbone: what looks at the video.
         text: width of what reads the query.
         hidden: width of a token in the transformer.
         heads, intermediate: of a layer.
@@ -37,13 +37,13 @@ class Architecture:
 ARCHITECTURE = Architecture()
 
 WINDOWS = WindowSpec(24, 18, pad_end=False)
-"""Frames that are seen together; each window begins 18 frames after the one before it."""
+"""Frames of a window; each window begins 18 frames after the one before it."""
 
 SHORT_SIDE, LONG_SIDE = 360, 640
 """Pixels of a frame: the short side is made this long, unless the long side would become longer than that."""
 
 QUERY_CACHE_SIZE = 64
-"""Sentences of which what the text encoder made is kept: 10 kB each."""
+"""Encoded sentences that are cached, 10 kB each."""
 
 CPU_FRAMES_PER_STEP = 4
 """Frames of a window that go through the transformer together on a CPU, where what lies between two layers then stays

@@ -1,11 +1,11 @@
-"""MTTR in place with its tokenizer: what `encode` is handed."""
+"""MTTR on its device together with its tokenizer: the network that `encode` gets."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass, field
 
 import torch
+from cachetools import LRUCache
 from torch import Tensor
 from transformers import RobertaTokenizer
 
@@ -17,19 +17,19 @@ from worker.runtime.device import DeviceNetwork
 
 @dataclass(frozen=True, slots=True)
 class Grounding:
-    """The network that finds in a film what a sentence names.
+    """The network that finds in a video the object that a sentence names.
 
     Args:
-        device_network: the network.
+        device_network: the network on its device.
         tokenizer: of its text encoder.
     """
 
     device_network: DeviceNetwork[MTTR]
     tokenizer: RobertaTokenizer
-    _encoded_queries: OrderedDict[str, Tensor] = field(default_factory=OrderedDict)
+    _encoded_queries: LRUCache[str, Tensor] = field(default_factory=lambda: LRUCache(QUERY_CACHE_SIZE))
 
     def encode_query(self, query: str) -> Tensor:
-        """What the text encoder makes of a query, (1, L, 256) on the device; always in fp32, once for each sentence.
+        """Encode a query: (1, L, 256) on the device, always in fp32. Recent sentences are cached.
 
         Raises:
             InvalidRequest: the query has more tokens than the network has positions for.
@@ -38,15 +38,11 @@ class Grounding:
         if sentence not in self._encoded_queries:
             ids_1L = torch.tensor([tokenize_sentence(self.tokenizer, sentence)], device=self.device_network.device)
             with self.device_network.inference_context("fp32"):
-                self._encoded_queries[sentence] = self.device_network.network.encode_queries(
-                    ids_1L, torch.ones_like(ids_1L)
-                )
-            while len(self._encoded_queries) > QUERY_CACHE_SIZE:
-                self._encoded_queries.popitem(last=False)
-        self._encoded_queries.move_to_end(sentence)
+                words_1LC = self.device_network.network.encode_queries(ids_1L, torch.ones_like(ids_1L))
+            self._encoded_queries[sentence] = words_1LC
         return self._encoded_queries[sentence]
 
 
 def normalise_query(query: str) -> str:
-    """Lower case, and one space wherever there was any: as the network was trained."""
+    """Convert to lower case with single spaces, as the sentences were that the network was trained on."""
     return " ".join(query.lower().split())

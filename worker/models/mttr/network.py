@@ -1,7 +1,7 @@
 """MTTR (Botach, Zheltonozhskii and Baskin, CVPR 2022, arXiv:2111.14821), with the published parameter names.
 
 Shapes are in the names: T frames, B videos, N = T * B of their frames (time first), H x W pixels, h x w tokens of a
-picture, L tokens of a query, Q instances, K channels of a mask's features, D layers of the decoder, C channels.
+image, L tokens of a query, Q instances, K channels of a mask's features, D layers of the decoder, C channels.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class VideoFeatures:
     """What the backbone saw, and all that is made of it without a query.
 
     Args:
-        tokens_NhwC: of the pictures at 1/16 of the size, as wide as the transformer.
-        position_NhwC: where each lies in its picture; N is 1 where all pictures are alike.
-        valid_Nhw: False where there is no picture; None where there always is.
+        tokens_NhwC: of the images at 1/16 of the size, as wide as the transformer.
+        position_NhwC: where each lies in its image; N is 1 where all images are alike.
+        valid_Nhw: False where there is no image; None where there always is.
         eighth_NChw, quarter_NChw: what the spatial decoder adds at 1/8 and 1/4 of the size.
     """
 
@@ -71,7 +71,7 @@ class Prediction:
         kernels_DNQK: of the instances.
         features_NKhw: of the pixels at 1/4 of the size.
         instances_DNQC: what both come from.
-        memory_NSC: tokens as the encoder left them, of the picture and then of the query.
+        memory_NSC: tokens as the encoder left them, of the image and then of the query.
     """
 
     referred_DNQ2: Tensor  # noqa: N815 (tensors carry their shape in the name)
@@ -102,7 +102,8 @@ class KernelHead(nn.Module):
 class MTTR(nn.Module):
     """The whole network.
 
-    `encode_videos` once for a film, `encode_queries` once for a query, then `predict_instances` for both gives what `forward` does.
+    `encode_videos` once for a video, `encode_queries` once for a query, then `predict_instances` for each pair, gives
+    what `forward` does.
     """
 
     def __init__(self, shape: Architecture = ARCHITECTURE) -> None:
@@ -207,7 +208,7 @@ def _select_frames(stage_BTHWC: Tensor, valid_T: Tensor | None) -> Tensor:
 
 
 def _token_mask(features: VideoFeatures, words_NLC: Tensor, valid_BL: Tensor | None) -> Tensor | None:
-    """Which tokens of picture and query are there, (N, S); None: all."""
+    """Which tokens of image and query are there, (N, S); None: all."""
     if features.valid_Nhw is None and valid_BL is None:
         return None
     frames, words = words_NLC.shape[:2]

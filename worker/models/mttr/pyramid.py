@@ -31,7 +31,7 @@ class SpatialDecoder(nn.Module):
         return self.adapter1(eighth_NCHW), self.adapter2(quarter_NCHW)
 
     def forward(self, x_NCHW: Tensor, eighth_NCHW: Tensor, quarter_NCHW: Tensor) -> Tensor:
-        """Tokens of pictures at 1/16, and what `adapt_features` gives for them -> (N, K, h, w) at 1/4 of the size."""
+        """Tokens of images at 1/16, and what `adapt_features` gives for them -> (N, K, h, w) at 1/4 of the size."""
         x = functional.relu(self.gn1(self.lay1(x_NCHW)))
         x = functional.relu(self.gn2(self.lay2(x)))
         x = functional.relu(self.gn3(self.lay3(_upsample_add(x, eighth_NCHW))))

@@ -1,4 +1,4 @@
-"""The stages of `mttr`: windows to answers, answers to tracks, tracks to files."""
+"""The stages of `mttr`: windows to predictions, predictions to tracks, tracks to rows and files."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from torch import Tensor
 from shared.catalog import MttrParams
 from shared.errors import Internal
 from shared.values import VideoFacts
-from worker.models.contract import ModelDefinition, RunContext, RunInputs, RunOutput, VideoPlan, WindowOutput
+from worker.models.contract import ModelDefinition, ModelOutput, RunContext, RunInputs, VideoPlan, WindowOutput
 from worker.models.mttr.config import CPU_FRAMES_PER_STEP, WINDOWS
 from worker.models.mttr.grounding import Grounding
 from worker.models.mttr.network import MTTR, Prediction, VideoBatch, VideoFeatures
 from worker.models.mttr.resize import Resize
 from worker.models.mttr.tracks.render import render_tracks
 from worker.models.mttr.tracks.summary import Track, build_tracks
-from worker.models.mttr.tracks.writer import TrackWriter
+from worker.models.mttr.tracks.window_prediction import WindowPrediction
+from worker.models.mttr.tracks.writer import TrackWriter, WindowTracks
 from worker.models.mttr.weights import load_network
-from worker.models.mttr.window_prediction import WindowPrediction
 from worker.runtime.device import IMAGENET_MEAN, IMAGENET_STD, DeviceNetwork, resolve_precision
 from worker.runtime.placement import Placement
 from worker.video.transform import View
@@ -28,10 +28,10 @@ from worker.video.windows import Frames
 
 
 def plan(_video: VideoFacts, _inputs: RunInputs, params: MttrParams, placement: Placement) -> VideoPlan:
-    """Windows of the part that was asked for, one at a time, resized in the thread that decodes.
+    """Plan the windows of the requested part, one at a time; frames are resized in the thread that decodes.
 
     Raises:
-        ModelUnavailable: bf16 was asked for, and the place computes in fp32.
+        ModelUnavailable: bf16 was requested, and the placement computes in fp32.
     """
     resolve_precision(params.precision, placement.precision)
     return VideoPlan(
@@ -44,16 +44,19 @@ def plan(_video: VideoFacts, _inputs: RunInputs, params: MttrParams, placement: 
 
 
 def to_seconds(value: float) -> Fraction:
-    """The decimal number that was meant: 0.04 is the time of frame 1 at 25 a second, and no later."""
+    """Convert a float to the decimal number that it was written as.
+
+    So 0.04 is exactly the time of frame 1 at 25 frames a second; the nearest binary number would lie behind it.
+    """
     return Fraction(repr(value))
 
 
-def encode(network: Grounding, frames_BTHWC: Frames, params: MttrParams) -> list[tuple[WindowPrediction, ...]]:
-    """What the network says of windows: an answer for each query.
+def encode(network: Grounding, frames_BTHWC: Frames, params: MttrParams) -> list[Sequence[WindowPrediction]]:
+    """Predict masks for windows: one prediction for each query.
 
     Args:
-        network: in place.
-        frames_BTHWC: RGB uint8 (B, T, H, W, 3), as `Resize` sees them; T is less than 24 at the end of a film.
+        network: on its device, with its tokenizer.
+        frames_BTHWC: RGB uint8 (B, T, H, W, 3), resized by `Resize`; T is less than 24 at the end of a video.
         params: for the queries and the precision.
 
     Raises:
@@ -69,7 +72,7 @@ def encode(network: Grounding, frames_BTHWC: Frames, params: MttrParams) -> list
 def predict_window(
     device_network: DeviceNetwork[MTTR], frames_THWC: Tensor, words: Sequence[Tensor]
 ) -> tuple[WindowPrediction, ...]:
-    """One window: seen once, then asked about each query by itself, so that memory holds the work of one."""
+    """Predict one window: frames are encoded once, queries one by one, so memory holds the work of one query."""
     height, width = frames_THWC.shape[1:3]
     features = device_network.network.encode_videos(VideoBatch(normalise_window(frames_THWC.to(device_network.device))))
     frames_per_step = CPU_FRAMES_PER_STEP if device_network.device.type == "cpu" else len(frames_THWC)
@@ -82,7 +85,7 @@ def predict_window(
 def predict_query(
     network: MTTR, features: VideoFeatures, words_1LC: Tensor, size: tuple[int, int], frames_per_step: int
 ) -> WindowPrediction:
-    """One window and one query; `size` is that of the frames, `frames_per_step` how many of them go at a time."""
+    """Predict one window for one query; `size` is (height, width) of the frames, `frames_per_step` go at a time."""
     parts = [
         last_layer_outputs(network.predict_instances(part, words_1LC))
         for part in features.split_frames(frames_per_step)
@@ -94,43 +97,43 @@ def predict_query(
 
 
 def last_layer_outputs(prediction: Prediction) -> tuple[Tensor, Tensor, Tensor]:
-    """After the last layer, in float32: the probability of each instance, its kernels, the features of the pixels."""
+    """Get the last layer's outputs in float32: probability of each instance, its kernels, features of the pixels."""
     referred_NQ = prediction.referred_DNQ2[-1].softmax(dim=-1)[..., 0]
     return referred_NQ, prediction.kernels_DNQK[-1], prediction.features_NKhw.float()
 
 
 def normalise_window(frames_THWC: Tensor) -> Tensor:
-    """RGB uint8 -> float32 (T, 1, 3, H, W), by the mean and deviation of ImageNet; channels last."""
+    """Normalise RGB uint8 to float32 (T, 1, 3, H, W) by mean and deviation of ImageNet; channels last in memory."""
     mean, std = (torch.tensor(values, device=frames_THWC.device) for values in (IMAGENET_MEAN, IMAGENET_STD))
     return frames_THWC.float().div_(255).sub_(mean).div_(std).permute(0, 3, 1, 2)[:, None]
 
 
-def infer(_network: Grounding, outputs: Sequence[WindowOutput], _params: MttrParams) -> tuple[Track, ...]:
-    """A track for each query.
+def infer(_network: Grounding, outputs: Sequence[WindowOutput[WindowTracks]], _params: MttrParams) -> tuple[Track, ...]:
+    """Build a track for each query.
 
     Args:
-        outputs: as the writer gave them back.
+        outputs: as the writer holds them.
     """
     return build_tracks(outputs)
 
 
-def postprocess(tracks: Sequence[Track], context: RunContext, params: MttrParams) -> RunOutput:
-    """A row for each query, and the files. A film without frames yields nothing.
+def postprocess(tracks: Sequence[Track], context: RunContext, params: MttrParams) -> ModelOutput:
+    """Build a row for each query; none for a video without frames.
 
     Args:
-        build_tracks: of this run.
-        context: with what the writer wrote in its scratch folder.
-        params: for the queries and the files that are wanted.
+        tracks: of this run.
+        context: with the frames that were read.
+        params: for the queries.
     """
     if context.first_frame == context.stop_frame:
-        return RunOutput()
+        return ModelOutput()
     if len(tracks) != len(params.queries):
         raise Internal("The tracks are not those of the queries.")
     span = context.timeline.time_range(context.first_frame, context.stop_frame)
     rows = (
         track.to_result(seq, query, span) for seq, (track, query) in enumerate(zip(tracks, params.queries, strict=True))
     )
-    return RunOutput(tuple(rows), render_tracks(context, params))
+    return ModelOutput(tuple(rows))
 
 
 MODEL = ModelDefinition(
@@ -138,7 +141,8 @@ MODEL = ModelDefinition(
     load_network=load_network,
     plan=plan,
     encode=encode,
+    open_writer=TrackWriter,
     infer=infer,
     postprocess=postprocess,
-    open_writer=TrackWriter,
+    render=render_tracks,
 )

@@ -1,6 +1,6 @@
 """The multimodal transformer of MTTR: encoder and decoder of DETR (Carion et al., ECCV 2020) over pixels and words.
 
-Each frame goes through by itself. Shapes are in the names: N frames, S = h * w + L tokens (of the picture, then of the
+Each frame goes through by itself. Shapes are in the names: N frames, S = h * w + L tokens (of the image, then of the
 query), Q queries for instances, C channels. Dropout belongs to training and is not here.
 """
 
@@ -31,7 +31,7 @@ class MultiheadAttention(nn.Module):
         nn.init.xavier_uniform_(self.in_proj_weight)
 
     def forward(self, query_NQC: Tensor, key_NSC: Tensor, value_NSC: Tensor, valid_NS: Tensor | None = None) -> Tensor:
-        """What is asked for, out of values by their keys.
+        """What is requested, out of values by their keys.
 
         Args:
             query_NQC, key_NSC, value_NSC: tokens; where keys are the queries too, the same tensor.
@@ -172,7 +172,7 @@ class MultimodalTransformer(nn.Module):
         """Frames with a query each.
 
         Args:
-            pixels_NSC: tokens of the pictures.
+            pixels_NSC: tokens of the images.
             position_SC: theirs, (h * w, C) or (N, h * w, C); words have none.
             words_NLC: tokens of the queries.
             instance_QC: learned, one for each instance.
@@ -188,13 +188,13 @@ class MultimodalTransformer(nn.Module):
 
 
 def position_encoding(valid_Nhw: Tensor, width: int) -> Tensor:
-    """Sines and cosines of where each pixel lies in its picture: (N, h, w, width); rows first, then columns.
+    """Sines and cosines of where each pixel lies in its image: (N, h, w, width); rows first, then columns.
 
-    Rows and columns are counted within the part of the picture that is there and brought to 0..2 pi (Carion et al.,
+    Rows and columns are counted within the part of the image that is there and brought to 0..2 pi (Carion et al.,
     appendix A.4).
 
     Args:
-        valid_Nhw: False where a picture was filled up.
+        valid_Nhw: False where a image was filled up.
         width: channels.
     """
     steps = torch.arange(width // 4, device=valid_Nhw.device, dtype=torch.float32)

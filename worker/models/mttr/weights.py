@@ -1,4 +1,4 @@
-"""From the published files to MTTR in place."""
+"""Load MTTR from the published files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ POSITION_IDS_KEY = "transformer.text_encoder.embeddings.position_ids"
 
 
 def load_network(folders: Sequence[Path], placement: Placement) -> Grounding:
-    """The network in place, and its tokenizer.
+    """Load the network on its device, and its tokenizer.
 
     Raises:
         WeightsMissing, WeightsCorrupt: as `worker.weights`.
@@ -43,7 +43,7 @@ def load_network(folders: Sequence[Path], placement: Placement) -> Grounding:
 
 
 def build_empty_network() -> MTTR:
-    """The network without numbers: names and shapes, at no cost."""
+    """Build the network on the `meta` device: names and shapes without memory."""
     with torch.device("meta"):
         return MTTR()
 

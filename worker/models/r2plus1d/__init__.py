@@ -1,1 +1,1 @@
-"""The room of R(2+1)D: a film, or each of its shots, as one vector by which it is found again."""
+"""The model of R(2+1)D: a video, or each of its shots, as one vector by which it is found again."""

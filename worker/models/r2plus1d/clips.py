@@ -1,4 +1,4 @@
-"""Which frames a clip is made of: the published sampling, over a film or over each of its shots."""
+"""Which frames a clip is made of: the published sampling, over a video or over each of its shots."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def clip_starts(frames: int, clips: int, sampling: Sampling = SAMPLING) -> list[
     """First frame of each clip: the middles of so many equal parts of what a start can be, rounded down.
 
     Args:
-        frames: of the film or shot.
+        frames: of the video or shot.
         clips: how many.
         sampling: of a clip; where it reaches over all frames or beyond, every clip starts at 0.
     """

@@ -1,4 +1,4 @@
-"""Constants of the room: the shape of the networks, which frames a clip has, and what is seen of a frame."""
+"""Constants of the model: the shape of the networks, which frames a clip has, and what is seen of a frame."""
 
 from __future__ import annotations
 

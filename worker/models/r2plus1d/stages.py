@@ -1,10 +1,9 @@
-"""The stages of `r2plus1d`: clips to features, their means, embeddings."""
+"""The stages of `r2plus1d`: clips to features, features to their mean, means to embeddings."""
 
 from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +12,17 @@ from torch import Tensor
 
 from shared.catalog import R2plus1dParams
 from shared.errors import Internal
-from shared.values import Embedding, OutputFile, Result, TimeRange, VideoFacts
-from worker.models.contract import ClipPlan, ModelDefinition, RunContext, RunInputs, RunOutput, WindowOutput
+from shared.values import Embedding, Result, TimeRange, VideoFacts
+from worker.models.contract import (
+    ArrayOutput,
+    ClipPlan,
+    ModelDefinition,
+    ModelOutput,
+    RunContext,
+    RunInputs,
+    WindowOutput,
+    hold_outputs,
+)
 from worker.models.r2plus1d.clips import make_clips
 from worker.models.r2plus1d.config import ARCHITECTURE, CROP
 from worker.models.r2plus1d.network import R2Plus1D
@@ -27,14 +35,14 @@ from worker.video.windows import Frames
 Floats = npt.NDArray[np.float32]
 
 EMBEDDING_FILES = {"raw": "embeddings_raw.npy", "l2_normalised": "embeddings_l2.npy"}
-"""What yields all vectors of a run: as published, and each divided by its L2 norm. Row n is that of result n."""
+"""Files with all vectors of a run: as published, and each divided by its L2 norm. Row n belongs to result n."""
 
 
 def plan(video: VideoFacts, inputs: RunInputs, params: R2plus1dParams, placement: Placement) -> ClipPlan:
-    """What `encode` is to see: the clips of the film, or of each of its shots.
+    """Plan the clips of the video, or of each of its shots.
 
     Raises:
-        ModelUnavailable: bf16 was asked for, and the place computes in fp32.
+        ModelUnavailable: bf16 was requested, and the placement computes in fp32.
     """
     resolve_precision(params.precision, placement.precision)
     whole_video = params.per == "video"
@@ -49,11 +57,11 @@ def plan(video: VideoFacts, inputs: RunInputs, params: R2plus1dParams, placement
 
 
 def encode(network: DeviceNetwork[R2Plus1D], frames_BTHWC: Frames, params: R2plus1dParams) -> Floats:
-    """Features of clips.
+    """Compute the features of clips.
 
     Args:
-        network: in place.
-        frames_BTHWC: RGB uint8 (B, 16, 112, 112, 3), as `config.CROP` sees them.
+        network: on its device.
+        frames_BTHWC: RGB uint8 (B, 16, 112, 112, 3), cropped by `config.CROP`.
         params: for the precision.
 
     Returns:
@@ -66,16 +74,16 @@ def encode(network: DeviceNetwork[R2Plus1D], frames_BTHWC: Frames, params: R2plu
 
 
 def normalise_clips(frames_BTHWC: Tensor) -> Tensor:
-    """RGB uint8 -> float32 (B, 3, T, H, W), by the mean and deviation of ImageNet; channels last."""
+    """Normalise RGB uint8 to float32 (B, 3, T, H, W) by mean and deviation of ImageNet; channels last in memory."""
     mean, std = (torch.tensor(values, device=frames_BTHWC.device) for values in (IMAGENET_MEAN, IMAGENET_STD))
     return frames_BTHWC.float().div_(255).sub_(mean).div_(std).permute(0, 4, 1, 2, 3)
 
 
-def infer(_network: DeviceNetwork[R2Plus1D], outputs: Sequence[WindowOutput], params: R2plus1dParams) -> Floats:
-    """The embedding of the film, or of each shot: the mean over its clips, one that stands for several as often.
+def infer(_network: DeviceNetwork[R2Plus1D], outputs: Sequence[WindowOutput[Floats]], params: R2plus1dParams) -> Floats:
+    """Average the clips of the video, or of each shot; a clip that stands for several positions counts as often.
 
     Args:
-        outputs: (2048,) each, for the places `start` to `stop`.
+        outputs: (2048,) each, for the positions `start` to `stop`.
 
     Returns:
         (N, 2048), not normalised.
@@ -89,10 +97,10 @@ def infer(_network: DeviceNetwork[R2Plus1D], outputs: Sequence[WindowOutput], pa
     return means_ND
 
 
-def postprocess(raw_ND: Floats, context: RunContext, params: R2plus1dParams) -> RunOutput:
-    """A row for each embedding, the vectors for the search, and two files: raw, and L2-normalised.
+def postprocess(raw_ND: Floats, context: RunContext, params: R2plus1dParams) -> ModelOutput:
+    """Build a row and a vector for each embedding, and two arrays: raw, and L2-normalised.
 
-    The embedding of a whole film has no range.
+    The embedding of a whole video has no range.
     """
     norms_N = np.linalg.norm(raw_ND.astype(np.float64), axis=1)
     whole_video = params.per == "video"
@@ -102,21 +110,18 @@ def postprocess(raw_ND: Floats, context: RunContext, params: R2plus1dParams) -> 
         data = {"dimensions": raw_ND.shape[1], "clips": params.clips, "norm": norm, "files": EMBEDDING_FILES}
         rows.append(Result("embedding", seq, span, data=data))
         vectors.append(Embedding(seq, span, array("f", raw_D.tobytes())))
-    return RunOutput(tuple(rows), save_embeddings(raw_ND, norms_N, context.scratch), tuple(vectors))
+    return ModelOutput(tuple(rows), build_arrays(raw_ND, norms_N), tuple(vectors))
 
 
-def save_embeddings(raw_ND: Floats, norms_N: npt.NDArray[np.float64], folder: Path) -> tuple[OutputFile, ...]:
-    """The vectors as NPY files, float32 (N, 2048) both; what is all zero stays so when it is normalised."""
+def build_arrays(raw_ND: Floats, norms_N: npt.NDArray[np.float64]) -> tuple[ArrayOutput, ...]:
+    """Build the arrays of both files, float32 (N, 2048) each; a vector of zeros stays one when it is normalised."""
     unit_ND = (raw_ND / np.where(norms_N > 0, norms_N, 1)[:, None]).astype(np.float32)
-    files = []
-    for name, array_ND in zip(EMBEDDING_FILES.values(), (raw_ND, unit_ND), strict=True):
-        np.save(folder / name, array_ND, allow_pickle=False)
-        files.append(OutputFile("embeddings", name, "application/octet-stream", folder / name))
-    return tuple(files)
+    pairs = zip(EMBEDDING_FILES.values(), (raw_ND, unit_ND), strict=True)
+    return tuple(ArrayOutput("embeddings", name, {"vectors": array_ND}) for name, array_ND in pairs)
 
 
 def shot_ranges(inputs: RunInputs) -> list[TimeRange]:
-    """Where each shot of the film is, by the run of `shots`. Internal for one without a range."""
+    """Get the range of each shot from the rows of `shots`; Internal for a shot without one."""
     rows = [row for row in inputs.results["shots"] if row.kind == "shot"]
     spans = [row.range for row in rows if row.range]
     if len(spans) != len(rows):
@@ -125,5 +130,11 @@ def shot_ranges(inputs: RunInputs) -> list[TimeRange]:
 
 
 MODEL = ModelDefinition(
-    name="r2plus1d", load_network=load_network, plan=plan, encode=encode, infer=infer, postprocess=postprocess
+    name="r2plus1d",
+    load_network=load_network,
+    plan=plan,
+    encode=encode,
+    open_writer=hold_outputs,
+    infer=infer,
+    postprocess=postprocess,
 )

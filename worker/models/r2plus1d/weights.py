@@ -1,4 +1,4 @@
-"""From the published file to R(2+1)D-26 in place."""
+"""Load R(2+1)D-26 from the published file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COUNTER_SUFFIX = "num_batches_tracked"
 
 
 def load_network(folders: Sequence[Path], placement: Placement) -> DeviceNetwork[R2Plus1D]:
-    """The network in place.
+    """Load the network on its device.
 
     Raises:
         WeightsMissing, WeightsCorrupt: as `worker.weights`.
@@ -41,7 +41,7 @@ def expected_shapes(network: nn.Module) -> Shapes:
 
 
 def _build_empty_network() -> R2Plus1D:
-    """The network without numbers: names and shapes, at no cost."""
+    """Build the network on the `meta` device: names and shapes without memory."""
     with torch.device("meta"):
         return R2Plus1D()
 

@@ -1,4 +1,4 @@
-"""Constants of the room: the shape of SCRL's boundary network, and what its encoder sees of a shot."""
+"""Constants of `scrl`: the architecture, windows of shots, and how keyframes are prepared."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class Architecture:
 
 @dataclass(frozen=True, slots=True)
 class SlidingWindows:
-    """How the shots of a film are cut into windows (released evaluation code).
+    """How the shots of a video are grouped into windows (released evaluation code).
 
     Args:
         length: shots in a window.
         step: from one window to the next, and shots that a window answers for.
-        lead: shots before those; as many copies of the film's first shot come before it, and of its last after it.
+        lead: shots before those; as many copies of the video's first shot come before it, and of its last after it.
     """
 
     length: int = 40
@@ -51,7 +51,7 @@ ARCHITECTURE = Architecture()
 SLIDING_WINDOWS = SlidingWindows()
 
 KEYFRAMES_PER_SHOT = 3
-"""Keyframes of a shot: one picture of nine channels."""
+"""Keyframes of a shot: one image of nine channels."""
 
 CROP = CenterCrop(short_side=224, filter="bilinear", side=224)
 """What the encoder sees of a keyframe: the published extraction transform."""

@@ -1,6 +1,6 @@
 """SCRL (Wu et al., CVPR 2022, arXiv:2205.05487) for scene boundaries, with the published parameter names.
 
-Shapes are in the names: N shots as pictures of nine channels, B windows of L shots, D features of a shot.
+Shapes are in the names: N shots as images of nine channels, B windows of L shots, D features of a shot.
 """
 
 from __future__ import annotations
@@ -66,5 +66,5 @@ class SCRL(nn.Module):
 
 
 def boundary_probabilities(logits_BL2: Tensor) -> Tensor:
-    """Of "yes": (B, L, 2) -> (B, L)."""
+    """Compute the probability of "yes": (B, L, 2) -> (B, L)."""
     return functional.softmax(logits_BL2, dim=-1)[..., 1]

@@ -11,8 +11,16 @@ from torch import Tensor
 
 from shared.catalog import ScrlParams
 from shared.values import VideoFacts
-from worker.models.contract import KeyframePlan, ModelDefinition, RunContext, RunInputs, RunOutput, WindowOutput
-from worker.models.scene_output import SceneScores, build_scene_output
+from worker.models.contract import (
+    KeyframePlan,
+    ModelDefinition,
+    ModelOutput,
+    RunContext,
+    RunInputs,
+    WindowOutput,
+    hold_outputs,
+)
+from worker.models.scene_output import SceneScores, build_scene_output, render_scenes
 from worker.models.scrl.config import ARCHITECTURE, CROP, SLIDING_WINDOWS, WINDOWS_PER_BATCH
 from worker.models.scrl.network import SCRL, BoundaryNetwork, boundary_probabilities
 from worker.models.scrl.weights import load_network
@@ -21,12 +29,14 @@ from worker.runtime.placement import Placement
 from worker.video.keyframes.loader import one_window_per_shot
 from worker.video.windows import Frames
 
+Floats = npt.NDArray[np.float32]
+
 
 def plan(_video: VideoFacts, inputs: RunInputs, params: ScrlParams, placement: Placement) -> KeyframePlan:
-    """What `encode` is to see: the three keyframes of each shot; shot n has place n.
+    """Plan the three keyframes of each shot; shot n has position n.
 
     Raises:
-        ModelUnavailable: bf16 was asked for, and the place computes in fp32.
+        ModelUnavailable: bf16 was requested, and the place computes in fp32.
     """
     resolve_precision(params.precision, placement.precision)
     spans = [row.range for row in inputs.results["shots"] if row.kind == "shot" and row.range]
@@ -34,11 +44,11 @@ def plan(_video: VideoFacts, inputs: RunInputs, params: ScrlParams, placement: P
     return KeyframePlan(keyframes_zip, one_window_per_shot(len(spans)), CROP, default_batch_size(placement.device))
 
 
-def encode(network: DeviceNetwork[SCRL], frames_BTHWC: Frames, params: ScrlParams) -> npt.NDArray[np.float32]:
-    """Features of shots.
+def encode(network: DeviceNetwork[SCRL], frames_BTHWC: Frames, params: ScrlParams) -> Floats:
+    """Compute the features of shots.
 
     Args:
-        network: in place.
+        network: on its device.
         frames_BTHWC: RGB uint8 (B, 3, 224, 224, 3), as `config.CROP` sees the keyframes of a shot.
         params: for the precision.
 
@@ -47,15 +57,15 @@ def encode(network: DeviceNetwork[SCRL], frames_BTHWC: Frames, params: ScrlParam
     """
     with network.inference_context(params.precision):
         features_BD = network.network.encode_shots(network.normalise_frames(frames_BTHWC))
-        features_B1D: npt.NDArray[np.float32] = features_BD.float().unsqueeze(1).cpu().numpy()
+        features_B1D: Floats = features_BD.float().unsqueeze(1).cpu().numpy()
     return features_B1D
 
 
-def infer(network: DeviceNetwork[SCRL], outputs: Sequence[WindowOutput], _params: ScrlParams) -> SceneScores:
-    """Feature of each shot, and the probability that a scene ends with it, always in fp32.
+def infer(network: DeviceNetwork[SCRL], outputs: Sequence[WindowOutput[Floats]], _params: ScrlParams) -> SceneScores:
+    """Compute the feature of each shot, and the probability that a scene ends with it, always in fp32.
 
     Args:
-        network: in place.
+        network: on its device.
         outputs: what `encode` gave for the places that `plan` names, in order: (1, 2048) each.
     """
     if not outputs:
@@ -67,29 +77,26 @@ def infer(network: DeviceNetwork[SCRL], outputs: Sequence[WindowOutput], _params
     return SceneScores(features_ND, probabilities_N)
 
 
-def postprocess(scores: SceneScores, context: RunContext, params: ScrlParams) -> RunOutput:
-    """The probability after each shot, the scenes, both arrays as files, and on request each scene as a clip.
+def postprocess(scores: SceneScores, context: RunContext, params: ScrlParams) -> ModelOutput:
+    """Group the shots into scenes: a row for each boundary and each scene, and both arrays.
 
     Args:
-        scores: of this run, or recalled from one that differs in the threshold.
+        scores: of this run, or loaded from one that differs in the threshold.
         context: with the rows of `shots` among its inputs.
         params: for the threshold.
     """
-    rows = context.inputs.results["shots"]
-    return RunOutput(
-        *build_scene_output(scores, rows, params, params.threshold, context.path, context.video, context.scratch)
-    )
+    return build_scene_output(scores, context, params.threshold)
 
 
 def score_shots(network: BoundaryNetwork, features_ND: Tensor) -> Tensor:
-    """Probability after each shot, by windows of 40 shots of which the 20 in the middle count.
+    """Score each shot by windows of 40 shots, of which the 20 in the middle count.
 
     The released code has one more window, of the last 20 shots alone. The copies behind the last shot are so many that
-    none of that window's values stands for a shot of the film, so it is not computed.
+    none of that window's values stands for a shot of the video, so it is not computed.
 
     Args:
         network: the boundary network, in evaluation mode.
-        features_ND: of all shots of a film, at least one.
+        features_ND: of all shots of a video, at least one.
 
     Returns:
         (N,).
@@ -101,7 +108,7 @@ def score_shots(network: BoundaryNetwork, features_ND: Tensor) -> Tensor:
 
 
 def pad_shots(features_ND: Tensor) -> Tensor:
-    """With copies of the first shot in front and of the last behind, up to a multiple of the step."""
+    """Pad with copies of the first shot in front and of the last behind, up to a multiple of the step."""
     shots = len(features_ND)
     padding_after = SLIDING_WINDOWS.padded_length(shots) - shots - SLIDING_WINDOWS.lead
     first, last = features_ND[:1], features_ND[-1:]
@@ -113,7 +120,9 @@ MODEL = ModelDefinition(
     load_network=load_network,
     plan=plan,
     encode=encode,
+    open_writer=hold_outputs,
     infer=infer,
     postprocess=postprocess,
+    render=render_scenes,
     restore_scores=SceneScores.load_arrays,
 )

@@ -1,4 +1,4 @@
-"""From the two published files to SCRL in place."""
+"""Load SCRL from the two published files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from worker.weights.pinned import state_shapes
 
 
 def load_network(folders: Sequence[Path], placement: Placement) -> DeviceNetwork[SCRL]:
-    """The network in place.
+    """Load the network on its device.
 
     Raises:
         WeightsMissing, WeightsCorrupt: as `worker.weights`.
@@ -31,7 +31,7 @@ def load_network(folders: Sequence[Path], placement: Placement) -> DeviceNetwork
 
 
 def _build_empty_network() -> SCRL:
-    """The network without numbers: names and shapes, at no cost."""
+    """Build the network on the `meta` device: names and shapes without memory."""
     with torch.device("meta"):
         return SCRL()
 

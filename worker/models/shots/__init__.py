@@ -1,1 +1,1 @@
-"""The room of shots: where the camera cuts."""
+"""The model of shots: where the camera cuts."""

@@ -1,4 +1,4 @@
-"""How much the colours change from frame to frame: the numbers behind the LGSS rule (SceneSeg, CVPR 2020)."""
+"""Colour differences between consecutive frames, for the LGSS rule (SceneSeg, CVPR 2020)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BGR_TO_HSV, BGR_TO_LUV = cv2.COLOR_BGR2HSV, cv2.COLOR_BGR2Luv
 
 
 def frame_differences(frames_THWC: npt.NDArray[np.uint8], rule: ColourRule = COLOUR_RULE) -> npt.NDArray[np.float32]:
-    """d_hsv and d_luv of each frame against the one before it.
+    """Compute d_hsv and d_luv of each frame against the one before it.
 
     Converting to Luv takes five times as long as converting to HSV, and the rule asks for it in few frames only.
 

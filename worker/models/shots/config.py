@@ -1,4 +1,4 @@
-"""Constants of the room: the shape of TransNet V2, the windows it is fed, and the rule of the colour detector."""
+"""Constants of `shots`: the architecture, its windows, and the rule of the colour detector."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Architecture:
     """TransNet V2 as published (arXiv:2008.04838, section 3).
 
     Args:
-        height, width: size of the pictures it sees.
+        height, width: size of the images it sees.
         filters: filters of the first stack; each next stack has twice as many.
         stacks: stacks of dilated blocks; each halves height and width.
         blocks: dilated blocks in a stack.
@@ -48,7 +48,7 @@ class Architecture:
 
 @dataclass(frozen=True, slots=True)
 class ColourRule:
-    """When two frames that follow each other are a cut: LGSS (CVPR 2020), the detector of the BaSSL pipeline.
+    """The rule when two consecutive frames are a cut: LGSS (CVPR 2020), the detector of the BaSSL pipeline.
 
     With d_hsv and d_luv the mean absolute differences of the pixels (8-bit HSV and Luv, mean of the channels), it is a
     cut if d_hsv >= threshold + gap, or if d_hsv >= threshold and d_luv + slope * (d_hsv - threshold) > luv_threshold.
@@ -60,11 +60,11 @@ class ColourRule:
     slope: float = 5.0
 
     def needs_luv(self, d_hsv: float) -> bool:
-        """Whether d_hsv leaves the decision to d_luv."""
+        """Tell whether d_hsv leaves the decision to d_luv."""
         return self.threshold <= d_hsv < self.threshold + self.gap
 
     def is_cut(self, d_hsv: float, d_luv: float) -> bool:
-        """The rule for one pair of frames."""
+        """Apply the rule to one pair of frames."""
         if self.needs_luv(d_hsv):
             return d_luv + self.slope * (d_hsv - self.threshold) > self.luv_threshold
         return d_hsv >= self.threshold + self.gap
@@ -80,12 +80,12 @@ PAPER_WINDOWS = WindowSpec(length=100, step=50, lead=LEAD_FRAMES)
 """Windows of the paper: every frame is computed twice."""
 
 LONG_WINDOWS = WindowSpec(length=300, step=250, lead=LEAD_FRAMES)
-"""Fewer frames computed twice, for the runtime where speed was asked for: what it changes is measured in README.md."""
+"""Fewer frames computed twice, for the runtime where speed was requested: what it changes is measured in README.md."""
 
 COLOUR_WINDOWS = WindowSpec(length=33, step=32, lead=1)
-"""Each frame and the one before it; the lead costs one picture in 33. Longer ones let go of frames later."""
+"""Each frame and the one before it; the lead costs one image in 33. Longer ones let go of frames later."""
 
 
 def choose_windows(placement: Placement) -> WindowSpec:
-    """The windows for TransNet V2 where it is computed so."""
+    """Choose the windows of TransNet V2 for a placement."""
     return LONG_WINDOWS if placement.runtime == "openvino" else PAPER_WINDOWS

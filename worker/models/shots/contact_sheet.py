@@ -1,4 +1,4 @@
-"""The contact sheet: one picture that shows the whole film, a cell for each shot."""
+"""The contact sheet: one image that shows the whole video, a cell for each shot."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 COLUMNS, MAX_CELLS = 6, 120
 CELL_WIDTH, CELL_GAP, CAPTION_HEIGHT, SHEET_MARGIN = 240, 12, 24, 20
 MAX_CELL_RATIO = 2.0
-"""A cell is at most this many times as high as wide; a taller picture is fitted into it."""
+"""A cell is at most this many times as high as wide; a taller image is fitted into it."""
 
 BACKGROUND, NUMBER_COLOUR, TIME_COLOUR = (18, 18, 20), (240, 240, 240), (150, 150, 158)
 TEXT_SIZE, JPEG_QUALITY = 14, 85
 
 
 def choose_shots(shots: int, max_cells: int = MAX_CELLS) -> list[int]:
-    """Which shots are shown: all, or `max_cells` of them evenly spread with the first and the last among them."""
+    """Choose the shots that are shown: all, or `max_cells` evenly spread ones with the first and the last."""
     if shots <= max_cells:
         return list(range(shots))
     return [round(cell * (shots - 1) / (max_cells - 1)) for cell in range(max_cells)]
 
 
 def draw_sheet(keyframes_zip: Path, cells: Sequence[tuple[str, str, str]], target: Path) -> Path:
-    """Draw a sheet; one picture at a time is in memory beside it.
+    """Draw a sheet; one image at a time is in memory beside it.
 
     Args:
         keyframes_zip: zip archive of JPEGs.
-        cells: for each cell the file name of its picture, and the two texts under it: left and right. At least one.
+        cells: for each cell the file name of its image, and the two texts under it: left and right. At least one.
         target: the JPEG to write.
     """
     with zipfile.ZipFile(keyframes_zip) as zip_file:

@@ -1,10 +1,10 @@
 """TransNet V2 (Souček and Lokoč 2020, arXiv:2008.04838) for inference, with the published parameter names.
 
-Shapes are in the names: B windows, T frames, N = B * T pictures, H x W pixels, C channels, K frames looked up.
+Shapes are in the names: B windows, T frames, N = B * T images, H x W pixels, C channels, K frames looked up.
 
 The published network is a stack of 3-D convolutions, each factorised into one over space and one over time. Here both
-run as 2-D convolutions on one channels-last block of memory: (N, H, W, C) is read as N pictures for the first and,
-without a copy, as B pictures of T x (H * W) pixels for the second. On a CPU that is 1.5 times as fast in fp32 as 3-D
+run as 2-D convolutions on one channels-last block of memory: (N, H, W, C) is read as N images for the first and,
+without a copy, as B images of T x (H * W) pixels for the second. On a CPU that is 1.5 times as fast in fp32 as 3-D
 convolutions in either layout of memory (README.md).
 """
 
@@ -34,7 +34,7 @@ class SeparableConvolution(nn.Module):
         """Convolve and scale.
 
         Args:
-            x_NCHW: pictures of all windows, channels last in memory.
+            x_NCHW: images of all windows, channels last in memory.
             windows: B; frames of different windows do not mix.
             gain_C, bias_C: the affine map of the batch normalisation that follows.
 
@@ -73,7 +73,7 @@ class DilatedBlock(nn.Module):
     def batch_norm_affine(self) -> tuple[Tensor, Tensor]:
         """Batch normalisation with its running statistics, as a gain and a bias per channel.
 
-        The convolutions before it are linear, so the gain goes into their weights and saves a pass over the pictures.
+        The convolutions before it are linear, so the gain goes into their weights and saves a pass over the images.
         """
         mean, variance = self.bn.running_mean, self.bn.running_var
         assert mean is not None and variance is not None
@@ -186,7 +186,7 @@ class TransNetV2(nn.Module):
 
 
 def to_time_layout(x_NCHW: Tensor, windows: int) -> Tensor:
-    """The same numbers as B pictures of T x (H * W) pixels: (B, C, T, H * W)."""
+    """The same numbers as B images of T x (H * W) pixels: (B, C, T, H * W)."""
     frames, channels, height, width = x_NCHW.shape
     memory = x_NCHW.permute(0, 2, 3, 1).reshape(windows, frames // windows, height * width, channels)
     return memory.permute(0, 3, 1, 2)

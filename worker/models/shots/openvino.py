@@ -78,7 +78,7 @@ def make_test_window(length: int) -> Frames:
 
 
 def _convert_network(network: TransNetV2, length: int) -> Model:
-    """The network as OpenVINO's own graph, straight through its frontend for traced torch modules."""
+    """Convert the network to a graph of OpenVINO by its frontend for traced torch modules."""
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 

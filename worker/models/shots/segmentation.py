@@ -1,4 +1,4 @@
-"""From scores to shots, frame by frame: one state machine for `infer` and the picker, so they cannot disagree."""
+"""From scores to shots, frame by frame: one state machine for `infer` and the keyframes, so they cannot disagree."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ShotSpan:
 
 
 class ShotSegmenter(Protocol):
-    """Follows the scores of a film in order.
+    """Follows the scores of a video in order.
 
     Attributes:
         seen: frames decided so far.
@@ -37,10 +37,10 @@ class ShotSegmenter(Protocol):
     open_start: int | None
 
     def add_scores(self, scores: Scores) -> list[ShotSpan]:
-        """The shots that these scores, one row a frame, bring to an end."""
+        """Take scores, one row per frame; return the shots that end within them."""
 
     def finish(self) -> list[ShotSpan]:
-        """The film is over: the shot that was open."""
+        """End the video; return the shot that was open."""
 
 
 @dataclass(slots=True)
@@ -48,7 +48,7 @@ class TransitionSegmenter:
     """Shots between transitions, by the rule published with TransNet V2.
 
     Frames with a probability above the threshold are a transition. The shot before ends with the first of them, the
-    next begins after the last. Frames of a transition that opens or ends the film belong to no shot, but a film that
+    next begins after the last. Frames of a transition that opens or ends the video belong to no shot, but a video that
     is nothing else is one shot.
 
     Args:
@@ -70,7 +70,7 @@ class TransitionSegmenter:
         return [span for probability in scores.tolist() for span in self._add_frame(probability)]
 
     def finish(self) -> list[ShotSpan]:
-        """The open shot, or the whole film where it is one transition; nothing for a film that ends in one."""
+        """Return the open shot, or the whole video where it is one transition; nothing for a video that ends in one."""
         if self.open_start is not None:
             return [self._close_shot(self.frames_seen)]
         return [ShotSpan(0, self.frames_seen)] if self.frames_seen and not self._shots_closed else []
@@ -114,7 +114,7 @@ class ColourSegmenter:
         return [span for d_hsv, d_luv in scores.tolist() for span in self._add_frame(d_hsv, d_luv)]
 
     def finish(self) -> list[ShotSpan]:
-        """The last shot."""
+        """Return the last shot."""
         assert self.open_start is not None
         return [ShotSpan(self.open_start, self.frames_seen)] if self.frames_seen else []
 
@@ -131,7 +131,7 @@ class ColourSegmenter:
 
 @dataclass(slots=True)
 class ShotKeyframeSelector:
-    """The picker: first, middle and last frame of every shot, named as in MovieNet: `shot_%04d_img_{0,1,2}.jpg`.
+    """Requests first, middle and last frame of every shot, named as in MovieNet: `shot_%04d_img_{0,1,2}.jpg`.
 
     Args:
         segmenter: fresh.
@@ -141,11 +141,11 @@ class ShotKeyframeSelector:
     _shots_ended: int = 0
     """Shots that have ended."""
     _shots_begun: int = 0
-    """Shots whose first picture was asked for."""
+    """Shots whose first image was requested."""
     _requests: list[tuple[int, str]] = field(default_factory=list)
 
-    def add_output(self, output: WindowOutput) -> KeyframeRequests:
-        """Pictures of the shots that this piece ends, and the first one of the shot it leaves open."""
+    def add_output(self, output: WindowOutput[Scores]) -> KeyframeRequests:
+        """Request the frames of the shots that this window ends, and the first frame of the shot that stays open."""
         for span in self.segmenter.add_scores(output.value):
             self._request_last_frames(span)
         if self.segmenter.open_start is not None:
@@ -153,7 +153,7 @@ class ShotKeyframeSelector:
         return KeyframeRequests(self._take_requests(), self._earliest_frame())
 
     def finish(self, frame_count: int) -> KeyframeRequests:
-        """Pictures of the last shot."""
+        """Request the frames of the last shot."""
         if frame_count != self.segmenter.frames_seen:
             raise ValueError(f"scores for {self.segmenter.frames_seen} frames of {frame_count}")
         for span in self.segmenter.finish():
@@ -161,10 +161,10 @@ class ShotKeyframeSelector:
         return KeyframeRequests(self._take_requests(), frame_count)
 
     def _earliest_frame(self) -> int:
-        """No frame before this will be wanted.
+        """Compute the first frame that may still be requested.
 
         The open shot ends at what has been seen at the earliest, so this is its earliest middle. Between two shots the
-        next one begins later than all that has been seen; but a film that is one transition is one shot from frame 0.
+        next one begins later than all that has been seen; but a video that is one transition is one shot from frame 0.
         """
         if self.segmenter.open_start is not None:
             return middle_frame(self.segmenter.open_start, self.segmenter.frames_seen)

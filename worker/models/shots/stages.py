@@ -1,4 +1,4 @@
-"""The four stages of `shots`, and the picker of its keyframes."""
+"""The stages of `shots`, and its keyframe selector."""
 
 from __future__ import annotations
 
@@ -10,15 +10,19 @@ import numpy as np
 import numpy.typing as npt
 
 from shared.catalog import ShotsParams
-from shared.values import OutputFile, Shot, VideoFacts
+from shared.errors import Internal
+from shared.values import OutputFile, Result, Shot, VideoFacts
 from worker.models.contract import (
     KeyframeSelector,
     ModelDefinition,
+    ModelOutput,
+    ProgressCallback,
+    RenderContext,
     RunContext,
     RunInputs,
-    RunOutput,
     VideoPlan,
     WindowOutput,
+    hold_outputs,
 )
 from worker.models.shots.colour import frame_differences
 from worker.models.shots.config import ARCHITECTURE, COLOUR_WINDOWS, LEAD_FRAMES, choose_windows
@@ -36,9 +40,11 @@ from worker.video.keyframes.loader import keyframe_name
 from worker.video.transform import View
 from worker.video.windows import Frames
 
+Floats = npt.NDArray[np.float32]
+
 
 def plan(_video: VideoFacts, _inputs: RunInputs, params: ShotsParams, placement: Placement) -> VideoPlan:
-    """Small RGB pictures for the network, every f-th pixel in BGR for the colour rule."""
+    """Plan small RGB frames for the network, every f-th pixel in BGR for the colour rule."""
     short_side = params.keyframe_short_side
     match params.detector:
         case "transnetv2":
@@ -52,8 +58,8 @@ def plan(_video: VideoFacts, _inputs: RunInputs, params: ShotsParams, placement:
             assert_never(params.detector)
 
 
-def encode(network: Detector | None, frames_BTHWC: Frames, _params: ShotsParams) -> npt.NDArray[np.float32]:
-    """Scores for the frames that the windows answer for.
+def encode(network: Detector | None, frames_BTHWC: Frames, _params: ShotsParams) -> Floats:
+    """Compute the scores of the frames that the windows stand for.
 
     Args:
         network: TransNet V2; None for `hsv_luv`.
@@ -67,31 +73,34 @@ def encode(network: Detector | None, frames_BTHWC: Frames, _params: ShotsParams)
     return network(frames_BTHWC)[:, LEAD_FRAMES:-LEAD_FRAMES]
 
 
-def infer(_network: Detector | None, outputs: Sequence[WindowOutput], params: ShotsParams) -> list[ShotSpan]:
-    """The shots, in frames."""
+def infer(_network: Detector | None, outputs: Sequence[WindowOutput[Floats]], params: ShotsParams) -> list[ShotSpan]:
+    """Find the shots, in frames."""
     segmenter = _make_segmenter(params)
     spans = [span for output in outputs for span in segmenter.add_scores(output.value)]
     return spans + segmenter.finish()
 
 
-def postprocess(spans: Sequence[ShotSpan], context: RunContext, _params: ShotsParams) -> RunOutput:
-    """Shots with exact times, their keyframes and a contact sheet. A film without frames yields nothing."""
+def postprocess(spans: Sequence[ShotSpan], context: RunContext, _params: ShotsParams) -> ModelOutput:
+    """Build a row with exact times for each shot."""
     shots = [Shot(context.timeline.time_range(span.start, span.end), span.transition, span.score) for span in spans]
-    results = tuple(shot.to_result(seq) for seq, shot in enumerate(shots))
-    if context.keyframes_zip is None or not shots:
-        return RunOutput(results)
-    sheet = _draw_contact_sheet(shots, context.keyframes_zip, context.scratch / "contact_sheet.jpg")
-    return RunOutput(
-        results,
-        (
-            OutputFile("keyframes", "keyframes.zip", "application/zip", context.keyframes_zip),
-            OutputFile("contact_sheet", "contact_sheet.jpg", "image/jpeg", sheet),
-        ),
+    return ModelOutput(tuple(shot.to_result(seq) for seq, shot in enumerate(shots)))
+
+
+def render(
+    results: Sequence[Result], context: RenderContext, _params: ShotsParams, _report_progress: ProgressCallback
+) -> tuple[OutputFile, ...]:
+    """Draw the contact sheet, and hand on the keyframes. A video without frames yields nothing."""
+    if context.keyframes_zip is None or not results:
+        return ()
+    sheet = _draw_contact_sheet(results, context.keyframes_zip, context.scratch / "contact_sheet.jpg")
+    return (
+        OutputFile("keyframes", "keyframes.zip", "application/zip", context.keyframes_zip),
+        OutputFile("contact_sheet", "contact_sheet.jpg", "image/jpeg", sheet),
     )
 
 
-def make_keyframe_selector(params: ShotsParams) -> KeyframeSelector:
-    """Names the keyframes while the film is read, by the same decisions as `infer`."""
+def make_keyframe_selector(params: ShotsParams) -> KeyframeSelector[Floats]:
+    """Make the selector that names the keyframes while the video is read, by the same decisions as `infer`."""
     return ShotKeyframeSelector(_make_segmenter(params))
 
 
@@ -104,15 +113,19 @@ def _make_segmenter(params: ShotsParams) -> ShotSegmenter:
 
 
 def _batch_size(placement: Placement) -> int:
-    """Windows at a time: a CPU is as fast with one, and reports sooner."""
+    """Windows in a batch: a CPU is as fast with one, and reports progress sooner."""
     return 1 if placement.device == "cpu" else 16
 
 
-def _draw_contact_sheet(shots: Sequence[Shot], keyframes_zip: Path, target: Path) -> Path:
-    cells = [
-        (keyframe_name(shot, 1), f"{shot + 1}", shots[shot].range.start.timecode) for shot in choose_shots(len(shots))
-    ]
+def _draw_contact_sheet(shots: Sequence[Result], keyframes_zip: Path, target: Path) -> Path:
+    cells = [(keyframe_name(shot, 1), f"{shot + 1}", _timecode(shots[shot])) for shot in choose_shots(len(shots))]
     return draw_sheet(keyframes_zip, cells, target)
+
+
+def _timecode(shot: Result) -> str:
+    if shot.range is None:
+        raise Internal("A shot has no range.")
+    return shot.range.start.timecode
 
 
 MODEL = ModelDefinition(
@@ -120,7 +133,9 @@ MODEL = ModelDefinition(
     load_network=load_network,
     plan=plan,
     encode=encode,
+    open_writer=hold_outputs,
     infer=infer,
     postprocess=postprocess,
+    render=render,
     make_keyframe_selector=make_keyframe_selector,
 )

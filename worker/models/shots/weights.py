@@ -1,4 +1,4 @@
-"""From the pinned file to a network that computes: TransNet V2 by torch or by OpenVINO."""
+"""Load TransNet V2 from the pinned file, to compute by torch or by OpenVINO."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 class Detector(Protocol):
-    """A network in place."""
+    """A network on its device."""
 
     def __call__(self, frames_BTHWC: Frames) -> npt.NDArray[np.float32]:
         """RGB uint8 (B, T, 27, 48, 3) -> (B, T): probability that a frame is in the middle of a transition."""
@@ -46,11 +46,11 @@ class TorchDetector:
 
 
 def load_network(folders: Sequence[Path], placement: Placement) -> Detector:
-    """The network in place.
+    """Load the network on its device.
 
     Raises:
         WeightsMissing, WeightsCorrupt: as `worker.weights.pinned`.
-        ModelUnavailable: OpenVINO was asked for and is not installed, or computes something else.
+        ModelUnavailable: OpenVINO was requested and is not installed, or computes something else.
     """
     if placement.runtime == "openvino":
         from worker.models.shots.openvino import OpenVinoDetector
@@ -60,7 +60,7 @@ def load_network(folders: Sequence[Path], placement: Placement) -> Detector:
 
 
 def load_torch_network(folders: Sequence[Path], precision: str) -> TransNetV2:
-    """The torch module with the pinned weights."""
+    """Build the torch module with the pinned weights."""
     assert SHOTS.weights is not None
     network = TransNetV2(precision=TORCH_DTYPES[precision])
     load_state_strict(network, read_weights(SHOTS.weights, folders), SHOTS.weights.name)

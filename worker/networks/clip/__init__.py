@@ -1,1 +1,1 @@
-"""CLIP ViT-B/32 (Radford et al., 2021): pictures and sentences into one space, by OpenAI's names and numbers."""
+"""CLIP ViT-B/32 (Radford et al., 2021): images and sentences into one space, by OpenAI's names and numbers."""

@@ -1,6 +1,6 @@
 """CLIP ViT-B/32 (Radford et al., 2021, arXiv:2103.00020) through transformers, read by the names of OpenAI's file.
 
-Shapes are in the names: N pictures or sentences, L tokens of a sentence, D = 512 features.
+Shapes are in the names: N images or sentences, L tokens of a sentence, D = 512 features.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.261302
 
 @dataclass(frozen=True, slots=True)
 class Tower:
-    """One of the two transformers.
+    """Shape of one of the two transformers.
 
     Args:
         width: of a token; a head has 64 of them, the block in between four times as many.
@@ -36,7 +36,7 @@ class Tower:
 
     @property
     def config_options(self) -> dict[str, Any]:
-        """As transformers calls them."""
+        """The shape by the option names of transformers."""
         return {
             "hidden_size": self.width,
             "intermediate_size": 4 * self.width,
@@ -54,7 +54,7 @@ class Architecture:
     Args:
         image_tower, text_tower: the towers.
         features: width of the space that both end in.
-        image_size, patch_size: pixels of a picture and of a patch.
+        image_size, patch_size: pixels of a image and of a patch.
         vocabulary_size: tokens in the vocabulary.
     """
 
@@ -100,7 +100,7 @@ PROJECTION_MAP = {"visual.proj": "visual_projection.weight", "text_projection": 
 
 
 class ClipNetwork(nn.Module):
-    """Both towers.
+    """CLIP: the image tower and the text tower.
 
     Args:
         shape: their architecture.
@@ -111,12 +111,12 @@ class ClipNetwork(nn.Module):
         self.model = CLIPModel(_make_config(shape))
 
     def encode_images(self, pixels_N3HW: Tensor) -> Tensor:
-        """Features of pictures: float32 (N, 3, 224, 224) by `CLIP_MEAN` and `CLIP_STD` -> (N, D), of any length."""
+        """Encode images: float32 (N, 3, 224, 224) normalised as `CLIP_MEAN`, `CLIP_STD` say -> (N, D), any length."""
         features_ND: Tensor = self.model.get_image_features(pixel_values=pixels_N3HW).pooler_output
         return features_ND
 
     def encode_texts(self, ids_NL: Tensor) -> Tensor:
-        """Features of sentences: ids as `tokens` gives them -> (N, D), of any length.
+        """Encode sentences: token ids (N, L) of `tokenize_sentences` -> (N, D), not normalised.
 
         What stands behind the end of the longest sentence is left out: no token looks ahead, so it says nothing.
         """
@@ -140,7 +140,7 @@ class ClipNetwork(nn.Module):
 
 
 def rename_openai_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """OpenAI's tensors under the names of transformers: query, key and value apart, projections turned."""
+    """Rename OpenAI's tensors to the names of transformers: query, key and value split, projections transposed."""
     return {name: part for key, value in tensors.items() for name, part in _convert_tensor(key, value)}
 
 
@@ -166,7 +166,7 @@ def openai_shapes(shape: Architecture = VIT_B_32) -> Shapes:
 
 
 def _block_shapes(width: int) -> dict[str, Shape]:
-    """Of one block: each matrix is (out, in), and its bias as long as its rows."""
+    """Shapes of one block: each matrix is (out, in), its bias (out,)."""
     matrices = {
         "attn.in_proj_": (3 * width, width),
         "attn.out_proj.": (width, width),
@@ -179,7 +179,7 @@ def _block_shapes(width: int) -> dict[str, Shape]:
 
 
 def _convert_tensor(key: str, value: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """The tensors that one of OpenAI's becomes."""
+    """Convert one of OpenAI's tensors to one or several of transformers."""
     if key in PROJECTION_MAP:
         yield PROJECTION_MAP[key], value.T.contiguous()
         return

@@ -31,7 +31,10 @@ MERGE_COUNT = 48_894
 END_OF_WORD = "</w>"
 PRINTABLE_BYTES = (*range(33, 127), *range(161, 173), *range(174, 256))
 """Bytes that stand for themselves in the vocabulary; the others stand there as the characters from 256 on."""
-WORD_PATTERN = rf"{re.escape(START_TOKEN)}|{re.escape(END_TOKEN)}|'s|'t|'re|'ve|'m|'ll|'d|[\p{{L}}]+|[\p{{N}}]|[^\s\p{{L}}\p{{N}}]+"
+WORD_PATTERN = (
+    rf"{re.escape(START_TOKEN)}|{re.escape(END_TOKEN)}"
+    r"|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+)
 """What is looked up by itself: a mark, an English ending, letters, one digit, or anything else but space."""
 
 # What the published tokenizer tidies by ftfy.fix_text, without its guesses at text that was decoded wrongly.
@@ -52,7 +55,7 @@ CONTROL_MAP = dict.fromkeys((
 
 
 def tokenize_sentences(sentences: Sequence[str], pointer: str = "/params/sentences") -> npt.NDArray[np.int64]:
-    """Ids of the tokens of sentences, each with its start and its end, filled up with 0 to `CONTEXT_LENGTH`.
+    """Tokenize sentences: ids with start and end token, padded with 0 to `CONTEXT_LENGTH`.
 
     Args:
         sentences: any text; it is tidied and put in lower case first.
@@ -74,7 +77,7 @@ def tokenize_sentences(sentences: Sequence[str], pointer: str = "/params/sentenc
 
 
 def normalise_text(text: str) -> str:
-    """Text as it is looked up: entities read, ligatures, widths and quotes made plain, NFC, single spaces, lower case.
+    """Normalise text: HTML entities, ligatures, widths and quotes replaced, NFC, single spaces, lower case.
 
     The published tokenizer also repairs text that was decoded in the wrong character set (ftfy); this one does not.
     """
@@ -96,7 +99,7 @@ def _too_long_error(number: int, count: int, pointer: str) -> InvalidRequest:
 
 @cache
 def _load_tokenizer() -> Tokenizer:
-    """Made once a process: it takes a third of a second."""
+    """Load the tokenizer, once per process: it takes a third of a second."""
     pairs = _read_merges()
     alphabet = [chr(byte) for byte in PRINTABLE_BYTES]
     alphabet += [chr(256 + number) for number in range(256 - len(PRINTABLE_BYTES))]
@@ -112,7 +115,7 @@ def _load_tokenizer() -> Tokenizer:
 
 
 def _read_merges() -> list[tuple[str, str]]:
-    """The pairs that are joined, the first one first."""
+    """Read the merges of the byte-pair encoding, in order of priority."""
     compressed = package_files("worker.networks.clip").joinpath("bpe_simple_vocab_16e6.txt.gz").read_bytes()
     lines = gzip.decompress(compressed).decode("utf-8").split("\n")[1 : MERGE_COUNT + 1]
     return [(first, second) for first, second in (line.split() for line in lines)]

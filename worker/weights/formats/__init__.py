@@ -1,4 +1,4 @@
-"""The containers in which networks are published, read once and without running anything that stands in them.
+"""Read the containers in which networks are published, without running any code that they hold.
 
 | container | how it is known | what is taken |
 |---|---|---|
@@ -6,7 +6,7 @@
 | TorchScript archive | a zip with `constants.pkl` | parameters and buffers of its module |
 | PyTorch zip (1.6 and newer) | `PK` | the state dict |
 | PyTorch stream (0.4 to 1.5), often named `.pth.tar` | a pickled magic number | the state dict |
-| checkpoint of PyTorch Lightning or of a training script | a state dict among its entries (`STATE_DICT_KEYS`) | that entry |
+| checkpoint of Lightning or of a training script | a state dict among its entries (`STATE_DICT_KEYS`) | that entry |
 
 `pickles.py` and `torchscript.py` say how each stays harmless.
 """
@@ -34,7 +34,7 @@ STATE_DICT_KEYS = ("params", "model_state_dict", "state_dict")
 
 
 def read_container(path: Path) -> dict[str, Tensor]:
-    """The tensors by name, on the CPU; `module.` in front of all names is taken off.
+    """Read the tensors by name, on the CPU; `module.` in front of all names is removed.
 
     Raises:
         WeightsCorrupt: cut off, not a container, or it asks for something that could be run.
@@ -49,7 +49,7 @@ def read_container(path: Path) -> dict[str, Tensor]:
 
 
 def _candidate_states(path: Path) -> Iterator[Any]:
-    """What may be the state dict: all that is in the file, or one entry of it."""
+    """Yield what may be the state dict: the whole content of the file, or one entry of it."""
     if _is_safetensors(path):
         yield read_safetensors(path)
     elif is_torchscript(path):
@@ -72,7 +72,7 @@ def _is_dense_tensor(value: object) -> bool:
 
 
 def describe_mismatch(expected: Shapes, state: Mapping[str, Tensor]) -> str:
-    """What keeps the tensors from fitting: names that are missing, unknown, or of another shape; empty if they fit."""
+    """Describe names that are missing, unknown, or of another shape; empty if the tensors fit."""
     reshaped = sorted(key for key in expected.keys() & state.keys() if tuple(state[key].shape) != tuple(expected[key]))
     faults = {
         "missing": sorted(expected.keys() - state.keys()),
@@ -98,7 +98,7 @@ def _is_safetensors(path: Path) -> bool:
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """The tensors by name, on the CPU; WeightsCorrupt when the file is cut off, damaged or of another kind."""
+    """Read the tensors by name, on the CPU; WeightsCorrupt when the file is cut off, damaged or of another kind."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

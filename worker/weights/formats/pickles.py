@@ -56,34 +56,34 @@ torch seeks where a broken table of contents points to, hence OSError."""
 
 
 def shorten_names(names: list[str]) -> str:
-    """The first few of them, for a sentence."""
+    """Join the first few names for an error message."""
     return ", ".join(names[:MAX_NAMES_SHOWN]) + (", ..." if len(names) > MAX_NAMES_SHOWN else "")
 
 
 def refusal_message(name: str, code: list[str]) -> str:
-    """What is said of a file that asks for code."""
+    """The error message for a file that needs code to be run."""
     return f"{name} is refused: it asks for {shorten_names(code)}, which no weights need."
 
 
 class _DictStandIn:
-    """In the place of a class that is not weights. What is built of it is a dict: that takes entries and attributes."""
+    """Stands in for a class that is not weights. It is a dict, so it takes entries and attributes."""
 
     def __new__(cls, *_: object) -> OrderedDict[Any, Any]:  # type: ignore[misc]
         return OrderedDict()
 
 
 class _InertStandIn:
-    """In the place of numpy's scalars and types, whose state is a tuple."""
+    """Stands in for numpy's scalars and types, whose state is a tuple."""
 
     def __init__(self, *_: object) -> None:
-        """Whatever it is made of."""
+        """Accept any arguments."""
 
     def __setstate__(self, _: object) -> None:
-        """Whatever it is told."""
+        """Accept any state."""
 
 
 def read_pickle(path: Path) -> object:
-    """What was pickled, on the CPU; WeightsCorrupt when it is cut off, no pickle, or asks for code."""
+    """Read a pickle, on the CPU; WeightsCorrupt when it is cut off, no pickle, or needs code to be run."""
     try:
         try:
             for pickled in _iter_pickles(path):
@@ -117,20 +117,20 @@ def _stand_in_for(name: str) -> type:
 
 
 def _is_inert(name: str) -> bool:
-    """Whether a name can only be data: a class of some package, by its capital, or one of `INERT_NAMES`."""
+    """Tell whether a name can only be data: a class of some package, by its capital, or one of `INERT_NAMES`."""
     top, last = name.partition(".")[0], name.rpartition(".")[2]
     return name in INERT_NAMES or (top not in sys.stdlib_module_names and last.lstrip("_")[:1].isupper())
 
 
 def _refuse_code(path: Path, names: set[str]) -> None:
-    """WeightsCorrupt for a function, or what the standard library could run. Names of torch are torch's to judge."""
+    """Raise WeightsCorrupt for functions and for the standard library. Names of torch are left to torch's own check."""
     code = sorted(name for name in names - TORCH_KNOWN_NAMES if not _is_inert(name) and not name.startswith("torch."))
     if code:
         raise WeightsCorrupt(refusal_message(path.name, code))
 
 
 def _iter_pickles(path: Path) -> Iterator[IO[bytes]]:
-    """Each pickle of the file that says what is in it, one after the other; each is to be read to its end."""
+    """Yield the pickles of a file one after the other; each must be read to its end before the next."""
     with path.open("rb") as file:
         if file.read(2) != b"PK":
             file.seek(0)
@@ -144,7 +144,7 @@ def _iter_pickles(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _refuse_depth(pickled: IO[bytes]) -> None:
-    """ValueError for tuples in tuples without end: as the key of a dict they would overrun Python's own stack.
+    """Raise ValueError for deeply nested tuples: hashing them as a key of a dict would overflow Python's stack.
 
     Follows the stack of the pickle, where a tuple stands as its depth, a mark as None and all else as 0.
     """

@@ -3,7 +3,7 @@
 An archive is a zip: `data.pkl` is a pickle of the module's attributes and of theirs, `data/` has the storages of the
 tensors, `code/` the classes as text. `torch.jit.load` would compile that text; here only the lines of a class that name
 its parameters and buffers are looked at. The pickle is no program either: the few opcodes that TorchScript writes are
-read into plain data by `_PickleReader`, which has nothing to import and nothing to call. So an object of the archive is a
+read into plain data by `_PickleReader`, which imports nothing and calls nothing. So an object of the archive is a
 holder of attributes, whatever its class is called.
 """
 
@@ -53,14 +53,14 @@ NAME_OVERHEAD = 16
 
 @dataclass(frozen=True, slots=True)
 class _GlobalName:
-    """A class or function, which stays a name."""
+    """A class or function, kept as a name and never imported."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class _StorageRef:
-    """Where numbers lie: entry below `data/`, class of the storage, how many."""
+    """A storage: its entry below `data/`, its class, its number of elements."""
 
     entry: str
     storage_class: str
@@ -69,7 +69,7 @@ class _StorageRef:
 
 @dataclass(frozen=True, slots=True)
 class _TensorView:
-    """A tensor: a view of what is stored, in elements."""
+    """A tensor as a view of a storage, in elements."""
 
     storage: _StorageRef
     offset: int
@@ -86,7 +86,7 @@ class _ScriptObject:
 
 
 def is_torchscript(path: Path) -> bool:
-    """Whether it is a zip with the two pickles of TorchScript; False for what is no zip, or none that can be opened."""
+    """Tell whether a file is a zip with the two pickles of TorchScript; False for anything that is no readable zip."""
     try:
         with zipfile.ZipFile(path) as file:
             return bool(_find_root(file))
@@ -95,7 +95,7 @@ def is_torchscript(path: Path) -> bool:
 
 
 def read_torchscript(path: Path) -> dict[str, Tensor]:
-    """Parameters and buffers by name (`a.b.c`), on the CPU, of the type that they are stored in.
+    """Read parameters and buffers by name (`a.b.c`), on the CPU, in their stored type.
 
     Raises:
         WeightsCorrupt: cut off, damaged, no module, or it asks for something that could be run.
@@ -111,7 +111,7 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
 
 
 def _find_root(file: zipfile.ZipFile) -> str:
-    """The one folder at the top of an archive, with its slash; empty if it is none of TorchScript."""
+    """Find the one folder at the top of an archive, with its slash; empty if it is not TorchScript."""
     names = set(file.namelist())
     roots = [name.removesuffix("constants.pkl") for name in names if name.count("/") == 1]
     return next((root for root in roots if {root + "constants.pkl", root + "data.pkl"} <= names), "")
@@ -136,7 +136,7 @@ class _PickleReader:
         self._memo: dict[Any, Any] = {}
 
     def read_data(self, pickled: bytes) -> Any:
-        """What was pickled, as plain data."""
+        """Read the pickle into plain data."""
         for opcode, argument, _ in pickletools.genops(pickled):
             self._apply_opcode(opcode.name, argument)
         (result,) = self._stack
@@ -155,7 +155,7 @@ class _PickleReader:
             self._combine_items(opcode, argument)
 
     def _combine_items(self, opcode: str, argument: Any) -> None:
-        """What takes several from the top of the stack and makes one of them."""
+        """Run an opcode that combines several items of the stack into one."""
         match opcode:
             case "TUPLE":
                 self._stack.append(tuple(self._pop_to_mark()))
@@ -171,7 +171,7 @@ class _PickleReader:
                 self._build_object(opcode, argument)
 
     def _build_object(self, opcode: str, argument: Any) -> None:
-        """What would import and call, were this a machine for pickles."""
+        """Run an opcode that would import and call in a real unpickler; here it builds plain data."""
         match opcode:
             case "GLOBAL":
                 self._stack.append(self._resolve_global(str(argument).replace(" ", ".", 1)))
@@ -196,7 +196,7 @@ class _PickleReader:
         return [self._stack.pop() for _ in range(count)][::-1]
 
     def _pop_to_mark(self) -> list[Any]:
-        """All since the last mark, which goes too."""
+        """Pop everything since the last mark, and the mark."""
         items = []
         while (item := self._stack.pop()) is not MARK_OBJECT:
             items.append(item)
@@ -225,7 +225,7 @@ def _set_attributes(script_object: _ScriptObject, state: Any) -> None:
 
 
 def _apply_function(function: _GlobalName, arguments: tuple[Any, ...]) -> Any:
-    """What the few functions of an archive would give; the rest are members of enumerations, devices and hooks."""
+    """Evaluate the few functions that archives use; the rest are members of enumerations, devices and hooks."""
     if function.name == REBUILD_TENSOR:
         storage, offset, size, stride, *_ = arguments
         return _TensorView(
@@ -267,7 +267,7 @@ class _ScriptArchive:
             raise ValueError("numbers the other way round")
 
     def iter_tensors(self) -> Iterator[tuple[str, _TensorView]]:
-        """Every parameter and buffer with its name; one that is shared has several, as it has for torch."""
+        """Yield every parameter and buffer with its name; a shared one comes once for each name, as in torch."""
         pending: list[tuple[str, _ScriptObject]] = [
             ("", _PickleReader(self._name).read_data(self._read_entry("data.pkl")))
         ]
@@ -284,7 +284,7 @@ class _ScriptArchive:
                     yield f"{prefix}{key}", value
 
     def build_tensor(self, view: _TensorView) -> Tensor:
-        """The tensor, which shares its storage with its other views; torch sees to it that it stays inside."""
+        """Build the tensor, which shares its storage with its other views; torch checks that it stays within."""
         import torch
 
         if view.storage not in self._storages:
@@ -292,7 +292,7 @@ class _ScriptArchive:
         return torch.as_strided(self._storages[view.storage], view.size, view.stride, view.offset)
 
     def _read_storage(self, storage: _StorageRef) -> Tensor:
-        """All that is stored in one entry, uncompressed, so that no small file unfolds into a large one."""
+        """Read one entry, which must be uncompressed: a small file cannot unfold into a large one."""
         import torch
 
         dtype = getattr(torch, STORAGE_DTYPES[storage.storage_class])
@@ -303,7 +303,7 @@ class _ScriptArchive:
         return torch.frombuffer(buffer, dtype=dtype) if storage.count else torch.empty(0, dtype=dtype)
 
     def _members_of(self, script_object: _ScriptObject) -> list[tuple[str, Any]]:
-        """Parameters, buffers and modules of a module; none of an object that is no module."""
+        """List parameters, buffers and submodules of a module; nothing of any other object."""
         if script_object not in self._members:
             tensor_names = self._tensor_names(script_object.class_name)
             self._members[script_object] = (
@@ -312,7 +312,7 @@ class _ScriptArchive:
         return self._members[script_object]
 
     def _tensor_names(self, name: str) -> frozenset[str] | None:
-        """Names of the parameters and buffers of a class of modules; None for another class."""
+        """List the names of parameters and buffers of a class of modules; None for any other class."""
         module, _, last = name.rpartition(".")
         if module not in self._classes:
             classes = CLASS_PATTERN.findall(self._read_entry(f"code/{module.replace('.', '/')}.py").decode())

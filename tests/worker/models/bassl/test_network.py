@@ -1,4 +1,4 @@
-"""BaSSL: the published numbers from keyframes to scenes, and films of any length."""
+"""BaSSL: the published numbers from keyframes to scenes, and videos of any length."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from tests.support.seeded_weights import (
     read_published_shapes,
     relative_error,
 )
-from tests.worker.models.scenes.synthetic_shots import make_shot_rows, make_video_input, make_window_outputs
+from tests.worker.models.scenes.synthetic_shots import make_context, make_shot_rows, make_window_outputs
 from worker.models.bassl.config import CROP
 from worker.models.bassl.network import BaSSL, Pooling, boundary_probabilities, neighbour_indices, pool_tokens
 from worker.models.bassl.stages import average_keyframes, encode, infer, plan, postprocess
-from worker.models.contract import RunInputs, WindowOutput
-from worker.models.scene_output import SceneScores
+from worker.models.contract import RenderContext, RunInputs, WindowOutput, ignore_progress
+from worker.models.scene_output import SceneScores, render_scenes
 from worker.runtime.device import DeviceNetwork
 from worker.runtime.placement import Placement
 from worker.video.probe import probe_video
@@ -123,7 +123,7 @@ def test_a_mask_hides_a_shot(network: BaSSL) -> None:
 # Stages --------------------------------------------------------------------------------------------------------------
 
 
-def test_pictures_are_prepared_as_published() -> None:
+def test_images_are_prepared_as_published() -> None:
     seen = CROP.apply_to(random_image(5, 240, 427))
     mean, std = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
     wanted = np.load(GOLDEN / "bassl_preprocess.npz")["tensor"]
@@ -176,7 +176,7 @@ def test_the_shots_around_the_first_and_the_last_are_repeated() -> None:
 
 @pytest.mark.parametrize("pooling", ["center", "avg"])
 @torch.inference_mode()
-def test_a_film_at_once_is_each_window_by_itself(network: BaSSL, pooling: str) -> None:
+def test_a_video_at_once_is_each_window_by_itself(network: BaSSL, pooling: str) -> None:
     features_ND = random_tensor(5, 23, 2048)
     network = copy.copy(network)
     network.pooling = pooling  # type: ignore[assignment] # parametrised by name
@@ -187,30 +187,30 @@ def test_a_film_at_once_is_each_window_by_itself(network: BaSSL, pooling: str) -
 
 
 @pytest.mark.parametrize("shots", [1, 2, 40])
-def test_short_films(placed: DeviceNetwork[BaSSL], shots: int, tmp_path: Path) -> None:
+def test_short_videos(placed: DeviceNetwork[BaSSL], shots: int) -> None:
     features = random_tensor(shots, 3 * shots, 1, 2048).numpy()
     scored = infer(placed, make_window_outputs(features), BasslParams())
     assert scored.features.shape == (shots, 2048)
     assert scored.probabilities.dtype == np.float32
     check(placed, scored, range(shots))
-    outcome = postprocess(scored, make_video_input(make_shot_rows([10] * shots), tmp_path), BasslParams())
+    outcome = postprocess(scored, make_context(make_shot_rows([10] * shots)), BasslParams())
     assert sum(result.kind == "boundary" for result in outcome.results) == shots
 
 
-def test_a_film_without_shots(placed: DeviceNetwork[BaSSL], tmp_path: Path) -> None:
+def test_a_video_without_shots(placed: DeviceNetwork[BaSSL]) -> None:
     scored = infer(placed, [], BasslParams())
     assert scored.features.shape == (0, 2048)
-    assert postprocess(scored, make_video_input([], tmp_path), BasslParams()).results == ()
+    assert postprocess(scored, make_context([]), BasslParams()).results == ()
 
 
 @pytest.mark.slow
-def test_twelve_thousand_shots(placed: DeviceNetwork[BaSSL], tmp_path: Path) -> None:
+def test_twelve_thousand_shots(placed: DeviceNetwork[BaSSL]) -> None:
     shots = 12_000
     keyframes = np.repeat(random_tensor(3, shots, 1, 2048).numpy(), 3, axis=0)
     scored = infer(placed, make_window_outputs(keyframes), BasslParams())
     check(placed, scored, [0, 1, 8, 63, 64, 4095, 9_999, 10_000, 11_991, shots - 1])
     scenes = scenes_of(
-        postprocess(scored, make_video_input(make_shot_rows([2] * shots), tmp_path), BasslParams(threshold=0.5)).results
+        postprocess(scored, make_context(make_shot_rows([2] * shots)), BasslParams(threshold=0.5)).results
     )
     spans = [scene.data["shots"] for scene in scenes]
     assert [first for first, _ in spans] == [0, *(last + 1 for _, last in spans[:-1])]
@@ -248,31 +248,35 @@ def test_scenes_are_the_published_ones(case: int) -> None:
     }
 
 
-def test_another_threshold_needs_neither_pictures_nor_a_network(tmp_path: Path) -> None:
+def test_another_threshold_needs_neither_images_nor_a_network(tmp_path: Path) -> None:
     scored = SceneScores(random_tensor(1, 4, 2048).numpy(), np.float32([0.3, 0.9, 0.6, 0.1]))
-    first = postprocess(scored, make_video_input(make_shot_rows([10] * 4), tmp_path), BasslParams())
-    files = {file.kind: file.path for file in first.files}
-    kept = SceneScores.load_arrays(files)
-    assert np.array_equal(kept.features, scored.features)
+    context = make_context(make_shot_rows([10] * 4))
+    first = postprocess(scored, context, BasslParams())
+    files = [array.save_in(tmp_path) for array in first.arrays]
+    loaded = SceneScores.load_arrays({file.kind: file.path for file in files})
+    assert loaded == scored
     (tmp_path / "again").mkdir()
-    again = postprocess(
-        kept, make_video_input(make_shot_rows([10] * 4), tmp_path / "again"), BasslParams(threshold=0.5)
-    )
+    again = postprocess(loaded, context, BasslParams(threshold=0.5))
+    files_again = [array.save_in(tmp_path / "again") for array in again.arrays]
     assert [scene.data["shots"] for scene in scenes_of(first.results)] == [[0, 1], [2, 3]]
     assert [scene.data["shots"] for scene in scenes_of(again.results)] == [[0, 1], [2, 2], [3, 3]]
-    assert [file.path.read_bytes() for file in again.files] == [file.path.read_bytes() for file in first.files]
+    assert [file.path.read_bytes() for file in files_again] == [file.path.read_bytes() for file in files]
 
 
-def test_scenes_are_cut_out_of_the_film_on_request(tmp_path: Path) -> None:
+def test_scenes_are_cut_out_of_the_video_on_request(tmp_path: Path) -> None:
     path = make_shots_video([12, 9, 15], tmp_path / "film.mp4")
     with VideoReader(path) as reader:
         assert sum(1 for _ in reader.read_frames()) == 36
         spans = [reader.timeline.time_range(*bounds) for bounds in ((0, 12), (12, 21), (21, 36))]
     rows = [Shot(span).to_result(seq) for seq, span in enumerate(spans)]
-    film = replace(make_video_input(rows, tmp_path), path=path, video=probe_video(path))
+    context = replace(make_context(rows), video=probe_video(path))
     scored = SceneScores(random_tensor(1, 3, 2048).numpy(), np.float32([0.1, 0.9, 0.2]))
-    files = postprocess(scored, film, BasslParams(split_scenes=True)).files
-    clips = [file for file in files if file.kind == "scene_clip"]
+    results = postprocess(scored, context, BasslParams()).results
+    files, progress = RenderContext(context, path, tmp_path), list[tuple[int, int]]()
+    assert render_scenes(results, files, BasslParams(), ignore_progress) == ()
+    clips = render_scenes(results, files, BasslParams(split_scenes=True), lambda *frames: progress.append(frames))
+    assert {file.kind for file in clips} == {"scene_clip"}
+    assert progress == [(21, 36), (36, 36)]
     assert [file.name for file in clips] == ["scene_0000.mp4", "scene_0001.mp4"]
     assert [probe_video(file.path).frames for file in clips] == [21, 15]
     assert probe_video(clips[0].path).clock.fps == FPS

@@ -1,4 +1,4 @@
-"""The scorer: the published numbers of every array, the gradients of one step, and films longer than its table."""
+"""The scorer: the published numbers of every array, the gradients of one step, and videos longer than its table."""
 
 from __future__ import annotations
 
@@ -78,8 +78,8 @@ def test_every_array_is_the_published_one() -> None:
 def test_serving_needs_no_decoder() -> None:
     golden, serving = np.load(GOLDEN / "clip_it_scorer.npz"), build_clip_it().network.scorer
     assert serving.decoder is None
-    assert relative_error(serving.scores(*asked()), golden["scores"]) < TOLERANCE
-    assert torch.equal(serving.scores(*asked()), serving(*asked())[0])
+    assert relative_error(serving.score_frames(*asked()), golden["scores"]) < TOLERANCE
+    assert torch.equal(serving.score_frames(*asked()), serving(*asked())[0])
 
 
 def test_the_gradients_are_the_published_ones() -> None:
@@ -121,12 +121,12 @@ def test_windows_answer_for_each_frame_once_from_within(frames: int) -> None:
 
 
 @torch.no_grad()
-def test_a_film_longer_than_the_published_table_is_scored_in_windows() -> None:
+def test_a_video_longer_than_the_published_table_is_scored_in_windows() -> None:
     """A small network with a table of 40 places, so that 100 frames are long: each part as its own window has it."""
     network = FrameScorer(replace(ARCHITECTURE, layers=1, intermediate=64, max_positions=40), full=False).eval()
     frames_BTC, text = functional.normalize(random_tensor(5, 1, 100, 512), dim=-1), asked()[1]
-    scores_BT = network.scores(frames_BTC, text)
+    scores_BT = network.score_frames(frames_BTC, text)
     assert scores_BT.shape == (1, 100)
     for first, start, stop in ((0, 0, 35), (30, 35, 65), (60, 65, 100)):
-        window_BT = network.scores(frames_BTC[:, first : first + 40], text)
+        window_BT = network.score_frames(frames_BTC[:, first : first + 40], text)
         assert torch.allclose(scores_BT[:, start:stop], window_BT[:, start - first : stop - first], atol=1e-6)

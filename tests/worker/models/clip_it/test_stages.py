@@ -1,4 +1,4 @@
-"""From film to summary by the real loop: exact rows and files, and a second question without reading the film."""
+"""From video to summary by the real loop: exact rows and files, and a second question without reading the video."""
 
 from __future__ import annotations
 
@@ -24,10 +24,18 @@ from tests.support.sample_videos import X264_OPTIONS, pattern_input as moving, r
 from tests.support.seeded_networks import build_clip_it
 from tests.support.seeded_weights import TOLERANCE, relative_error
 from worker.models.clip_it.config import CROP
-from worker.models.clip_it.files import read_frame_at
+from worker.models.clip_it.files import read_frame_at, render_summary
 from worker.models.clip_it.stages import MODEL, encode, infer, normalise_rows, plan, postprocess, restore_features
 from worker.models.clip_it.summary import SampledFrames, VideoSummary
-from worker.models.contract import LoadedModel, RunContext, RunInputs, RunOutput, WindowOutput
+from worker.models.contract import (
+    LoadedModel,
+    RenderContext,
+    RunContext,
+    RunInputs,
+    RunOutput,
+    WindowOutput,
+    ignore_progress,
+)
 from worker.networks.clip.tokens import tokenize_sentences
 from worker.pipeline import StageTracker
 from worker.pipeline.execute import Execution, execute_run
@@ -67,7 +75,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def first(path: Path, tmp_path_factory: pytest.TempPathFactory) -> Execution:
-    """The film, asked `QUESTION`."""
+    """The video, asked `QUESTION`."""
     return run_model("clip_it", path, QUESTION, tmp_path_factory.mktemp("first") / "scratch")
 
 
@@ -104,7 +112,7 @@ def test_the_result_says_what_guided_it(first: Execution) -> None:
     ]
 
 
-def test_the_summary_is_a_film_of_its_highlights_with_sound(first: Execution, path: Path) -> None:
+def test_the_summary_is_a_video_of_its_highlights_with_sound(first: Execution, path: Path) -> None:
     made = probe_video(kept(first)["summary_video"])
     wanted = [frame for span in frames(rows(first.outcome, "highlight")) for frame in range(*span)]
     assert made.frames == len(wanted)
@@ -126,7 +134,7 @@ def test_the_poster_is_the_best_sampled_frame(first: Execution, path: Path) -> N
         assert kept(first)["poster"].read_bytes() == encode_jpeg(apply_view(View.full_size(), frame, reader.video))
 
 
-def test_without_a_film_there_is_none(path: Path, tmp_path: Path) -> None:
+def test_without_a_video_there_is_none(path: Path, tmp_path: Path) -> None:
     outcome = run_model(
         "clip_it", path, ClipItParams(summary_video=False, sample_every=60), tmp_path / "scratch"
     ).outcome
@@ -135,7 +143,7 @@ def test_without_a_film_there_is_none(path: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("length", [1, 2])
-def test_a_film_of_a_frame_or_two_has_a_summary(length: int, tmp_path: Path) -> None:
+def test_a_video_of_a_frame_or_two_has_a_summary(length: int, tmp_path: Path) -> None:
     path = make_shots_video([length], tmp_path / "short.mp4")
     execution = run_model("clip_it", path, ClipItParams(), tmp_path / "scratch")
     [highlight] = rows(execution.outcome, "highlight")
@@ -145,12 +153,15 @@ def test_a_film_of_a_frame_or_two_has_a_summary(length: int, tmp_path: Path) -> 
     assert frames(rows(execution.outcome, "segment")) == frames(rows(execution.outcome, "frame_score")) == [(0, length)]
 
 
-def test_a_film_without_frames_has_nothing_to_show(tmp_path: Path) -> None:
+def test_a_video_without_frames_has_nothing_to_show(tmp_path: Path) -> None:
     facts = make_video()
-    film = RunContext(tmp_path / "film.mp4", facts, Timeline.empty(facts.clock), None, tmp_path, RunInputs())
-    outcome = postprocess(infer(build_clip_it(), [], QUESTION), film, QUESTION)
-    assert outcome.results == ()
-    again = restore_features({file.kind: file.path for file in outcome.files}, facts)
+    context = RunContext(facts, Timeline.empty(facts.clock))
+    output = postprocess(infer(build_clip_it(), [], QUESTION), context, QUESTION)
+    assert output.results == ()
+    files = RenderContext(context, tmp_path / "video.mp4", tmp_path)
+    assert render_summary(output.results, files, QUESTION, ignore_progress) == ()
+    [features] = output.arrays
+    again = restore_features({features.kind: features.save_in(tmp_path).path}, facts)
     assert (again.outputs, len(again.timeline)) == ((), 0)
 
 
@@ -170,7 +181,7 @@ def test_a_second_question_is_answered_as_if_it_were_the_first(first: Execution,
     }
 
 
-def test_the_film_may_be_gone_where_no_film_is_asked_for(first: Execution, path: Path, tmp_path: Path) -> None:
+def test_the_video_may_be_gone_where_no_video_is_asked_for(first: Execution, path: Path, tmp_path: Path) -> None:
     (tmp_path / "scratch").mkdir()
     model = LoadedModel(MODEL, Placement(threads=2), (), build_clip_it())
     inputs, params = RunInputs(cached_files=kept(first)), SECOND.model_copy(update={"summary_video": False})
@@ -179,7 +190,7 @@ def test_the_film_may_be_gone_where_no_film_is_asked_for(first: Execution, path:
     assert frames(rows(execution.outcome, "highlight"))
 
 
-def test_what_is_kept_is_all_of_the_film(first: Execution, path: Path) -> None:
+def test_what_is_kept_is_all_of_the_video(first: Execution, path: Path) -> None:
     again = restore_features(kept(first), probe_video(path))
     assert [(piece.start, piece.stop) for piece in again.outputs] == frames(rows(first.outcome, "frame_score"))
     with VideoReader(path) as reader:
@@ -193,10 +204,9 @@ def test_decode_failures_are_kept(tmp_path: Path) -> None:
     facts = make_video().with_decode_failures(3)
     sampled = SampledFrames(np.ones((1, 512), np.float32), (0,), 2)
     times = Timeline(facts.clock, array("q", [0, 1001]), 2002)
-    film = RunContext(tmp_path / "film.mp4", facts, times, None, tmp_path, RunInputs())
     summary = VideoSummary(sampled, None, np.float32([0.5]), ((0, 2),))
-    [file] = postprocess(summary, film, ClipItParams(summary_video=False)).files
-    again = restore_features({file.kind: file.path}, make_video())
+    [features] = postprocess(summary, RunContext(facts, times), ClipItParams(summary_video=False)).arrays
+    again = restore_features({features.kind: features.save_in(tmp_path).path}, make_video())
     assert again.decode_failures == 3
     assert again.timeline.moment_at(2).pts == 2002
 
@@ -223,7 +233,7 @@ def test_what_cannot_be_read_again_is_told(spoil: Any, first: Execution, tmp_pat
     path = tmp_path / "frame_features.npz"
     path.write_bytes(kept(first)["frame_features"].read_bytes())
     spoil(path)
-    with pytest.raises(Internal, match="kept features"):
+    with pytest.raises(Internal, match="stored features"):
         restore_features({"frame_features": path}, make_video())
 
 
@@ -244,13 +254,13 @@ def test_what_cannot_be_done_is_refused_before_anything_is_read() -> None:
         plan(make_video(), RunInputs(), ClipItParams(precision="bf16"), Placement(precision="fp32"))
 
 
-def test_a_question_that_is_too_long_is_refused_for_a_film_that_was_read(first: Execution, path: Path) -> None:
+def test_a_question_that_is_too_long_is_refused_for_a_video_that_was_read(first: Execution, path: Path) -> None:
     long = SECOND.model_copy(update={"sentences": ("word " * 150,)})
     with pytest.raises(InvalidRequest, match="tokens"):
         infer(build_clip_it(), restore_features(kept(first), probe_video(path)).outputs, long)
 
 
-def test_frames_are_encoded_as_pictures_are() -> None:
+def test_frames_are_encoded_as_images_are() -> None:
     seen = np.stack([CROP.apply_to(make_pattern(seed, 96, 128)) for seed in range(2)])[:, None]
     made = encode(build_clip_it(), seen, ClipItParams())
     assert made.shape == (2, 512)
@@ -258,7 +268,7 @@ def test_frames_are_encoded_as_pictures_are() -> None:
     mean, std = np.float32([0.48145466, 0.4578275, 0.40821073]), np.float32([0.26862954, 0.26130258, 0.27577711])
     plain = (seen[:, 0].astype(np.float32) / 255 - mean) / std
     with torch.inference_mode():
-        wanted = build_clip_it().network.clip.images(torch.from_numpy(plain.transpose(0, 3, 1, 2).copy()))
+        wanted = build_clip_it().network.clip.encode_images(torch.from_numpy(plain.transpose(0, 3, 1, 2).copy()))
     assert relative_error(made, wanted.numpy()) < TOLERANCE
 
 
@@ -294,9 +304,9 @@ def test_the_text_is_seven_features_side_by_side_with_one_length() -> None:
     made = infer(placed, pieces, ClipItParams(sentences=sentences))
     with torch.inference_mode():
         ids = torch.from_numpy(tokenize_sentences([*sentences[:1], *sentences[1:] * 6]))
-        text = placed.network.clip.texts(ids).reshape(1, 1, -1)
+        text = placed.network.clip.encode_texts(ids).reshape(1, 1, -1)
         frames_1TD = torch.from_numpy(features_TD / np.linalg.norm(features_TD, axis=1, keepdims=True))[None]
-        wanted = placed.network.scorer.scores(frames_1TD, text / text.norm())
+        wanted = placed.network.scorer.score_frames(frames_1TD, text / text.norm())
     assert relative_error(made.scores, wanted[0].numpy()) < TOLERANCE
     assert np.allclose(np.linalg.norm(normalise_rows(features_TD), axis=1), 1)
 
@@ -304,7 +314,7 @@ def test_the_text_is_seven_features_side_by_side_with_one_length() -> None:
 # Finding a frame again -----------------------------------------------------------------------------------------------
 
 
-def test_a_frame_is_found_again_in_a_damaged_film(tmp_path: Path) -> None:
+def test_a_frame_is_found_again_in_a_damaged_video(tmp_path: Path) -> None:
     run_ffmpeg(*moving(seconds=4), *X264_OPTIONS, tmp_path / "whole.mp4")
     data = bytearray((tmp_path / "whole.mp4").read_bytes())
     data[len(data) * 2 // 5 : len(data) // 2] = bytes(len(data) // 2 - len(data) * 2 // 5)
@@ -338,7 +348,7 @@ def test_a_frame_that_is_no_longer_there_is_missed(tmp_path: Path) -> None:
             read_frame_at(reader, clock.moment_at(9, clock.start_pts + 10**9))
 
 
-def test_a_large_film_has_a_small_poster(tmp_path: Path) -> None:
+def test_a_large_video_has_a_small_poster(tmp_path: Path) -> None:
     run_ffmpeg(*moving(size="1600x900", seconds=0.2), *X264_OPTIONS, tmp_path / "large.mp4")
     files = run_model("clip_it", tmp_path / "large.mp4", ClipItParams(), tmp_path / "scratch").outcome.files
     with Image.open(io.BytesIO(next(file for file in files if file.kind == "poster").path.read_bytes())) as image:

@@ -139,7 +139,7 @@ def test_the_scatter_of_a_stretch_is_that_of_its_frames() -> None:
 
 
 @pytest.mark.parametrize("frames", [0, 1, 2, 50])
-def test_a_film_in_which_nothing_changes_is_one_segment(frames: int) -> None:
+def test_a_video_in_which_nothing_changes_is_one_segment(frames: int) -> None:
     features_TD = np.full((frames, 512), 512**-0.5, np.float32)
     assert find_change_points(features_TD) == []
     assert segment_bounds([], range(0, 15 * frames, 15), 15 * frames) == (((0, 15 * frames),) if frames else ())
@@ -209,7 +209,7 @@ def test_segments_that_touch_are_one_highlight() -> None:
     assert merge_spans([]) == ()
 
 
-def test_the_whole_film_fits_into_its_whole_length() -> None:
+def test_the_whole_video_fits_into_its_whole_length() -> None:
     scores_N = expand_scores(np.float32([0.2, 0.9, 0.4]), [0, 15, 30], 40)
     assert select_segments(scores_N, [(0, 15), (15, 40)], [0, 15, 30], 1.0) == Selection(((0, 40),), (0, 1), "knapsack")
 
@@ -223,7 +223,7 @@ def part(scores: list[float], frames: int, budget: float, segments: list[tuple[i
 
 
 def test_the_best_part_has_whole_steps() -> None:
-    # Room for 39 frames of 130: two steps of 15. The two with the greatest mean begin at 45.
+    # Model for 39 frames of 130: two steps of 15. The two with the greatest mean begin at 45.
     scores = [0.1, 0.6, 0.2, 0.7, 0.8, 0.1, 0.5, 0.9, 0.2]
     assert part(scores, 130, 0.3) == Selection(((45, 75),), (0,), "part")
 
@@ -244,7 +244,7 @@ def test_where_not_one_step_fits_it_is_as_many_frames_as_do() -> None:
 
 @pytest.mark.parametrize("frames", range(1, 20))
 @pytest.mark.parametrize("budget", [0.01, 0.15, 0.5, 1.0])
-def test_no_film_is_too_short_for_a_summary(frames: int, budget: float) -> None:
+def test_no_video_is_too_short_for_a_summary(frames: int, budget: float) -> None:
     scores = [0.5, 0.7][: 1 + frames // 16]
     selection = part(scores, frames, budget)
     [(start, stop)] = selection.spans
@@ -256,7 +256,7 @@ def test_scores_of_nothing_still_make_a_summary() -> None:
     assert part([0.0] * 4, 60, 1.0, [(0, 30), (30, 60)]) == Selection(((0, 30),), (0,), "part")
 
 
-def test_a_film_without_frames_has_none() -> None:
+def test_a_video_without_frames_has_none() -> None:
     assert select_segments(np.empty(0, np.float32), [], [], 0.15) == Selection()
     assert mean_scores(np.empty(0, np.float32), []) == []
 

@@ -81,13 +81,18 @@ def check(folder: Path, tolerance: float) -> None:
     """The fixture's numbers of the weights that are served."""
     network = MODEL.load_network([folder / "weights"], CPU_PLACEMENT)
     scored, seen = np.load(GOLDEN / "clip_it_scorer.npz"), np.load(GOLDEN / "clip_it_clip.npz")
-    with network.computing():
+    with network.inference_context():
         frames, text = unit(random_tensor(31, 120, 512)), unit(random_tensor(32, 1, 3584))
-        assert relative_error(network.network.scorer.scores(frames[None], text[None]), scored["scores"]) < TOLERANCE
-        pixels = torch.from_numpy(seen["pixel_values"]).float()
-        assert relative_error(network.network.clip.images(pixels), seen["pixel_from_half_image_features"]) < tolerance
         assert (
-            relative_error(network.network.clip.texts(torch.from_numpy(seen["tokens"])), seen["text_features"])
+            relative_error(network.network.scorer.score_frames(frames[None], text[None]), scored["scores"]) < TOLERANCE
+        )
+        pixels = torch.from_numpy(seen["pixel_values"]).float()
+        assert (
+            relative_error(network.network.clip.encode_images(pixels), seen["pixel_from_half_image_features"])
+            < tolerance
+        )
+        assert (
+            relative_error(network.network.clip.encode_texts(torch.from_numpy(seen["tokens"])), seen["text_features"])
             < tolerance
         )
 
@@ -204,7 +209,7 @@ def test_an_archive_that_is_cut_off_is_corrupt_and_one_that_is_missing_is_named(
 
 
 def test_the_published_archive_is_known_by_its_hash(tmp_path: Path) -> None:
-    """The room pins it; another archive is imported all the same, and its card says that it is another."""
+    """The model pins it; another archive is imported all the same, and its card says that it is another."""
     assert WEIGHTS_MANIFEST.tensor_files[1].sha256 == "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af"
     small = drop_keys(empty_clip(), *(key for key in empty_clip() if "resblocks" in key or "embedding" in key))
     save_torchscript(small, tmp_path / "ViT-B-32.pt")

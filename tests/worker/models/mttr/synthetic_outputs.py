@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from worker.models.contract import WindowOutput
-from worker.models.mttr.window_prediction import WindowPrediction
+from worker.models.mttr.tracks.window_prediction import WindowPrediction
 
 INSTANCES, KERNELS, STRIDE = 50, 8, 4
 LENGTH, STEP = 24, 18
@@ -60,7 +60,7 @@ def list_windows(first: int, stop: int) -> list[range]:
 
 def make_window_outputs(
     first: int, stop: int, queries: Sequence[Sequence[FollowedThings]], height: int = 96, width: int = 128
-) -> list[WindowOutput]:
+) -> list[WindowOutput[tuple[WindowPrediction, ...]]]:
     """What `encode` would give: for each query, what instances follow in each window; the last goes on to the end."""
     return [
         WindowOutput(

@@ -31,7 +31,7 @@ STEPS = {"l0": 12, "l1": 4, "l2": 8}
 @pytest.fixture(scope="module")
 def network() -> MTTR:
     """With name-seeded weights."""
-    return build_mttr().placed.network
+    return build_mttr().device_network.network
 
 
 def everywhere(ids_BL: Tensor) -> Tensor:
@@ -84,12 +84,12 @@ def test_videos_do_not_see_each_other(network: MTTR) -> None:
 @pytest.mark.parametrize("shifted", [False, True])
 def test_every_token_has_one_place(size: tuple[int, int, int], shifted: bool) -> None:
     layout = build_layout(size, (8, 7, 7), shifted, torch.device("cpu"))
-    parts = [part for group in layout.groups for part in group.parts]
-    token_Q = torch.cat([part.token_Q.index_fill(0, part.empty, -1) for part in parts])
-    assert len(token_Q) == layout.places
+    chunks = [chunk for group in layout.groups for chunk in group.chunks]
+    token_Q = torch.cat([chunk.token_Q.index_fill(0, chunk.empty_slots, -1) for chunk in chunks])
+    assert len(token_Q) == layout.slot_count
     assert sorted(token_Q[token_Q >= 0].tolist()) == list(range(int(np.prod(size))))
-    assert torch.equal(token_Q[layout.place_P], torch.arange(len(layout.place_P)))
-    assert [part.start for part in parts] == np.cumsum([0, *(len(part.token_Q) for part in parts[:-1])]).tolist()
+    assert torch.equal(token_Q[layout.slot_P], torch.arange(len(layout.slot_P)))
+    assert [chunk.start for chunk in chunks] == np.cumsum([0, *(len(chunk.token_Q) for chunk in chunks[:-1])]).tolist()
 
 
 def test_the_backbone_can_be_trained() -> None:
@@ -128,18 +128,18 @@ def test_one_video_gives_the_published_numbers(network: MTTR, bike: Tensor) -> N
     golden = np.load(GOLDEN / "mttr_single.npz")
     assert bike[0].tolist() == golden["token_ids"].tolist()
     videos = VideoBatch(random_tensor(int(golden["video_seed"]), *golden["video_shape"].tolist())[:, None])
-    said = network(videos, bike, everywhere(bike))
-    pixels_NChw = said.memory_NSC[:, :60].transpose(1, 2).unflatten(2, (6, 10))
+    prediction = network(videos, bike, everywhere(bike))
+    pixels_NChw = prediction.memory_NSC[:, :60].transpose(1, 2).unflatten(2, (6, 10))
     made = {
-        "pred_is_referred": said.referred_DNQ2[-1][:, None],
-        "pred_masks": said.masks()[:, None, ::5],
-        "pred_masks_full_t0": said.masks()[:1],
-        "mask_t0_q6": said.masks()[0, 6],
-        "aux0_is_referred": said.referred_DNQ2[0][:, None],
-        "aux1_masks_t0": said.masks(layer=1)[:1],
-        "hs": said.instances_DNQC[:, ::3, None],
+        "pred_is_referred": prediction.referred_DNQ2[-1][:, None],
+        "pred_masks": prediction.mask_logits()[:, None, ::5],
+        "pred_masks_full_t0": prediction.mask_logits()[:1],
+        "mask_t0_q6": prediction.mask_logits()[0, 6],
+        "aux0_is_referred": prediction.referred_DNQ2[0][:, None],
+        "aux1_masks_t0": prediction.masks(layer=1)[:1],
+        "hs": prediction.instances_DNQC[:, ::3, None],
         "vid_memory": pixels_NChw[::3, None],
-        "txt_memory0": said.memory_NSC[0, 60:],
+        "txt_memory0": prediction.memory_NSC[0, 60:],
         "txt_proj": network.encode_queries(bike, everywhere(bike)).transpose(0, 1),
         "pos_embed_t0": network.encode_videos(videos).position_NhwC[0],
     }
@@ -165,11 +165,11 @@ def batch(network: MTTR) -> tuple[VideoBatch, Prediction]:
 
 def test_two_videos_side_by_side_give_the_published_numbers(batch: tuple[VideoBatch, Prediction]) -> None:
     golden = np.load(GOLDEN / "mttr_batch.npz")
-    videos, said = batch
+    videos, prediction = batch
     assert videos.valid_TBHW is not None
     assert np.array_equal(~videos.valid_TBHW[:, :, ::16, ::16].numpy(), golden["mask_any"])
-    assert relative_error(said.referred_DNQ2[-1].view(2, 2, 50, 2), golden["pred_is_referred"]) < TOLERANCE
-    assert relative_error(said.mask_logits()[:, ::5].reshape(2, 2, 10, 24, 32), golden["pred_masks"]) < TOLERANCE
+    assert relative_error(prediction.referred_DNQ2[-1].view(2, 2, 50, 2), golden["pred_is_referred"]) < TOLERANCE
+    assert relative_error(prediction.mask_logits()[:, ::5].reshape(2, 2, 10, 24, 32), golden["pred_masks"]) < TOLERANCE
 
 
 @torch.inference_mode()
@@ -186,7 +186,7 @@ def test_frames_and_queries_apart_say_what_they_say_together(network: MTTR, bike
     )
 
 
-def test_positions_are_counted_within_the_picture() -> None:
+def test_positions_are_counted_within_the_image() -> None:
     seen_Nhw = torch.zeros(2, 4, 6, dtype=torch.bool)
     seen_Nhw[0], seen_Nhw[1, :2, :3] = True, True
     position = position_encoding(seen_Nhw, 256)

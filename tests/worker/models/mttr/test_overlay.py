@@ -1,4 +1,4 @@
-"""The overlay film and the archive of pictures, decoded again."""
+"""The overlay video and the archive of images, decoded again."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from shared.values import OutputFile
 from shared.values.tracks import QUERY_COLOURS, TrackFrame
 from tests.support import sample_videos
 from tests.worker.models.mttr.synthetic_outputs import FollowedThings, MovingRectangle, make_window_outputs
-from worker.models.contract import ProgressCallback, RunContext, RunInputs, ignore_progress
+from worker.models.contract import ProgressCallback, RenderContext, RunContext, RunInputs, ignore_progress
 from worker.models.mttr.tracks.masks import decode_rle, encode_rle
 from worker.models.mttr.tracks.overlay import LEGEND_ROW_HEIGHT, clean_text, draw_legend, draw_masks, overlay_frames
 from worker.models.mttr.tracks.render import render_tracks
@@ -45,10 +45,10 @@ def made(
     scratch: Path,
     queries: Sequence[FollowedThings] = (SQUARE,),
     part: tuple[int, int] | None = None,
-    told: ProgressCallback = ignore_progress,
+    report_progress: ProgressCallback = ignore_progress,
     **params: bool,
 ) -> dict[str, OutputFile]:
-    """The files of a run over a film, or over a part of it, whose answers are made."""
+    """The files of a run over a video, or over a part of it, whose answers are made."""
     scratch.mkdir()
     video = probe_video(path)
     asked = MttrParams(queries=tuple(f"thing {at}" for at in range(len(queries))), **params)
@@ -60,8 +60,8 @@ def made(
     for piece in make_window_outputs(first, stop, [[query] for query in queries]):
         writer.write_output(piece)
     writer.close()
-    film = RunContext(path, video, timeline, None, scratch, RunInputs(), first, stop, told)
-    return {file.kind: file for file in render_tracks(film, asked)}
+    context = RenderContext(RunContext(video, timeline, RunInputs(), first, stop), path, scratch)
+    return {file.kind: file for file in render_tracks((), context, asked, report_progress)}
 
 
 def lines(file: OutputFile) -> list[TrackFrame]:
@@ -83,7 +83,7 @@ FILMS: dict[str, Callable[[Path], None]] = {
 
 
 @pytest.mark.parametrize("name", FILMS)
-def test_the_overlay_is_the_film_with_masks(name: str, tmp_path: Path) -> None:
+def test_the_overlay_is_the_video_with_masks(name: str, tmp_path: Path) -> None:
     """Under the legend every frame as shown, blended where the mask is; as many, at the same times."""
     FILMS[name](tmp_path / name)
     files = made(tmp_path / name, tmp_path / "scratch")
@@ -136,7 +136,7 @@ def test_the_overlay_of_a_part_keeps_its_sound(tmp_path: Path) -> None:
     assert np.abs(sound[4000:48000]).max() > 0.05
 
 
-def test_the_overlay_of_a_part_of_a_damaged_film_has_its_pictures_where_they_belong(tmp_path: Path) -> None:
+def test_the_overlay_of_a_part_of_a_damaged_video_has_its_images_where_they_belong(tmp_path: Path) -> None:
     """For a frame that cannot be decoded stands the next one, as it did for the network."""
     sample_videos.run_ffmpeg(
         "-f", "lavfi", "-i", "testsrc2=s=96x64:r=25:d=4", *sample_videos.X264_OPTIONS, tmp_path / "film.mp4"
@@ -175,7 +175,7 @@ def test_without_overlay_there_is_none_and_empty_masks_draw_nothing(tmp_path: Pa
         assert mean_error(picture[LEGEND_ROW_HEIGHT:], plain) < 5
 
 
-def test_pictures_of_masks(tmp_path: Path) -> None:
+def test_images_of_masks(tmp_path: Path) -> None:
     sample_videos.make_plain(tmp_path / "film.mp4")
     files = made(
         tmp_path / "film.mp4", tmp_path / "scratch", [SQUARE, NOTHING], part=(5, 25), overlay=False, masks=True
@@ -191,19 +191,25 @@ def test_pictures_of_masks(tmp_path: Path) -> None:
                 assert np.array(image).any() == (line.query == 0)
 
 
-def test_it_is_told_how_far_the_work_is(tmp_path: Path) -> None:
-    """A run that is silent for long is taken for hung; and one that is to stop leaves no film."""
+def test_rendering_reports_its_progress(tmp_path: Path) -> None:
+    """A run that is silent for long is taken for hung; and one that is to stop leaves no video."""
     sample_videos.make_plain(tmp_path / "film.mp4")
-    said: list[tuple[int, int]] = []
-    made(tmp_path / "film.mp4", tmp_path / "scratch", [SQUARE] * 2, told=lambda *at: said.append(at), masks=True)
-    assert said == [(done, 100) for done in (0, 16, 32, 48, 50, 66, 82, 98)]
+    progress: list[tuple[int, int]] = []
+    made(
+        tmp_path / "film.mp4",
+        tmp_path / "scratch",
+        [SQUARE] * 2,
+        report_progress=lambda *at: progress.append(at),
+        masks=True,
+    )
+    assert progress == [(done, 100) for done in (0, 16, 32, 48, 50, 66, 82, 98)]
 
     def stop(done: int, _of: int) -> None:
         if done:
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        made(tmp_path / "film.mp4", tmp_path / "stopped", told=stop)
+        made(tmp_path / "film.mp4", tmp_path / "stopped", report_progress=stop)
     assert not (tmp_path / "stopped" / "overlay.mp4").exists()
 
 
@@ -267,7 +273,7 @@ def test_accents_are_left_out_rather_than_the_letters() -> None:
     assert not np.array_equal(draw_legend(["cafe"], 200), draw_legend(["care"], 200))
 
 
-def test_pictures_and_masks_must_go_together() -> None:
+def test_images_and_masks_must_go_together() -> None:
     plain = np.zeros((40, 50, 3), np.uint8)
     with pytest.raises(Internal, match="more frames"):
         list(overlay_frames([plain, plain], [square(0, 5, 5)], ["thing"]))

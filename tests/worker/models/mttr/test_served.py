@@ -1,4 +1,4 @@
-"""A part of a turned film through the real loop: network, writer, files."""
+"""A part of a turned video through the real loop: network, writer, files."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from worker.models.mttr.tracks.masks import decode_rle
 from worker.video.probe import probe_video
 
 
-def test_a_part_of_a_turned_film(tmp_path: Path) -> None:
-    """Frames 10 to 29, in windows of 20 and 2 frames: numbers and times are those of the film, masks as it is shown."""
+def test_a_part_of_a_turned_video(tmp_path: Path) -> None:
+    """Frames 10 to 29, in windows of 20 and 2 frames: numbers and times of the video, masks as it is shown."""
     sample_videos.make_rotated(tmp_path / "film.mp4")
     params = MttrParams(
         queries=("a black bike", "guy on a bike"), start_s=0.4, end_s=1.2, link=True, masks=True, short_side=96
@@ -46,5 +46,5 @@ def test_a_part_of_a_turned_film(tmp_path: Path) -> None:
     assert (made.frames, made.width, made.height, len(made.audio)) == (20, 120, 160 + 2 * 36, 1)
     with zipfile.ZipFile(files["masks"].path) as archive:
         assert len(archive.namelist()) == 40
-    decode = execution.stages[3]
-    assert (decode.name, decode.done, decode.of, decode.unit) == ("postprocess", 40, 40, "frame")
+    stage = execution.stages[4]
+    assert (stage.name, stage.done, stage.of, stage.unit) == ("render", 40, 40, "frame")

@@ -128,7 +128,7 @@ def _of(**ids: int) -> str:
 
 
 @pytest.mark.parametrize(
-    ("vocab", "merges", "said"),
+    ("vocab", "merges", "message"),
     [
         ("nonsense", "", "cannot be read"),
         ("[]", "", "no vocabulary"),
@@ -139,12 +139,12 @@ def _of(**ids: int) -> str:
         (None, "a \u2603", "does not belong to vocab.json"),
     ],
 )
-def test_another_tokenizer_is_refused(vocab: str | None, merges: str, said: str, tmp_path: Path) -> None:
+def test_another_tokenizer_is_refused(vocab: str | None, merges: str, message: str, tmp_path: Path) -> None:
     paths = vocabulary.write_vocabulary(tmp_path)
     if vocab is not None:
         paths[0].write_text(vocab)
     paths[1].write_text(merges, encoding="utf-8")
-    with pytest.raises(WeightsCorrupt, match=said):
+    with pytest.raises(WeightsCorrupt, match=message):
         read_tokenizer(*paths)
 
 
@@ -184,16 +184,18 @@ def test_a_window_is_asked_about_each_query(network: Grounding) -> None:
     for query, answer in zip((BIKE, GUY), answers, strict=True):
         ids_1L = torch.tensor([IDS[query]])
         with torch.inference_mode():
-            said = network.device_network.network(VideoBatch(torch.from_numpy(pixels)), ids_1L, torch.ones_like(ids_1L))
+            prediction = network.device_network.network(
+                VideoBatch(torch.from_numpy(pixels)), ids_1L, torch.ones_like(ids_1L)
+            )
         assert (answer.height, answer.width) == (66, 90)
-        assert relative_error(answer.referred_TN, said.referred_DNQ2[-1].softmax(-1)[..., 0].numpy()) < TOLERANCE
-        assert relative_error(answer.instance_logits(7), said.masks()[:, 7].numpy()) < TOLERANCE
+        assert relative_error(answer.referred_TN, prediction.referred_DNQ2[-1].softmax(-1)[..., 0].numpy()) < TOLERANCE
+        assert relative_error(answer.instance_logits(7), prediction.mask_logits()[:, 7].numpy()) < TOLERANCE
         assert {part.dtype for part in (answer.referred_TN, answer.kernels_TNK, answer.features_TKhw)} == {
             np.dtype("f4")
         }
 
 
-def test_the_film_is_looked_at_once_for_all_queries(network: Grounding, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_video_is_looked_at_once_for_all_queries(network: Grounding, monkeypatch: pytest.MonkeyPatch) -> None:
     seen, look = [], MTTR.encode_videos
 
     def counted(self: MTTR, videos: VideoBatch) -> VideoFeatures:

@@ -1,10 +1,11 @@
-"""Masks at the size of the film, the instance that is followed, and the lines that are written."""
+"""Masks at the size of the video, the instance that is followed, and the lines that are written."""
 
 from __future__ import annotations
 
 import json
 import tracemalloc
 from array import array
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,14 @@ from worker.models.mttr.tracks.masks import (
     upscale_mask,
 )
 from worker.models.mttr.tracks.summary import Track, build_tracks
-from worker.models.mttr.tracks.writer import UNTIMED_FILE, TrackWriter, read_track_frames, write_timed_tracks
+from worker.models.mttr.tracks.window_prediction import WindowPrediction
+from worker.models.mttr.tracks.writer import (
+    UNTIMED_FILE,
+    TrackWriter,
+    WindowTracks,
+    read_track_frames,
+    write_timed_tracks,
+)
 
 LEFT, RIGHT = MovingRectangle(2, 2, 8, 10, step=0.1), MovingRectangle(20, 8, 8, 10)
 NOTHING = MovingRectangle(0, 0, 0, 0)
@@ -59,7 +67,7 @@ def test_masks_are_the_published_ones_in_the_first_frame() -> None:
 
 
 def test_predictions_are_the_published_ones() -> None:
-    """All instances of a frame, as A2D-Sentences is evaluated: two frames of two padded films."""
+    """All instances of a frame, as A2D-Sentences is evaluated: two frames of two padded videos."""
     batch, post = np.load(GOLDEN / "mttr_batch.npz"), np.load(GOLDEN / "mttr_post.npz")
     referred_TBN = softmax(batch["pred_is_referred"])
     seen, shown = ((96, 128), (64, 112)), ((106, 134), (74, 118))
@@ -81,7 +89,7 @@ def test_predictions_are_the_published_ones() -> None:
         MaskSizes((96, 96), (96, 96), (33, 47)),
         MaskSizes((96, 96), (96, 96), (96, 96)),
     ],
-    ids=lambda sizes: "x".join(map(str, sizes.shown)),
+    ids=lambda sizes: "x".join(map(str, sizes.video)),
 )
 def test_a_mask_is_what_torch_makes_of_it(sizes: MaskSizes) -> None:
     high, wide = (-(-length // 4) for length in sizes.padded)
@@ -172,8 +180,13 @@ def test_overlap_counts_all_shared_frames_together() -> None:
 
 
 def written(
-    folder: Path, made: list[WindowOutput], film: VideoFacts, queries: int = 1, *, link: bool = False
-) -> tuple[list[WindowOutput], list[dict[str, Any]]]:
+    folder: Path,
+    made: Sequence[WindowOutput[tuple[WindowPrediction, ...]]],
+    film: VideoFacts,
+    queries: int = 1,
+    *,
+    link: bool = False,
+) -> tuple[list[WindowOutput[WindowTracks]], list[dict[str, Any]]]:
     """What the writer keeps in memory, and its lines with their times."""
     folder.mkdir(exist_ok=True)
     params = MttrParams(queries=tuple(f"thing {number}" for number in range(queries)), link=link)
@@ -209,7 +222,7 @@ def test_a_line_for_each_frame_and_query_in_order(tmp_path: Path) -> None:
 
 
 def test_lines_hold_the_masks(tmp_path: Path) -> None:
-    """The film is 2.5 times the size of what the network saw; a rectangle stays one, to a pixel of the network."""
+    """The video is 2.5 times the size of what the network saw; a rectangle stays one, to a pixel of the network."""
     _, lines = written(tmp_path, make_window_outputs(0, 20, [[{3: (LEFT, 0.9)}]]), facts())
     for line in lines:
         left, top, wide, high = line["box"]
@@ -229,7 +242,7 @@ def test_later_windows_have_the_last_word(tmp_path: Path) -> None:
         assert (lines[18]["box"][0] > 150) is not link
 
 
-def test_linking_goes_on_through_the_film(tmp_path: Path) -> None:
+def test_linking_goes_on_through_the_video(tmp_path: Path) -> None:
     now: list[FollowedThings] = [
         BEFORE,
         JUMPS,
@@ -268,7 +281,7 @@ def test_a_track_is_summed_up(tmp_path: Path) -> None:
     assert (track.switches, track.windows) == ((), 3)
 
 
-def test_a_range_keeps_the_numbers_of_the_film(tmp_path: Path) -> None:
+def test_a_range_keeps_the_numbers_of_the_video(tmp_path: Path) -> None:
     _, lines = written(tmp_path, make_window_outputs(100, 130, [[{3: (LEFT, 0.9)}]]), facts())
     assert [line["frame"] for line in lines] == list(range(100, 130))
     assert lines[0]["seconds"] == round(float(100 * 512 * facts().clock.time_base), 6)

@@ -77,11 +77,13 @@ def test_the_published_folder_is_served() -> None:
         ids = torch.tensor([[*queries[0], 1], queries[1]])
         pairs = zip(golden["seeds"].tolist(), golden["shapes"].tolist(), strict=True)
         videos = pad_videos([random_tensor(seed, *shape) for seed, shape in pairs])
-        with grounding.placed.computing():
-            said = grounding.placed.network(videos, ids, ids != 1, torch.from_numpy(golden["valid_indices"]))
+        with grounding.device_network.inference_context():
+            prediction = grounding.device_network.network(
+                videos, ids, ids != 1, torch.from_numpy(golden["valid_indices"])
+            )
         wanted = golden["pred_is_referred"]
-        assert relative_error(said.referred_DNQ2[-1].reshape(wanted.shape), wanted) < TOLERANCE
-        masks = said.masks()[:, ::5]
+        assert relative_error(prediction.referred_DNQ2[-1].reshape(wanted.shape), wanted) < TOLERANCE
+        masks = prediction.mask_logits()[:, ::5]
         assert relative_error(masks.reshape(golden["pred_masks"].shape), golden["pred_masks"]) < TOLERANCE
 
 
@@ -146,7 +148,7 @@ def test_every_form_gives_the_same_weights(form: Callable[[StateDict], Any], sta
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "prediction"),
     [
         (lambda state: drop_keys(state, "is_referred_head.bias"), r"1 missing \(is_referred_head\.bias\)"),
         (lambda state: state | {"is_referred_tail.bias": torch.ones(2)}, r"1 unknown \(is_referred_tail\.bias\)"),
@@ -162,9 +164,9 @@ def test_every_form_gives_the_same_weights(form: Callable[[StateDict], Any], sta
     ],
 )
 def test_what_does_not_fit_is_named(
-    change: Callable[[StateDict], StateDict], said: str, state: StateDict, tmp_path: Path
+    change: Callable[[StateDict], StateDict], prediction: str, state: StateDict, tmp_path: Path
 ) -> None:
-    with pytest.raises(WeightsCorrupt, match=said):
+    with pytest.raises(WeightsCorrupt, match=prediction):
         import_weights(SMALL, [delivered(tmp_path, change(state))], tmp_path / "weights", IMPORTED_AT)
     assert not (tmp_path / "weights").exists()
 
@@ -196,7 +198,7 @@ def test_a_tokenizer_that_is_not_there_is_named(name: str, state: StateDict, fol
 
 
 @pytest.mark.parametrize(
-    ("name", "change", "said"),
+    ("name", "change", "prediction"),
     [
         ("vocab.json", lambda text: text[:-9], "vocab.json cannot be read"),
         (
@@ -209,10 +211,10 @@ def test_a_tokenizer_that_is_not_there_is_named(name: str, state: StateDict, fol
     ],
 )
 def test_another_tokenizer_is_not_imported(
-    name: str, change: Callable[[str], str], said: str, state: StateDict, tmp_path: Path
+    name: str, change: Callable[[str], str], prediction: str, state: StateDict, tmp_path: Path
 ) -> None:
     spoiled = delivered(tmp_path, state) / "transformer_cfg_dir" / name
     spoiled.write_text(change(spoiled.read_text(encoding="utf-8")), encoding="utf-8")
-    with pytest.raises(WeightsCorrupt, match=said):
+    with pytest.raises(WeightsCorrupt, match=prediction):
         import_weights(SMALL, [tmp_path / "model"], tmp_path / "weights", IMPORTED_AT)
     assert not (tmp_path / "weights").exists()

@@ -25,7 +25,7 @@ from tests.support.seeded_weights import (
     read_published_shapes,
     relative_error,
 )
-from worker.models.contract import RunContext, RunInputs, WindowOutput
+from worker.models.contract import ModelOutput, RunContext, RunInputs, WindowOutput
 from worker.models.r2plus1d.clips import clip_frames, clip_starts, make_clips
 from worker.models.r2plus1d.config import CROP
 from worker.models.r2plus1d.network import C3D, R3D, R2Plus1D, pool_features
@@ -94,7 +94,7 @@ def test_the_siblings_numbers_are_the_published_ones(
     assert relative_error(network(given_clips), golden[key]) < TOLERANCE
 
 
-# Frames and pictures -------------------------------------------------------------------------------------------------
+# Frames and images -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("frames", [1, 20, 61, 62, 100, 300, 1000])
@@ -125,7 +125,7 @@ def test_shots_have_clips_of_their_own_that_begin_anew() -> None:
 
 
 def made_up(seed: int, height: int, width: int) -> npt.NDArray[np.uint8]:
-    """The picture that the fixtures are made from: waves and noise."""
+    """The image that the fixtures are made from: waves and noise."""
     draw = np.random.RandomState(seed)
     f, p = draw.uniform(0.01, 0.15, (3, 2)), draw.uniform(0, 6.28, 3)
     noise = draw.randint(-30, 31, (height, width, 3))
@@ -135,7 +135,7 @@ def made_up(seed: int, height: int, width: int) -> npt.NDArray[np.uint8]:
 
 
 @pytest.mark.parametrize(("height", "width"), [(240, 320), (360, 640), (337, 251), (112, 113)])
-def test_pictures_are_prepared_as_published(height: int, width: int) -> None:
+def test_images_are_prepared_as_published(height: int, width: int) -> None:
     wanted = np.load(GOLDEN / "r2plus1d_preprocess.npz")[f"t_{height}x{width}"]
     seen = np.stack([CROP.apply_to(made_up(height + width + frame, height, width)) for frame in range(2)])
     made_CTHW = normalise_clips(torch.from_numpy(seen[None]))[0]
@@ -181,22 +181,27 @@ def test_a_plan_names_the_clips() -> None:
         plan(make_video(), RunInputs(), R2plus1dParams(precision="bf16"), Placement(precision="fp32"))
 
 
-def film_of(scratch: Path, inputs: RunInputs, line: Timeline) -> RunContext:
-    return RunContext(scratch / "film.mp4", make_video(), line, None, scratch, inputs, stop_frame=len(line))
+def make_context(inputs: RunInputs, timeline: Timeline) -> RunContext:
+    return RunContext(make_video(), timeline, inputs, stop_frame=len(timeline))
 
 
-def test_a_film_has_one_embedding_raw_and_of_length_one(tmp_path: Path) -> None:
+def load_arrays(output: ModelOutput, folder: Path) -> dict[str, npt.NDArray[np.float32]]:
+    """The arrays of both files, by file name, as a run saves them."""
+    return {array.name: np.load(array.save_in(folder).path) for array in output.arrays}
+
+
+def test_a_video_has_one_embedding_raw_and_of_length_one(tmp_path: Path) -> None:
     raw_ND = random_tensor(1, 1, 2048).numpy()
-    outcome = postprocess(raw_ND, film_of(tmp_path, RunInputs(), make_timeline(300)), R2plus1dParams())
+    outcome = postprocess(raw_ND, make_context(RunInputs(), make_timeline(300)), R2plus1dParams())
     (row,), (embedding,) = outcome.results, outcome.embeddings
     assert (row.kind, row.seq, row.range, row.score) == ("embedding", 0, None, None)
     norm = float(np.linalg.norm(raw_ND[0]))
     assert row.data == {"dimensions": 2048, "clips": 10, "norm": pytest.approx(norm), "files": EMBEDDING_FILES}
     assert (embedding.seq, embedding.range) == (0, None)
     assert embedding.vector.tolist() == raw_ND[0].tolist()
-    raw, unit = (np.load(file.path) for file in outcome.files)
-    assert [file.name for file in outcome.files] == ["embeddings_raw.npy", "embeddings_l2.npy"]
-    assert {file.kind for file in outcome.files} == {"embeddings"}
+    arrays = load_arrays(outcome, tmp_path)
+    raw, unit = arrays["embeddings_raw.npy"], arrays["embeddings_l2.npy"]
+    assert {array.kind for array in outcome.arrays} == {"embeddings"}
     assert np.array_equal(raw, raw_ND)
     assert unit.dtype == np.float32
     assert np.allclose(unit, raw_ND / norm)
@@ -207,21 +212,21 @@ def test_each_shot_has_an_embedding_even_one_of_zeros(tmp_path: Path) -> None:
     raw_ND = random_tensor(2, 3, 2048).numpy()
     raw_ND[1] = 0
     bounds = (0, 100), (100, 101), (101, 240)
-    film = film_of(tmp_path, inputs_of(*bounds), Timeline.empty(make_clock()))
+    film = make_context(inputs_of(*bounds), Timeline.empty(make_clock()))
     outcome = postprocess(raw_ND, film, R2plus1dParams(per="shot", clips=4))
     spans = [row.range for row in outcome.results]
     assert spans == [one.range for one in outcome.embeddings] == [row.range for row in make_shots(*bounds)]
     assert [one.vector.tolist() for one in outcome.embeddings] == raw_ND.tolist()
     assert [row.data["norm"] for row in outcome.results] == pytest.approx(np.linalg.norm(raw_ND, axis=1).tolist())
-    unit = np.load(outcome.files[1].path)
+    unit = load_arrays(outcome, tmp_path)["embeddings_l2.npy"]
     assert np.linalg.norm(unit, axis=1).tolist() == pytest.approx([1, 0, 1])
     with pytest.raises(ValueError, match="of a shot"):
         format_modelscope_embedding(outcome.embeddings[0])
 
 
 def test_without_shots_there_are_no_embeddings(tmp_path: Path) -> None:
-    film = film_of(tmp_path, RunInputs({"shots": []}), Timeline.empty(make_clock()))
+    film = make_context(RunInputs({"shots": []}), Timeline.empty(make_clock()))
     params = R2plus1dParams(per="shot")
     outcome = postprocess(infer(build_r2plus1d(), [], params), film, params)
     assert (outcome.results, outcome.embeddings) == ((), ())
-    assert np.load(outcome.files[0].path).shape == (0, 2048)
+    assert load_arrays(outcome, tmp_path)["embeddings_raw.npy"].shape == (0, 2048)

@@ -1,4 +1,4 @@
-"""Published files in their containers, imported and served; films of all kinds, by the real loop."""
+"""Published files in their containers, imported and served; videos of all kinds, by the real loop."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def wrapped(state: State) -> Any:
 
 
 @pytest.mark.parametrize("container", [flat, pretraining, wrapped], ids=["flat", "pre-training", "wrapped"])
-def test_the_room_is_served_from_its_published_file(container: Callable[[State], Any], tmp_path: Path) -> None:
+def test_the_model_is_served_from_its_published_file(container: Callable[[State], Any], tmp_path: Path) -> None:
     state = {key: value for key, value in build_r2plus1d().network.state_dict().items() if "num_batches" not in key}
     torch.save(container(state), tmp_path / "published.pt")
     import_weights(WEIGHTS_MANIFEST, [tmp_path / "published.pt"], tmp_path / "weights", AT)
@@ -67,7 +67,7 @@ def test_the_room_is_served_from_its_published_file(container: Callable[[State],
     assert all(torch.equal(served[key], value) for key, value in state.items())
     assert len(served) == 228
     golden = np.load(GOLDEN / "r2plus1d.npz")
-    with network.computing():
+    with network.inference_context():
         clip_NCTHW = random_tensor(int(golden["x_seed"]), *golden["x_shape"].tolist())[:1]
         assert relative_error(network.network(clip_NCTHW), golden["clip_features"][:1]) < TOLERANCE
 
@@ -80,7 +80,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         MODEL.load_network([tmp_path], CPU_PLACEMENT)
 
 
-# Films ---------------------------------------------------------------------------------------------------------------
+# Videos ---------------------------------------------------------------------------------------------------------------
 
 
 class Heard(SilentReport):
@@ -117,8 +117,8 @@ def by_hand(path: Path, *spans: Sequence[Sequence[int]]) -> npt.NDArray[np.float
     return np.stack([np.mean([known[tuple(clip)] for clip in clips], axis=0) for clips in spans])
 
 
-def test_a_film_is_the_mean_over_its_clips(tmp_path: Path) -> None:
-    """Of 68 frames; still pictures, which decord and PyAV convert alike."""
+def test_a_video_is_the_mean_over_its_clips(tmp_path: Path) -> None:
+    """Of 68 frames; still images, which decord and PyAV convert alike."""
     path = make_shots_video([30, 38], tmp_path / "film.mp4")
     execution, heard = ran(path, R2plus1dParams(clips=3), tmp_path / "scratch")
     wanted = by_hand(path, [clip_frames(start, 68) for start in clip_starts(68, 3)])
@@ -128,7 +128,7 @@ def test_a_film_is_the_mean_over_its_clips(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("length", [1, 20])
-def test_a_short_film_starts_again_where_it_ends(length: int, tmp_path: Path) -> None:
+def test_a_short_video_starts_again_where_it_ends(length: int, tmp_path: Path) -> None:
     path = make_shots_video([length], tmp_path / "film.mp4")
     execution, _ = ran(path, R2plus1dParams(), tmp_path / "scratch")
     assert execution.stages[1].done == 1  # ten clips that are one
@@ -137,7 +137,7 @@ def test_a_short_film_starts_again_where_it_ends(length: int, tmp_path: Path) ->
 
 
 def rows_of(path: Path, *bounds: tuple[int, int]) -> list[Result]:
-    """Shots of a film."""
+    """Shots of a video."""
     with VideoReader(path) as reader:
         assert sum(1 for _ in reader.read_frames())
         return [Shot(reader.timeline.time_range(*each)).to_result(seq) for seq, each in enumerate(bounds)]

@@ -1,10 +1,9 @@
-"""Shots, pieces and films made of numbers, without pixels; checkpoints as their authors write them."""
+"""Shots, window outputs and videos made of numbers, without pixels."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -19,13 +18,12 @@ def make_shot_rows(lengths: Sequence[int]) -> list[Result]:
     return make_shots(*pairwise(accumulate(lengths, initial=0)))
 
 
-def make_window_outputs(values_PTD: npt.NDArray[np.float32]) -> list[WindowOutput]:
-    """A piece for each, one place after the other."""
+def make_window_outputs(values_PTD: npt.NDArray[np.float32]) -> list[WindowOutput[npt.NDArray[np.float32]]]:
+    """One output for each value, one position after the other."""
     return [WindowOutput(index, index + 1, value) for index, value in enumerate(values_PTD)]
 
 
-def make_video_input(rows: Sequence[Result], scratch: Path) -> RunContext:
-    """A film that stayed closed, with those rows of shots."""
+def make_context(rows: Sequence[Result]) -> RunContext:
+    """The context of a run that did not open its video, with those rows of shots."""
     facts = make_video()
-    inputs = RunInputs(results={"shots": rows})
-    return RunContext(scratch / "film.mp4", facts, Timeline.empty(facts.clock), None, scratch, inputs)
+    return RunContext(facts, Timeline.empty(facts.clock), RunInputs(results={"shots": rows}))

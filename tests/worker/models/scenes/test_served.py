@@ -58,14 +58,17 @@ def test_bassl_is_served_from_its_published_file(
     import_weights(bassl.WEIGHTS_MANIFEST, [tmp_path / "pytorch_model.pt"], tmp_path / "weights", AT)
     network = BASSL.load_network([tmp_path / "weights"], PLACE)
     golden = np.load(GOLDEN / "bassl_crn.npz")
-    with network.computing():
+    with network.inference_context():
         assert (
             relative_error(network.network(random_tensor(int(golden["shot_repr_seed"]), 3, 17, 2048)), golden["logits"])
             < TOLERANCE
         )
     golden = np.load(GOLDEN / "bassl_encoder.npz")
-    with network.computing():
-        assert relative_error(network.network.features(torch.from_numpy(golden["x"]).float()), golden["y"]) < TOLERANCE
+    with network.inference_context():
+        assert (
+            relative_error(network.network.encode_keyframes(torch.from_numpy(golden["x"]).float()), golden["y"])
+            < TOLERANCE
+        )
 
 
 def test_scrl_is_served_from_its_two_published_files(tmp_path: Path) -> None:
@@ -99,7 +102,7 @@ def test_what_is_missing_is_named(bassl_state: State, tmp_path: Path) -> None:
 @pytest.mark.parametrize("room", [BASSL, SCRL], ids=["bassl", "scrl"])
 def test_without_weights_the_command_is_named(room: Any, tmp_path: Path) -> None:
     with pytest.raises(WeightsMissing, match=f"sceneworks-worker weights .* ?{room.name}"):
-        room.load([tmp_path], PLACE)
+        room.load_network([tmp_path], PLACE)
 
 
 def test_parameters_have_the_published_defaults() -> None:

@@ -1,4 +1,4 @@
-"""Both rooms on real films, by the real loop: shots first, then scenes out of the keyframes that it kept."""
+"""Both models on real videos, by the real loop: shots first, then scenes out of the keyframes that it kept."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LENGTHS = [40, 25, 60, 30]
 
 @pytest.fixture(scope="module", params=["bassl", "scrl"])
 def model(request: pytest.FixtureRequest) -> LoadedModel:
-    """A room whose network has name-seeded weights."""
+    """A model whose network has name-seeded weights."""
     return LoadedModel(load_definition(request.param), CPU_PLACEMENT, (), NETWORKS[request.param]())
 
 
@@ -39,7 +39,7 @@ def scenes(model: LoadedModel, path: Path, given: RunInputs, scratch: Path, **pa
 
 
 @pytest.mark.parametrize("lengths", [[1], [2], LENGTHS], ids=["one frame", "two frames", "four shots"])
-def test_scenes_come_out_of_the_keyframes_and_the_film_stays_closed(
+def test_scenes_come_out_of_the_keyframes_and_the_video_stays_closed(
     model: LoadedModel, lengths: list[int], tmp_path: Path
 ) -> None:
     path = make_shots_video(lengths, tmp_path / "film.mp4")

@@ -1,4 +1,4 @@
-"""SCRL: the published numbers from keyframes to probabilities, and films of any length."""
+"""SCRL: the published numbers from keyframes to probabilities, and videos of any length."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.seeded_weights import (
     read_published_shapes,
     relative_error,
 )
-from tests.worker.models.scenes.synthetic_shots import make_shot_rows, make_video_input, make_window_outputs
+from tests.worker.models.scenes.synthetic_shots import make_context, make_shot_rows, make_window_outputs
 from worker.models.contract import RunInputs
 from worker.models.scrl.config import SLIDING_WINDOWS
 from worker.models.scrl.network import SCRL, BoundaryNetwork, boundary_probabilities
@@ -102,7 +102,7 @@ def test_the_boundary_network_trains_by_the_published_numbers() -> None:
 
 
 @pytest.mark.parametrize("shots", [7, 40, 53, 101])
-def test_sliding_over_a_film_gives_the_published_numbers(placed: DeviceNetwork[SCRL], shots: int) -> None:
+def test_sliding_over_a_video_gives_the_published_numbers(placed: DeviceNetwork[SCRL], shots: int) -> None:
     golden = np.load(GOLDEN / f"scrl_infer_{shots}.npz")
     features = random_tensor(int(golden["emb_seed"]), shots, 1, 2048)
     scored = infer(placed, make_window_outputs(features.numpy()), ScrlParams())
@@ -118,7 +118,7 @@ def test_the_window_that_is_left_out_says_nothing(placed: DeviceNetwork[SCRL], s
     assert relative_error(score_shots(network, features_ND), published_way(network, features_ND).numpy()) < TOLERANCE
 
 
-def test_the_keyframes_of_a_shot_are_one_picture_of_nine_channels(placed: DeviceNetwork[SCRL]) -> None:
+def test_the_keyframes_of_a_shot_are_one_image_of_nine_channels(placed: DeviceNetwork[SCRL]) -> None:
     inputs = RunInputs({"shots": make_shot_rows([5, 1])}, {"shots": {"keyframes": Path("keyframes.zip")}})
     places = plan(make_video(), inputs, ScrlParams(), Placement()).windows
     assert [(len(place.names), place.start, place.stop) for place in places] == [(3, 0, 1), (3, 1, 2)]
@@ -134,7 +134,7 @@ def test_the_keyframes_of_a_shot_are_one_picture_of_nine_channels(placed: Device
 
 
 @pytest.mark.parametrize("shots", [1, 2, pytest.param(12_000, marks=pytest.mark.slow)])
-def test_films_of_any_length(placed: DeviceNetwork[SCRL], shots: int, tmp_path: Path) -> None:
+def test_videos_of_any_length(placed: DeviceNetwork[SCRL], shots: int) -> None:
     features_ND = random_tensor(9, shots, 2048)
     scored = infer(placed, make_window_outputs(features_ND.numpy()[:, None]), ScrlParams())
     with torch.inference_mode():
@@ -143,13 +143,13 @@ def test_films_of_any_length(placed: DeviceNetwork[SCRL], shots: int, tmp_path: 
     assert relative_error(scored.probabilities[:20], head.numpy()) < TOLERANCE
     if shots % 20 == 0 or shots <= 60:
         assert relative_error(scored.probabilities[-30:], tail.numpy()) < TOLERANCE
-    results = postprocess(scored, make_video_input(make_shot_rows([3] * shots), tmp_path), ScrlParams()).results
+    results = postprocess(scored, make_context(make_shot_rows([3] * shots)), ScrlParams()).results
     scenes = [result.data["shots"] for result in results if result.kind == "scene"]
     assert [first for first, _ in scenes] == [0, *(last + 1 for _, last in scenes[:-1])]
     assert scenes[-1][1] == shots - 1
     assert len(results) == shots + len(scenes)
 
 
-def test_a_film_without_shots(placed: DeviceNetwork[SCRL], tmp_path: Path) -> None:
+def test_a_video_without_shots(placed: DeviceNetwork[SCRL]) -> None:
     scored = infer(placed, [], ScrlParams())
-    assert postprocess(scored, make_video_input([], tmp_path), ScrlParams()).results == ()
+    assert postprocess(scored, make_context([]), ScrlParams()).results == ()

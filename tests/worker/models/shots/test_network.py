@@ -30,7 +30,7 @@ def detector() -> Detector:
 
 
 def probabilities(detector: Detector, frames: np.ndarray, spec: WindowSpec = PAPER_WINDOWS) -> np.ndarray:
-    """Of a whole film, windows as `worker.video.windows` cuts them."""
+    """Of a whole video, windows as `worker.video.windows` cuts them."""
     parts = [
         detector(window.frames_THWC[None])[0, LEAD_FRAMES : LEAD_FRAMES + window.stop - window.start]
         for window in cut_windows(frames, spec)

@@ -92,7 +92,7 @@ def fresh(kind: str, min_frames: int) -> ShotSegmenter:
     return TransitionSegmenter(HALF) if kind == "transitions" else ColourSegmenter(min_frames)
 
 
-def cut_up(scores: np.ndarray, sizes: list[int]) -> list[WindowOutput]:
+def cut_up(scores: np.ndarray, sizes: list[int]) -> list[WindowOutput[np.ndarray]]:
     """The scores in pieces of random sizes."""
     pieces, start = [], 0
     for size in [*sizes, len(scores)]:
@@ -103,19 +103,21 @@ def cut_up(scores: np.ndarray, sizes: list[int]) -> list[WindowOutput]:
     return pieces
 
 
-def followed(picker: KeyframeSelector, pieces: list[WindowOutput], frames: int) -> dict[str, int]:
-    """Every picture asked for; each at a time when its frame is still held and has been seen."""
+def followed(
+    selector: KeyframeSelector[np.ndarray], outputs: list[WindowOutput[np.ndarray]], frames: int
+) -> dict[str, int]:
+    """Every image asked for; each at a time when its frame is still held and has been seen."""
     asked: dict[str, int] = {}
     horizon = 0
-    for piece in pieces:
-        picks = picker.add_output(piece)
+    for output in outputs:
+        picks = selector.add_output(output)
         for frame, file in picks.frames:
-            assert horizon <= frame < piece.stop
+            assert horizon <= frame < output.stop
             assert file not in asked
             asked[file] = frame
-        assert horizon <= picks.horizon <= piece.stop
+        assert horizon <= picks.horizon <= output.stop
         horizon = picks.horizon
-    picks = picker.finish(frames)
+    picks = selector.finish(frames)
     for frame, file in picks.frames:
         assert horizon <= frame < frames
         assert file not in asked

@@ -1,4 +1,4 @@
-"""The room `shots` on films: what it finds, what it keeps, what the sheet shows."""
+"""The model `shots` on videos: what it finds, what it keeps, what the sheet shows."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def starts(results: tuple[Result, ...]) -> list[int]:
 
 
 @pytest.mark.parametrize("detector", ["transnetv2", "hsv_luv"])
-def test_hard_cuts_are_found_and_the_right_pictures_kept(detector: str, tmp_path: Path) -> None:
+def test_hard_cuts_are_found_and_the_right_images_kept(detector: str, tmp_path: Path) -> None:
     path = make_shots_video(LENGTHS, tmp_path / "film.mp4")
     params = ShotsParams.model_validate({"detector": detector})
     outcome = run_model("shots", path, params, tmp_path / "scratch").outcome
@@ -50,7 +50,7 @@ def test_hard_cuts_are_found_and_the_right_pictures_kept(detector: str, tmp_path
 @pytest.mark.parametrize(
     ("shots", "cells"), [(1, 1), (MAX_CELLS, MAX_CELLS), (MAX_CELLS + 1, MAX_CELLS), (5000, MAX_CELLS)]
 )
-def test_the_sheet_is_bounded_and_spread_over_the_film(shots: int, cells: int) -> None:
+def test_the_sheet_is_bounded_and_spread_over_the_video(shots: int, cells: int) -> None:
     shown = choose_shots(shots)
     assert len(set(shown)) == len(shown) == cells
     assert shown == sorted(shown)
@@ -76,7 +76,7 @@ def matched(found: list[int], labels: list[int]) -> int:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("detector", "needed"), [("transnetv2", NEEDED), ("hsv_luv", 115)])
-def test_the_shots_of_a_whole_film(detector: str, needed: int, big_buck_bunny: Path, tmp_path: Path) -> None:
+def test_the_shots_of_a_whole_video(detector: str, needed: int, big_buck_bunny: Path, tmp_path: Path) -> None:
     table = np.loadtxt(EXTERNAL_MATERIAL / "media/labels/big_buck_bunny/shots.txt", dtype=int)
     labels = [int(start) for start in table[1:, 0]]
     assert len(labels) == LABELLED

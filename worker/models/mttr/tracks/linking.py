@@ -1,7 +1,7 @@
 """Which of the 50 instances of a window a query means, and whether that is what was followed before.
 
 As published each window chooses for itself: the instance with the best score. Nothing then says that the windows of a
-film follow one thing. Windows share frames (24 long, 18 apart: 6), so what was followed can be looked for among the
+video follow one thing. Windows share frames (24 long, 18 apart: 6), so what was followed can be looked for among the
 instances of the next window: those whose masks overlap it by at least one half.
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from worker.models.mttr.tracks.masks import trajectory_scores
-from worker.models.mttr.window_prediction import WindowPrediction, compute_mask_logits
+from worker.models.mttr.tracks.window_prediction import WindowPrediction, compute_mask_logits
 
 Bools = npt.NDArray[np.bool_]
 

@@ -1,7 +1,7 @@
-"""From the network's numbers to masks at the size of the film, as published (Botach et al., CVPR 2022, and its code).
+"""From mask logits to masks at the size of the video, as published (Botach et al., CVPR 2022, and its code).
 
-Logits are brought to the size that the network saw (bilinear, padding included), cut at a probability of one half,
-cropped to the picture, then brought to the size of the film by taking the nearest pixel.
+Logits are resized to the input size of the network (bilinear, padding included), cut at a probability of one half,
+cropped to the frame, then resized to the video by the nearest pixel.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class MaskSizes:
 
     Args:
         padded: of the network's input, with the padding of its batch.
-        unpadded: of the picture in it.
-        video: of the film.
+        unpadded: of the frame in it.
+        video: of the video.
     """
 
     padded: Size
@@ -49,7 +49,7 @@ def trajectory_scores(referred_TN: Floats) -> Floats:
 
 
 def upscale_mask(logits_hw: Floats, sizes: MaskSizes) -> Mask:
-    """One mask at the size of the film.
+    """Upscale one mask to the size of the video.
 
     A probability (sigmoid) above one half is a logit above zero.
     """
@@ -63,7 +63,7 @@ def upscale_mask(logits_hw: Floats, sizes: MaskSizes) -> Mask:
 
 
 def nearest_indices(source: int, target: int) -> npt.NDArray[np.intp]:
-    """Which of `source` pixels each of `target` takes, by torch's `nearest_indices` (in float32, as there): (wanted,)."""
+    """Index of the source pixel for each target pixel by torch's `nearest` rule, in float32 as there: (target,)."""
     if source == target:
         return np.arange(target)
     step = np.float32(source) / np.float32(target)
@@ -105,7 +105,7 @@ def coco_predictions(
         image: id of the frame in the annotations.
         referred_N: probability that the query refers to each.
         logits_Nhw: mask of each before the sigmoid.
-        sizes: of the network's input, the picture in it, and the annotations.
+        sizes: of the network's input, the image in it, and the annotations.
 
     Returns:
         Detections in COCO's form: `image_id`, `category_id` (always 1), `segmentation` (RLE), `score`.

@@ -1,4 +1,4 @@
-"""Masks as pictures: a PNG for each query and frame, in one archive."""
+"""Masks as images: a PNG for each query and frame, in one archive."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def member_name(query: int, frame: int) -> str:
 
 
 def write_masks_zip(frames: Iterable[TrackFrame], target: Path) -> Path:
-    """Write a ZIP, stored (PNG is compressed already): one grey picture a mask, 0 outside and 255 inside.
+    """Write a ZIP, stored (PNG is compressed already): one grey image a mask, 0 outside and 255 inside.
 
     Args:
         frames: of all queries.

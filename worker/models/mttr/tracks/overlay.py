@@ -1,4 +1,4 @@
-"""The film with the masks drawn over it, under a legend of the queries, as the published pipeline draws them."""
+"""The video with the masks drawn over it, under a legend of the queries, as the published pipeline draws them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from worker.models.mttr.tracks.masks import decode_rle
 from worker.video.transform import ImageArray
 
 BLEND_ALPHA = 0.7
-"""Part of the colour in a pixel of a mask; the rest is the film."""
+"""Part of the colour in a pixel of a mask; the rest is the video."""
 
 LEGEND_ROW_HEIGHT = 36
 """Rows of the legend for each query."""
@@ -34,7 +34,7 @@ ELLIPSIS = "..."
 def overlay_frames(
     frames: Iterable[ImageArray], track_frames: Iterable[TrackFrame], queries: Sequence[str]
 ) -> Iterator[ImageArray]:
-    """Each picture under the legend, with the masks of its frame.
+    """Each image under the legend, with the masks of its frame.
 
     Args:
         frames: RGB as shown, in order.
@@ -42,23 +42,23 @@ def overlay_frames(
         queries: the texts.
 
     Raises:
-        Internal: there are not as many pictures as frames with masks.
+        Internal: there are not as many images as frames with masks.
     """
     strip: ImageArray | None = None
     tracks = groupby(track_frames, lambda each: each.frame)
     for frame in frames:
         _, group = next(tracks, (None, None))
         if group is None:
-            raise Internal("the film gave more frames than before")
+            raise Internal("the video has more frames than before")
         if strip is None:
             strip = draw_legend(queries, frame.shape[1])
         yield np.concatenate([strip, draw_masks(frame, group)])
     if next(tracks, None) is not None:
-        raise Internal("the film gave fewer frames than before")
+        raise Internal("the video has fewer frames than before")
 
 
 def draw_masks(frame: ImageArray, track_frames: Iterable[TrackFrame]) -> ImageArray:
-    """A copy of a picture with masks blended into it, one after the other."""
+    """A copy of a image with masks blended into it, one after the other."""
     result = frame.copy()
     for track_frame in track_frames:
         if track_frame.box is not None:
@@ -69,7 +69,7 @@ def draw_masks(frame: ImageArray, track_frames: Iterable[TrackFrame]) -> ImageAr
 
 
 def blend_colour(frame: ImageArray, mask: ImageArray, colour: Colour) -> None:
-    """Blend a colour into a picture where the mask is 1, in place."""
+    """Blend a colour into a image where the mask is 1, in place."""
     cv2.copyTo(cv2.LUT(frame, blend_table(colour)), np.ascontiguousarray(mask), frame)
 
 

@@ -44,18 +44,18 @@ class Track:
         return Result("track", seq, span, self.score, data)
 
 
-def build_tracks(outputs: Sequence[WindowOutput]) -> tuple[Track, ...]:
+def build_tracks(outputs: Sequence[WindowOutput[WindowTracks]]) -> tuple[Track, ...]:
     """One for each query; none without windows.
 
     Args:
         outputs: as the writer gave them back, with `WindowTracks` as value.
     """
-    windows: list[WindowTracks] = [output.value for output in outputs]
+    windows = [output.value for output in outputs]
     queries = range(len(windows[0].choices) if windows else 0)
     return tuple(_build_track(query, outputs, windows) for query in queries)
 
 
-def _build_track(query: int, outputs: Sequence[WindowOutput], windows: Sequence[WindowTracks]) -> Track:
+def _build_track(query: int, outputs: Sequence[WindowOutput[WindowTracks]], windows: Sequence[WindowTracks]) -> Track:
     scores_T = np.concatenate([window.scores_QT[query] for window in windows])
     areas_T = np.concatenate([window.areas_QT[query] for window in windows])
     visible = int(np.count_nonzero(areas_T))

@@ -1,4 +1,4 @@
-"""Masks written down window by window, as the film is read: what stays in memory does not grow with the masks."""
+"""Masks written down window by window, as the video is read: what stays in memory does not grow with the masks."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from shared.values.tracks import TrackFrame
 from worker.models.contract import WindowOutput
 from worker.models.mttr.tracks.linking import Bools, InstanceChoice, binary_masks, choose_instance
 from worker.models.mttr.tracks.masks import MaskSizes, Size, bounding_box, encode_rle, mask_area, upscale_mask
-from worker.models.mttr.window_prediction import Floats, WindowPrediction, compute_mask_logits
+from worker.models.mttr.tracks.window_prediction import Floats, WindowPrediction, compute_mask_logits
 
 UNTIMED_FILE = "tracks.untimed.jsonl"
-"""What the writer writes: lines without times, which are exact only once the film was read."""
+"""What the writer writes: lines without times, which are exact only once the video was read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class WindowTracks:
 
 
 class TrackWriter:
-    """The writer of the room: takes the answers of each window, follows one instance a query, writes its masks.
+    """The writer of the model: takes the answers of each window, follows one instance a query, writes its masks.
 
     Args:
         params: for the queries, and whether windows are linked.
@@ -51,9 +51,9 @@ class TrackWriter:
         self._previous_masks: list[Bools | None] = [None] * len(params.queries)
         self._lines = (scratch / UNTIMED_FILE).open("w", encoding="ascii")
 
-    def write_output(self, output: WindowOutput) -> WindowOutput:
+    def write_output(self, output: WindowOutput[Sequence[WindowPrediction]]) -> WindowOutput[WindowTracks]:
         """One more window: an answer for each query. Later windows have the last word on the frames they share."""
-        predictions: Sequence[WindowPrediction] = output.value
+        predictions = output.value
         choices = tuple(map(self._choose_instance, range(len(self._previous_masks)), predictions))
         frames = output.stop - output.start
         tracks = [
@@ -89,11 +89,11 @@ def make_track_frames(
         query: number of the query.
         prediction: of the window.
         instance: that is followed.
-        frames: their numbers in the film.
-        video_size: height and width of the film.
+        frames: their numbers in the video.
+        video_size: height and width of the video.
     """
     input_size = (prediction.height, prediction.width)
-    sizes = MaskSizes(padded=input_size, unpadded=input_size, video=video_size)  # one film a batch: nothing is padded
+    sizes = MaskSizes(padded=input_size, unpadded=input_size, video=video_size)  # one video a batch: nothing is padded
     stop = len(frames)
     logits_Thw = compute_mask_logits(prediction.kernels_TNK[:stop, instance], prediction.features_TKhw[:stop])
     for frame, logits_hw, score in zip(frames, logits_Thw, prediction.referred_TN[:stop, instance], strict=True):
@@ -111,7 +111,7 @@ def make_track_frames(
 
 
 def write_timed_tracks(scratch: Path, timeline: Timeline, target: Path) -> Path:
-    """The lines of the film with their times, one at a time.
+    """The lines of the video with their times, one at a time.
 
     Args:
         scratch: where the writer wrote.

@@ -1,4 +1,4 @@
-"""What the network says about one window of frames for one query, before anything is chosen."""
+"""The prediction of the network for one window of frames and one query, before an instance is chosen."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WindowPrediction:
-    """N = 50 instances that the network followed through the T frames of a window, one of which the query may mean.
+    """N = 50 instances that the network tracked through the T frames of a window, one of which the query may refer to.
 
-    A mask is not stored: it is the product of an instance's kernel in a frame and that frame's features (`instance_logits`).
+    Masks are not stored: `instance_logits` multiplies an instance's kernel in a frame by the features of that frame.
 
     Args:
         referred_TN: float32 in 0..1, probability that the query refers to the instance (class 0 of the softmax).
