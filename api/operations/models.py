@@ -162,8 +162,9 @@ def check_model_queues_open(engine: Engine, models: Collection[str]) -> None:
 
 
 def _check_model_served(spec: ModelSpec, needs_weights: bool, known_workers: list[Worker]) -> None:
-    errors = [entry["error"] for _, entry in _list_offers(spec.name, known_workers)]
-    if not errors or not all(errors):
+    offers = _list_offers(spec.name, known_workers)
+    errors = [offer["error"] for _, offer in offers if offer["error"]]
+    if not errors or len(errors) < len(offers):
         return
     error_class = _error_class_for(errors[0]["code"])
     if needs_weights or error_class is ModelUnavailable:
