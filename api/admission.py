@@ -8,7 +8,6 @@ Anything that is accepted is stored and waits for a worker; a refusal can be sen
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any
 
 from api.http.context import get_services
 from shared.catalog import CATALOG, ModelSpec
@@ -17,6 +16,7 @@ from shared.store import workers
 from shared.store.jobs.planner import Analysis, expand_needs
 from shared.store.runs import queues
 from shared.values import Worker
+from shared.values.workers import ModelOffer
 
 WEIGHTS_ERRORS: dict[str, type[SceneworksError]] = {
     WeightsMissing.code: WeightsMissing,
@@ -64,7 +64,7 @@ def admit_retry(models: Collection[str]) -> None:
     _check_queues_open(models)
 
 
-def list_model_offers(model: str, known_workers: Sequence[Worker]) -> list[tuple[Worker, dict[str, Any]]]:
+def list_model_offers(model: str, known_workers: Sequence[Worker]) -> list[tuple[Worker, ModelOffer]]:
     """Live workers with the entry of the model that each announces."""
     live_workers = [worker for worker in known_workers if worker.live]
     return [(worker, entry) for worker in live_workers for entry in worker.models if entry["model"] == model]
@@ -81,8 +81,9 @@ def _check_models_served(analyses: Sequence[Analysis]) -> None:
 
 
 def _check_model_served(spec: ModelSpec, needs_weights: bool, known_workers: Sequence[Worker]) -> None:
-    errors = [entry["error"] for _, entry in list_model_offers(spec.name, known_workers)]
-    if not errors or not all(errors):
+    offers = [offer for _, offer in list_model_offers(spec.name, known_workers)]
+    errors = [offer["error"] for offer in offers if offer["error"]]
+    if not errors or len(errors) < len(offers):
         return
     error_class = WEIGHTS_ERRORS.get(errors[0]["code"], ModelUnavailable)
     # Some parameters need no weights at all: then missing weights are no reason to refuse.

@@ -104,7 +104,9 @@ def _collect_worker_metrics(known_workers: Sequence[Worker]) -> Iterator[Metric]
     serving: Counter[tuple[str, str]] = Counter({(model, ""): 0 for model in CATALOG})
     for worker in known_workers:
         if worker.live:
-            serving.update((offer["model"], (offer["error"] or {}).get("code", "")) for offer in worker.models)
+            serving.update(
+                (offer["model"], offer["error"]["code"] if offer["error"] else "") for offer in worker.models
+            )
     served = "Live workers that serve a model; with a code: that cannot, and why."
     yield _build_gauge("model_workers", served, ["model", "code"], serving.items())
 

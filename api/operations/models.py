@@ -16,6 +16,7 @@ from shared.catalog import CATALOG, ModelSpec
 from shared.errors import NotFound, WeightsCorrupt, WeightsMissing
 from shared.store import workers
 from shared.values import Worker
+from shared.values.workers import ModelOffer
 
 bp = APIBlueprint("catalog", __name__, url_prefix="/v1", tag="Models and workers")
 
