@@ -85,4 +85,4 @@ def test_stages_that_do_not_fit_together_do_not_type_check(tmp_path: Path) -> No
     assert not done.stderr
     rejected = {name for name in CASES if f"small_{name}.py" in done.stdout}
     assert rejected == CASES.keys() - {"fitting"}, done.stdout
-    assert 'Argument "postprocess" to "ModelDefinition" has incompatible type' in done.stdout
+    assert 'Cannot infer value of type parameter "ScoresT" of "ModelDefinition"' in done.stdout

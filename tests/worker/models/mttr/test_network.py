@@ -62,7 +62,7 @@ def test_the_backbone_gives_the_published_numbers(network: MTTR, case: str) -> N
 def test_few_tokens_at_a_time_change_nothing(network: MTTR, monkeypatch: pytest.MonkeyPatch) -> None:
     frames_BCTHW = random_tensor(5, 1, 3, 9, 36, 60)
     whole = network.backbone(frames_BCTHW)
-    monkeypatch.setattr("worker.networks.video_swin.TOGETHER", 500)
+    monkeypatch.setattr("worker.networks.video_swin.CPU_TOKENS_PER_STEP", 500)
     build_layout.cache_clear()
     try:
         for few, all_ in zip(network.backbone(frames_BCTHW), whole, strict=True):
