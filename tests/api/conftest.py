@@ -34,6 +34,9 @@ from shared.values import Artifact, Job, Progress, Result, Shot, TimeRange, new_
 from shared.values.scenes import build_boundaries, build_scenes
 from tests.conftest import execute_admin_sql, with_database_name
 from tests.support import factories
+from tests.support.batches import create_batch
+
+__all__ = ["create_batch"]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MakeApp = Callable[..., APIFlask]

@@ -92,7 +92,7 @@ def diff_runs(session: Session, run_id: str, base_run_id: str | None, kind: str 
     new = _get_finished_run(session, run_id)
     old = _get_finished_run(session, base_run_id) if base_run_id is not None else _get_superseded_run(session, new)
     if old.video_id != new.video_id:
-        raise _invalid_field("/against", "other_video", "These are runs of two videos.")
+        raise _invalid_field("/base_run_id", "other_video", "These are runs of two videos.")
     clock = Clock.from_dict(get_video_row(session, new.video_id).probe)
     kind_diffs = [
         _compare_kind(session, old.id, new.id, kind_name, clock)

@@ -103,7 +103,7 @@ def test_what_the_selection_names_has_to_be_there(client: FlaskClient, database:
 def test_nothing_that_is_meant(client: FlaskClient) -> None:
     answer = client.post("/v1/batches", json={"analyses": SHOTS_ANALYSES})
     assert answer.status_code == 400
-    assert "No film is meant" in answer.json["detail"]
+    assert "No video is meant" in answer.json["detail"]
 
 
 def test_what_cannot_run_is_refused(client: FlaskClient, database: Engine, create_batch: CreateBatch) -> None:

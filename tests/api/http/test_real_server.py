@@ -159,7 +159,7 @@ def test_docs_in_a_real_browser_without_network(api_server: ApiServer) -> None:
         page.on("request", lambda request: requested_urls.append(request.url))
         page.on("console", lambda message: messages.append(message.text))
         page.goto(f"{api_server.url}/docs")
-        page.wait_for_selector("#operations-Jobs-post_jobs_create")
+        page.wait_for_selector("#operations-Jobs-post_jobs_create_job")
         shown = page.locator(".opblock").count()
     document = httpx.get(f"{api_server.url}/openapi.json").json()
     assert shown == sum(len(operations) for operations in document["paths"].values())

@@ -226,7 +226,7 @@ def test_an_ordinary_user_needs_nothing(tmp_path: Path) -> None:
 def _allow_other_users(folder: Path) -> None:
     """Let other users pass to a test's folder."""
     for parent in (folder, *folder.parents):
-        if parent.stat().st_uid == os.geteuid() and parent.name.startswith(("pytest", "test_")):
+        if parent.stat().st_uid == os.geteuid() and parent.name.startswith(("pytest", "popen-", "test_")):
             parent.chmod(0o755)
 
 

@@ -188,5 +188,5 @@ def test_the_end_of_the_video_closes_the_last_scene(client: FlaskClient, databas
     shots = [factories.make_timeline(240).time_range(*bound) for bound in BOUNDS]
     finish_scenes(database, job, "bassl", shots, [0.0] * len(shots))
     html = client.get(f"/jobs/{job.id}").text
-    assert rows(html) == [["1", "00:00:00:00", "10.0 s", "1 to 5", "end of the film"]]
+    assert rows(html) == [["1", "00:00:00:00", "10.0 s", "1 to 5", "end of the video"]]
     assert "1 scene</h2>" in html

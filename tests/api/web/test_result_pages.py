@@ -138,7 +138,7 @@ def test_masks(client: FlaskClient, database: Engine, files: ContentStorage, tmp
     finish_run(database, job, "mttr", rows, made)
     html_ = section(client, job, "masks")
     table = words(html_.partition("<tbody>")[2].partition("</tbody>")[0])
-    assert table == ("the <b> 0.250 12 of 24 frames a bird 0.250 12 of 24 frames, with 1 change of what is followed")
+    assert table == ("the <b> 0.250 12 of 24 frames a bird 0.250 12 of 24 frames, with 1 change of the tracked object")
     assert 'fill="rgb(41,171,226)"' in html_
     assert 'data-size="3" data-start="1.001000" data-end="2.002000"' in html_
     assert client.get(f"/v1/artifacts/{made[1].id}", buffered=True).data == b"{}\n"

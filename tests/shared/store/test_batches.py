@@ -235,7 +235,7 @@ def test_the_statement_and_the_function_agree_on_states(database: Engine) -> Non
     feed(database, batch)
     [item] = batches.list_items(database, batch.id, limit=1)
     one, other = (run.id for run in jobs.get_job(database, item.job_id or "").runs)
-    set_run = text("UPDATE runs SET state = :state, cancel_requested = :asked, key = id WHERE id = :id")
+    set_run = text("UPDATE runs SET state = :state, cancel_requested = :requested, key = id WHERE id = :id")
     set_job = text("UPDATE jobs SET cancelled_at = CASE WHEN :cancelled THEN now() END")
     for first, second, asked, cancelled in product(RunState, RunState, (False, True), (False, True)):
         with database.begin() as connection:

@@ -201,7 +201,9 @@ class _as_unprivileged_user:  # noqa: N801
 
     def __init__(self, folder: Path) -> None:
         for parent in (folder, *folder.parents):
-            if parent.stat().st_uid == os.geteuid() and parent.name.startswith(("films", "share", "pytest", "test_")):
+            if parent.stat().st_uid == os.geteuid() and parent.name.startswith(
+                ("films", "share", "pytest", "popen-", "test_")
+            ):
                 parent.chmod(0o755)
 
     def __enter__(self) -> None:
