@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from shared.catalog import Params
 from shared.values import OutputFile, Result, Stage, VideoFacts
 from worker.models.contract import (
     AnyModelDefinition,
+    CachedFeatures,
     LoadedModel,
     ModelOutput,
     ProgressCallback,
@@ -62,24 +65,16 @@ def execute_run(
     """
     definition = model.definition
     with stages.track_stage("plan"):
+        cached_scores, cached_features = _restore_cached(definition, inputs, video)
         # Scores or features of an earlier run make the network, or at least the video, unnecessary: neither is loaded.
-        has_cached_scores = bool(inputs.cached_files) and definition.restore_scores is not None
-        cached_features = (
-            definition.restore_features(inputs.cached_files, video)
-            if definition.restore_features and inputs.cached_files
-            else None
-        )
-        network = None if has_cached_scores else model.get_network(params)
-        plan = None if has_cached_scores or cached_features else definition.plan(video, inputs, params, model.placement)
+        network = None if cached_scores else model.get_network(params)
+        is_cached = cached_scores is not None or cached_features is not None
+        plan = None if is_cached else definition.plan(video, inputs, params, model.placement)
     plan_reader = PlanReader(model, network, path, video, inputs, params, scratch, stages)
     with stages.track_stage("encode", total=count_plan_units(plan, video), unit=plan_unit_name(plan)):
         read_result = plan_reader.restore_features(cached_features) if cached_features else plan_reader.read_plan(plan)
     with stages.track_stage("infer"):
-        scores = (
-            definition.restore_scores(inputs.cached_files)
-            if definition.restore_scores and has_cached_scores
-            else definition.infer(network, read_result.outputs, params)
-        )
+        scores = cached_scores() if cached_scores else definition.infer(network, read_result.outputs, params)
     with stages.track_stage("postprocess"):
         output = definition.postprocess(scores, read_result.context, params)
     with stages.track_stage("render"):
@@ -92,6 +87,19 @@ def execute_run(
         len(read_result.context.timeline),
         read_result.frames_decoded,
     )
+
+
+def _restore_cached(
+    definition: AnyModelDefinition, inputs: RunInputs, video: VideoFacts
+) -> tuple[Callable[[], Any] | None, CachedFeatures[Any] | None]:
+    """Return what an earlier run that encoded alike has left: how to read its scores, or else its features."""
+    if not inputs.cached_files:
+        return None, None
+    if definition.restore_scores is not None:
+        return partial(definition.restore_scores, inputs.cached_files), None
+    if definition.restore_features is not None:
+        return None, definition.restore_features(inputs.cached_files, video)
+    return None, None
 
 
 def write_files(
