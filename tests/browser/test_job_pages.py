@@ -146,7 +146,7 @@ def test_a_running_job_gets_its_shots(visit: OpenPage, database: Engine, files: 
 
 def test_what_is_not_taken_is_said_where_it_is(visit: OpenPage, tmp_path: Path) -> None:
     """A file that is no video, dropped on the form; then a video with a parameter out of its range."""
-    page = visit(refused={415, 400})
+    page = visit(expected_statuses={415, 400})
     page.locator(".drop").dispatch_event("drop", {"dataTransfer": page.evaluate_handle(
         "() => { const data = new DataTransfer(); data.items.add(new File(['no film'], 'notes.txt')); return data; }"
     )})  # fmt: skip

@@ -114,7 +114,7 @@ def test_a_group_of_failures_is_retried(visit: OpenPage, database: Engine) -> No
 def test_a_batch_after_its_dry_run(visit: OpenPage, database: Engine) -> None:
     """What is shown is what starts; then paused, resumed and cancelled."""
     video_ids = [factories.add_video(database) for _ in range(3)]
-    page = visit("/operator", refused={400})
+    page = visit("/operator", expected_statuses={400})
     page.get_by_role("link", name="New batch").first.click()
     page.get_by_label("Name").fill("all <of> it")
     page.get_by_role("checkbox", name="Shots").check()
@@ -149,7 +149,7 @@ def test_a_batch_after_its_dry_run(visit: OpenPage, database: Engine) -> None:
 
 def test_a_schedule_with_its_next_times(visit: OpenPage, database: Engine) -> None:
     factories.add_video(database)
-    page = visit("/operator/schedules/new", refused={400})
+    page = visit("/operator/schedules/new", expected_statuses={400})
     page.get_by_label("Name").fill("nightly")
     page.get_by_label("Cron").fill("0 2 * * *")
     page.get_by_label("Zone", exact=True).fill("Asia/Kathmandu")
