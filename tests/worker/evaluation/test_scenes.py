@@ -273,7 +273,7 @@ def test_what_does_not_fit_together_is_refused(labels: Any, scores: Any, cut: np
 
 
 def test_times_need_shots() -> None:
-    with pytest.raises(ValueError, match="without the shots"):
+    with pytest.raises(ValueError, match="need the shots"):
         bassl_metrics([make_scored_video("10", [0.9, 0.1])])
     with pytest.raises(ValueError, match="no video"):
         scrl_metrics([])

@@ -82,7 +82,7 @@ def test_the_head_of_pre_training_is_two_layers_behind_the_feature() -> None:
     first, last = network.get_submodule("fc.0"), network.get_submodule("fc.2")
     assert isinstance(first, nn.Linear)
     assert isinstance(last, nn.Linear)
-    hidden = network.features(x) @ first.weight.T + first.bias
+    hidden = network.extract_features(x) @ first.weight.T + first.bias
     wanted = hidden.clamp_min(0) @ last.weight.T + last.bias
     assert network(x).shape == (2, FEATURE_WIDTH)
     assert torch.allclose(network(x), wanted, atol=1e-5)

@@ -220,7 +220,7 @@ def test_decord_is_used_where_it_is_exact(name: str, get_video_path: GetVideoPat
         ("edited.mp4", "decord counts 50 frames, the packets 35"),
         ("late.ts", "not exact in mpegts"),
         ("open_gop.mkv", "open GOPs"),
-        ("rotated.mp4", "turned"),
+        ("rotated.mp4", "rotated"),
         ("av1.mp4", "cannot open"),
         ("deep.mkv", "deep"),
     ],

@@ -136,7 +136,7 @@ def test_one_video_gives_the_published_numbers(network: MTTR, bike: Tensor) -> N
         "pred_masks_full_t0": prediction.mask_logits()[:1],
         "mask_t0_q6": prediction.mask_logits()[0, 6],
         "aux0_is_referred": prediction.referred_DNQ2[0][:, None],
-        "aux1_masks_t0": prediction.masks(layer=1)[:1],
+        "aux1_masks_t0": prediction.mask_logits(layer=1)[:1],
         "hs": prediction.instances_DNQC[:, ::3, None],
         "vid_memory": pixels_NChw[::3, None],
         "txt_memory0": prediction.memory_NSC[0, 60:],
