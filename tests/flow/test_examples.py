@@ -79,8 +79,8 @@ def run_example(name: str, url: str, folder: Path, *arguments: str | Path) -> su
 
 
 def test_the_scenes_of_a_folder(system: System, clips: Path, bassl_weights: Path, tmp_path: Path) -> None:
-    url = system.api(SCENEWORKS_WEIGHTS_DIR=str(bassl_weights))
-    system.worker(SCENEWORKS_MODELS="shots,bassl", SCENEWORKS_WEIGHTS_DIR=str(bassl_weights))
+    url = system.start_api(SCENEWORKS_WEIGHTS_DIR=str(bassl_weights))
+    system.start_worker(SCENEWORKS_MODELS="shots,bassl", SCENEWORKS_WEIGHTS_DIR=str(bassl_weights))
     scenes = run_example("find_scenes.py", url, tmp_path, clips)
     assert scenes.returncode == 0, scenes.stderr
     assert re.findall(r"^(\S+): (\w+)$", scenes.stdout, flags=re.MULTILINE) == [
@@ -93,8 +93,8 @@ def test_the_scenes_of_a_folder(system: System, clips: Path, bassl_weights: Path
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_question_about_a_video(system: System, clips: Path, clip_it_weights: Path, tmp_path: Path) -> None:
-    url = system.api(SCENEWORKS_WEIGHTS_DIR=str(clip_it_weights))
-    system.worker(SCENEWORKS_MODELS="clip_it", SCENEWORKS_WEIGHTS_DIR=str(clip_it_weights))
+    url = system.start_api(SCENEWORKS_WEIGHTS_DIR=str(clip_it_weights))
+    system.start_worker(SCENEWORKS_MODELS="clip_it", SCENEWORKS_WEIGHTS_DIR=str(clip_it_weights))
     answer = run_example("ask_question.py", url, tmp_path, clips / "20.mp4", "a person speaks", "a street")
     assert answer.returncode == 0, answer.stderr
     assert re.search(r"^00:00:0\d[:;]\d\d - 00:00:0\d[:;]\d\d  score 0\.\d+$", answer.stdout, flags=re.MULTILINE)
@@ -102,9 +102,9 @@ def test_a_question_about_a_video(system: System, clips: Path, clip_it_weights: 
 
 
 def test_reprocess_and_compare(system: System, clips: Path, tmp_path: Path) -> None:
-    url = system.api()
-    system.worker()
-    system.beat()  # creates the jobs of a batch
+    url = system.start_api()
+    system.start_worker()
+    system.start_beat()  # creates the jobs of a batch
     with httpx.Client(base_url=url, timeout=60) as client:
         for path in sorted(clips.glob("*.mp4")):
             assert run_job(client, path, HSV_LUV)["state"] == "succeeded"

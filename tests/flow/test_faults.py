@@ -37,7 +37,7 @@ def test_the_database_crashes_in_the_middle_of_a_run(system: System, long_video:
     job = system.submit_job(system.add_video(long_video))
     system.wait_for_progress(job)
     os.kill(own_postgres.pid, signal.SIGKILL)
-    wait_until("the worker has noticed", lambda: read_events(system.folder, "run.untouched"))
+    wait_until("the worker has noticed", lambda: read_events(system.folder, "run.lease_not_renewed"))
     own_postgres.stop()
     own_postgres.start()
     ended = system.wait_for_end(job)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -82,9 +84,30 @@ def test_serving_needs_no_decoder() -> None:
     assert torch.equal(serving.score_frames(*asked()), serving(*asked())[0])
 
 
+# Unit 23 of this layer is within 3e-7 of the kink of its ReLU at one frame: which side it falls on depends on how a CPU
+# adds, and the gradient of `linear_txt` then differs by 2.4e-4. So the gradient is compared on both sides.
+KINK_BIAS, KINK_UNIT, KINK_NUDGES = "encoder.layer_stack.1.pos_ffn.w_1.bias", 23, (-1e-6, 1e-6)
+
+
 def test_the_gradients_are_the_published_ones() -> None:
-    golden, (frames_BTC, text_BKS), network = np.load(GOLDEN / "clip_it_scorer.npz"), asked(), scorer()
+    golden = np.load(GOLDEN / "clip_it_scorer.npz")
+    errors = []
+    for nudge in KINK_NUDGES:
+        network = train_one_step(golden, nudge)
+        assert relative_error(network.linear_2.weight.grad, golden["grad_linear2"]) < GRADIENT  # type: ignore[arg-type]
+        errors.append(relative_error(network.linear_txt.weight.grad[:4, :16], golden["grad_txt_top"]))  # type: ignore[index]
+        unused = {name for name, value in network.named_parameters() if value.grad is None}
+        assert unused == set(golden["unused_grad_is_none"].tolist())
+    assert min(errors) < GRADIENT, errors
+
+
+def train_one_step(golden: Mapping[str, Any], nudge: float) -> FrameScorer:
+    """Compute the gradients of one published training step without dropout, one bias moved by `nudge`."""
+    (frames_BTC, text_BKS), network = asked(), scorer()
     network.train()
+    bias = network.get_parameter(KINK_BIAS)
+    bias.data = bias.data.clone()  # the weights are shared with the other tests
+    bias.data[KINK_UNIT] += nudge
     for module in network.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
@@ -95,10 +118,7 @@ def test_the_gradients_are_the_published_ones() -> None:
     loss.backward()
     assert relative_error(scores_BT, golden["scores_train_nodrop"]) < TOLERANCE
     assert relative_error(loss, golden["loss"]) < TOLERANCE
-    assert relative_error(network.linear_2.weight.grad, golden["grad_linear2"]) < GRADIENT  # type: ignore[arg-type]
-    assert relative_error(network.linear_txt.weight.grad[:4, :16], golden["grad_txt_top"]) < GRADIENT  # type: ignore[index]
-    unused = {name for name, value in network.named_parameters() if value.grad is None}
-    assert unused == set(golden["unused_grad_is_none"].tolist())
+    return network
 
 
 def test_dropout_is_on_in_training() -> None:
