@@ -80,13 +80,9 @@ def execute_run(
     with stages.track_stage("render"):
         render_context = RenderContext(read_result.context, path, scratch, read_result.keyframes_zip)
         files = write_files(definition, output, render_context, params, stages.make_progress_callback("render"))
-    return Execution(
-        RunOutput(output.results, files, output.embeddings),
-        tuple(stages.stages.values()),
-        read_result.context.video,
-        len(read_result.context.timeline),
-        read_result.frames_decoded,
-    )
+    run_output = RunOutput(output.results, files, output.embeddings)
+    context, finished_stages = read_result.context, tuple(stages.stages.values())
+    return Execution(run_output, finished_stages, context.video, len(context.timeline), read_result.frames_decoded)
 
 
 def _restore_cached(
