@@ -41,7 +41,7 @@ class ModelHost:
         self.storage = ContentStorage(config.data_dir)
         self.placement: Placement = resolve_placement(config.device, config.precision, config.runtime, config.threads)
         self.version = version("sceneworks")
-        # Kept and not raised: a worker that exits would be restarted for ever, and nobody would see the reason.
+        # Kept and not raised: a worker that exits would be restarted endlessly, and nobody would see the reason.
         self.setup_failure: SceneworksError | None = None
         self._model_names = parse_model_names(config.models)
         self._models: LRUCache[str, LoadedModel] = LRUCache(config.resident)

@@ -86,7 +86,7 @@ class Neighbour:
 
 @dataclass(frozen=True, slots=True)
 class ExcludedCounts:
-    """Films that are embedded, and were not ranked.
+    """Videos that are embedded, and were not ranked.
 
     Args:
         other_weights: since all of their vectors are of other weights.

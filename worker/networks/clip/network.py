@@ -93,7 +93,7 @@ BLOCK_NAME_MAP = (
     (".mlp.c_proj.", ".mlp.fc2."),
     (".attn.out_proj.", ".self_attn.out_proj."),
 )
-"""The same inside of a block."""
+"""Names of the same tensors inside a block of the transformer."""
 
 PROJECTION_MAP = {"visual.proj": "visual_projection.weight", "text_projection": "text_projection.weight"}
 """Matrices that are applied from the right there, from the left here."""
